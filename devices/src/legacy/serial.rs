@@ -1,0 +1,174 @@
+//! The 16550 serial port: vm-superio's register model with our output, input queue and interrupt line.
+//!
+//! | a guest, or whoever types, can ... | what stops it |
+//! |---|---|
+//! | send input faster than it is read | the queue holds [`Serial::QUEUE_BYTES`]; what does not fit stays with the caller |
+//! | mask the receive interrupt while input waits | unmasking raises it again (vm-superio from 0.8.2) |
+//! | write while the terminal is slow, full or gone | [`Output`]: bounded backlog, then bytes are dropped; never an error, never a wait |
+//! | feed itself through loop-back mode | vm-superio's 64-byte FIFO bounds it |
+
+mod output;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use vm_superio::Trigger;
+use vm_superio::serial::{NoEvents, Serial as Uart};
+
+use crate::irq::IrqLine;
+use crate::{Device, Effect};
+
+use output::Output;
+
+/// Registers of the UART that a reset touches (PC16550D data sheet §8.0), and their reset values.
+const IER: u8 = 1;
+const IIR: u8 = 2;
+const LCR: u8 = 3;
+const MCR: u8 = 4;
+const RESET_VALUES: [(u8, u8); 3] = [(LCR, 0x03), (IER, 0), (MCR, 0x08)];
+
+/// Called when the guest has made room after a [`Serial::send`] that did not fit.
+pub type OnRoom = Box<dyn Fn() + Send + Sync>;
+
+/// The port. Locks: its core first, then whatever the interrupt line takes.
+pub struct Serial {
+    core: Mutex<Core>,
+    on_room: OnRoom,
+    /// Somebody waits for `on_room`.
+    refused: AtomicBool,
+}
+
+struct Core {
+    uart: Uart<Pulse, NoEvents, Output>,
+    /// Input that waits for room in the UART's own FIFO.
+    queue: VecDeque<u8>,
+}
+
+impl Serial {
+    /// Ports it takes.
+    pub const PORTS: u64 = 8;
+    /// How much input waits for the guest at most.
+    pub const QUEUE_BYTES: usize = 4096;
+
+    /// A port that interrupts on `line`, which must be edge-triggered, and writes to `output`.
+    ///
+    /// `output` may be non-blocking; [`Serial::flush`] says when. `on_room` runs on a vCPU's thread with no
+    /// lock held and should do no more than wake whoever sends.
+    pub fn new(line: Arc<dyn IrqLine>, output: Box<dyn Write + Send>, on_room: OnRoom) -> Self {
+        let uart = Uart::new(Pulse(line), Output::new(output));
+        Self {
+            core: Mutex::new(Core {
+                uart,
+                queue: VecDeque::new(),
+            }),
+            on_room,
+            refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Queues input for the guest and returns how many bytes were taken. When it is not all of them, keep
+    /// the rest and stop reading more until `on_room` was called.
+    pub fn send(&self, input: &[u8]) -> usize {
+        let mut core = self.lock();
+        let taken = input.len().min(Self::QUEUE_BYTES - core.queue.len());
+        core.queue.extend(&input[..taken]);
+        core.refill();
+        if taken < input.len() {
+            self.refused.store(true, Ordering::Release);
+        }
+        taken
+    }
+
+    /// Writes out what the output refused earlier; true when nothing is left. An event loop calls this when
+    /// the output became writable.
+    pub fn flush(&self) -> bool {
+        self.lock().uart.writer_mut().drain()
+    }
+
+    /// Puts the registers into their state after a system reset. Input that was typed ahead stays.
+    pub fn reset(&self) {
+        let uart = &mut self.lock().uart;
+        for (register, value) in RESET_VALUES {
+            // The output is not touched, so there is no error to have.
+            let _ = uart.write(register, value);
+        }
+        uart.read(IIR);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the sender that there is room again, with no lock held.
+    fn announce_room(&self, has_room: bool) {
+        if has_room && self.refused.load(Ordering::Acquire) && self.refused.swap(false, Ordering::AcqRel) {
+            (self.on_room)();
+        }
+    }
+}
+
+impl Device for Serial {
+    fn name(&self) -> &str {
+        "serial"
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        let (Ok(register @ 0..8), [byte]) = (u8::try_from(offset), &mut *data) else {
+            data.fill(0xff);
+            return;
+        };
+        let mut core = self.lock();
+        *byte = core.uart.read(register);
+        let has_room = core.refill();
+        drop(core);
+        self.announce_room(has_room);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Effect {
+        let (Ok(register @ 0..8), &[value]) = (u8::try_from(offset), data) else {
+            return Effect::None;
+        };
+        let mut core = self.lock();
+        // `Output` reports no errors and neither does the line; a full loop-back FIFO drops the byte.
+        let _ = core.uart.write(register, value);
+        let has_room = core.refill();
+        drop(core);
+        self.announce_room(has_room);
+        Effect::None
+    }
+}
+
+impl Core {
+    /// Moves queued input into the UART's FIFO once the guest has emptied it. True when the queue is then
+    /// at most half full: waking the sender for each byte would cost a system call a byte.
+    fn refill(&mut self) -> bool {
+        while !self.queue.is_empty() && self.uart.fifo_capacity() > 0 {
+            let (front, _) = self.queue.as_slices();
+            match self.uart.enqueue_raw_bytes(front) {
+                // Loop-back mode takes no input from outside.
+                Ok(0) | Err(_) => break,
+                Ok(taken) => drop(self.queue.drain(..taken)),
+            }
+        }
+        self.queue.len() <= Serial::QUEUE_BYTES / 2
+    }
+}
+
+/// The UART's interrupt, an edge on the line: vm-superio says "now" and never "no longer".
+struct Pulse(Arc<dyn IrqLine>);
+
+impl Trigger for Pulse {
+    type E = Infallible;
+
+    fn trigger(&self) -> Result<(), Infallible> {
+        self.0.set_level(true);
+        self.0.set_level(false);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
