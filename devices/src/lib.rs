@@ -1,1 +1,27 @@
-//! x
+//! The machine as the guest sees it: PCI Express, interrupt controllers, legacy devices, address spaces.
+//!
+//! This crate knows no KVM, no VFIO, no file and no thread. It builds and tests anywhere. What it needs
+//! from the outside it asks for through small traits, the seams: [`irq::MsiRouter`] delivers interrupts,
+//! [`region::HostBacking`] is memory that can be mapped straight into the guest, [`dma::Domain`] is what a
+//! device may reach by DMA, [`address_space::MapListener`] hears about every change of the memory map.
+//!
+//! Three types to know: a [`Device`] answers trapped accesses and returns an [`Effect`]; a
+//! [`region::Region`] is a device with its directly mapped pieces; the
+//! [`address_space::AddressSpace`] knows where each region sits, and nobody else does.
+
+#![forbid(unsafe_code)]
+
+pub mod acpi_pm;
+pub mod address_space;
+mod device;
+pub mod dma;
+pub mod irq;
+pub mod legacy;
+pub mod pci;
+pub mod range_map;
+pub mod region;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+
+pub use device::{Device, Effect, Place, Remap};
+pub use vm_memory::GuestAddress;

@@ -1,0 +1,391 @@
+//! Where everything sits: guest physical memory and I/O ports, dispatch, and changes of the map.
+//!
+//! Lock order: `layout`, then `memory` or `ports`. Dispatch takes only the latter two, for the time of a
+//! look-up; no lock is held while a device works. Listeners are called with `layout` held and must not
+//! call back.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use log::{info, warn};
+use vm_memory::GuestAddress;
+
+use crate::device::{Effect, Place, Remap};
+use crate::range_map::RangeMap;
+use crate::region::{HostBacking, MemoryKind, Region};
+
+/// A piece of host memory at a place in guest physical memory.
+#[derive(Clone, Debug)]
+pub struct Mapping {
+    /// Where the guest sees it.
+    pub at: GuestAddress,
+    /// RAM or device memory.
+    pub kind: MemoryKind,
+    /// What stands there.
+    pub backing: Arc<dyn HostBacking>,
+    /// The region's name.
+    pub name: Arc<str>,
+}
+
+/// Why a listener could not follow a change.
+pub type MapError = Box<dyn Error + Send + Sync>;
+
+/// Someone who mirrors the memory map: the hypervisor's memory slots, a device's DMA.
+pub trait MapListener: Send + Sync {
+    /// `mapping` appeared.
+    fn map(&self, mapping: &Mapping) -> Result<(), MapError>;
+
+    /// A mapping that `map` accepted goes away; it must be gone when this returns.
+    fn unmap(&self, mapping: &Mapping);
+}
+
+/// A region that cannot be placed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Something else is there.
+    #[error("{name} does not fit at {place}: {len_bytes:#x} bytes there are not free")]
+    Occupied {
+        /// The region that was to be added.
+        name: String,
+        /// Where.
+        place: Place,
+        /// Its length.
+        len_bytes: u64,
+    },
+    /// A listener refused it.
+    #[error("{name} cannot be mapped at {place}")]
+    Listener {
+        /// The region that was to be added.
+        name: String,
+        /// Where.
+        place: Place,
+        /// What the listener said.
+        source: MapError,
+    },
+}
+
+/// The guest's two address spaces.
+#[derive(Default)]
+pub struct AddressSpace {
+    layout: Mutex<Layout>,
+    memory: RwLock<RangeMap<Arc<Region>>>,
+    ports: RwLock<RangeMap<Arc<Region>>>,
+}
+
+/// What only changes of the map need.
+#[derive(Default)]
+struct Layout {
+    listeners: Vec<Listener>,
+    /// Regions that a guest placed over something else; each waits until the place is free.
+    displaced: Vec<(Place, Arc<Region>)>,
+}
+
+struct Listener {
+    listener: Arc<dyn MapListener>,
+    /// Starts of the mappings it accepted.
+    accepted: Vec<GuestAddress>,
+}
+
+impl AddressSpace {
+    /// Both spaces empty.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Places a region for good, or until [`remove`](Self::remove).
+    ///
+    /// # Errors
+    /// When something is there already or a listener cannot map it; nothing changed then.
+    pub fn add(&self, place: Place, region: Arc<Region>) -> Result<(), PlaceError> {
+        let mut layout = self.lock_layout();
+        if !self.claim(place, &region) {
+            let (name, len_bytes) = (region.name().to_owned(), region.len_bytes());
+            return Err(PlaceError::Occupied {
+                name,
+                place,
+                len_bytes,
+            });
+        }
+        layout.map(place, &region).inspect_err(|_| {
+            layout.unmap(place, &region);
+            self.release(place, &region);
+        })
+    }
+
+    /// Takes a region away; one that is not there is no error.
+    pub fn remove(&self, place: Place, region: &Arc<Region>) {
+        let mut layout = self.lock_layout();
+        self.take(&mut layout, place, region);
+        self.place_displaced(&mut layout);
+    }
+
+    /// Adds a listener, which hears at once of everything that is mapped.
+    ///
+    /// # Errors
+    /// When the listener refuses RAM; it is not added then, and what it had accepted is unmapped again.
+    pub fn add_listener(&self, listener: Arc<dyn MapListener>) -> Result<(), PlaceError> {
+        let mut layout = self.lock_layout();
+        let regions: Vec<_> = self
+            .lock_memory()
+            .iter()
+            .map(|(start, _, region)| (start, region.clone()))
+            .collect();
+        let mut listener = Listener {
+            listener,
+            accepted: Vec::new(),
+        };
+        for (start, region) in &regions {
+            let place = Place::Memory(GuestAddress(*start));
+            if let Err(error) = listener.map(place, region) {
+                for (start, region) in &regions {
+                    listener.unmap(GuestAddress(*start), region);
+                }
+                return Err(error);
+            }
+        }
+        layout.listeners.push(listener);
+        Ok(())
+    }
+
+    /// Reads guest physical memory; what nobody answers reads as all ones.
+    pub fn read(&self, address: GuestAddress, data: &mut [u8]) {
+        read_from(&self.memory, address.0, data);
+    }
+
+    /// Writes guest physical memory. Changes of the map are applied; what is left for the machine to do
+    /// (reset, power off) is returned.
+    pub fn write(&self, address: GuestAddress, data: &[u8]) -> Effect {
+        self.apply(write_to(&self.memory, address.0, data))
+    }
+
+    /// Reads an I/O port.
+    pub fn read_port(&self, port: u16, data: &mut [u8]) {
+        read_from(&self.ports, u64::from(port), data);
+    }
+
+    /// Writes an I/O port, with the same effects as [`write`](Self::write).
+    pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
+        self.apply(write_to(&self.ports, u64::from(port), data))
+    }
+
+    /// Applies changes of the map and hands back any other effect.
+    pub fn apply(&self, effect: Effect) -> Effect {
+        let Effect::Remap(remaps) = effect else {
+            return effect;
+        };
+        let mut layout = self.lock_layout();
+        for remap in &remaps {
+            self.remap(&mut layout, remap);
+        }
+        self.place_displaced(&mut layout);
+        Effect::None
+    }
+
+    fn remap(&self, layout: &mut Layout, Remap { region, from, to }: &Remap) {
+        if let Some(place) = *from {
+            self.take(layout, place, region);
+        }
+        if let Some(place) = *to {
+            layout.displaced.push((place, region.clone()));
+        }
+        info!("{}: {} -> {}", region.name(), Shown(*from), Shown(*to));
+    }
+
+    /// Removes a region from wherever `place` put it: the map, or the queue for a place.
+    fn take(&self, layout: &mut Layout, place: Place, region: &Arc<Region>) {
+        if let Some(at) = layout
+            .displaced
+            .iter()
+            .position(|(p, r)| *p == place && Arc::ptr_eq(r, region))
+        {
+            layout.displaced.remove(at);
+        } else if self.holds(place, region) {
+            layout.unmap(place, region);
+            self.release(place, region);
+        }
+    }
+
+    /// Places every waiting region that now fits. A guest may move BARs over each other while it
+    /// rearranges them, and may point one at RAM, where it stays without effect.
+    fn place_displaced(&self, layout: &mut Layout) {
+        for (place, region) in std::mem::take(&mut layout.displaced) {
+            if !self.claim(place, &region) {
+                layout.displaced.push((place, region));
+                continue;
+            }
+            if let Err(error) = layout.map(place, &region) {
+                let cause = error
+                    .source()
+                    .map(|cause| format!(": {cause}"))
+                    .unwrap_or_default();
+                warn!("{error}{cause}; accesses to it trap");
+            }
+        }
+    }
+
+    fn claim(&self, place: Place, region: &Arc<Region>) -> bool {
+        let (len, region) = (region.len_bytes(), region.clone());
+        match place {
+            Place::Memory(at) => self.lock_memory_mut().insert(at.0, len, region).is_ok(),
+            Place::Port(port) => {
+                u64::from(port) + len <= 1 << 16
+                    && self.lock_ports_mut().insert(u64::from(port), len, region).is_ok()
+            }
+        }
+    }
+
+    fn release(&self, place: Place, region: &Arc<Region>) {
+        if self.holds(place, region) {
+            match place {
+                Place::Memory(at) => self.lock_memory_mut().remove(at.0),
+                Place::Port(port) => self.lock_ports_mut().remove(u64::from(port)),
+            };
+        }
+    }
+
+    fn holds(&self, place: Place, region: &Arc<Region>) -> bool {
+        let (map, start) = match place {
+            Place::Memory(at) => (&self.memory, at.0),
+            Place::Port(port) => (&self.ports, u64::from(port)),
+        };
+        let map = map.read().unwrap_or_else(PoisonError::into_inner);
+        map.get(start)
+            .is_some_and(|(found, _, there)| found == start && Arc::ptr_eq(there, region))
+    }
+
+    fn lock_layout(&self) -> std::sync::MutexGuard<'_, Layout> {
+        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_memory(&self) -> std::sync::RwLockReadGuard<'_, RangeMap<Arc<Region>>> {
+        self.memory.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_memory_mut(&self) -> std::sync::RwLockWriteGuard<'_, RangeMap<Arc<Region>>> {
+        self.memory.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_ports_mut(&self) -> std::sync::RwLockWriteGuard<'_, RangeMap<Arc<Region>>> {
+        self.ports.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Listeners outlive no mapping: what is left is unmapped when the space goes.
+impl Drop for AddressSpace {
+    fn drop(&mut self) {
+        let mut layout = std::mem::take(&mut *self.lock_layout());
+        for (start, _, region) in self.lock_memory().iter() {
+            layout.unmap(Place::Memory(GuestAddress(start)), region);
+        }
+    }
+}
+
+/// The memory map, a line a region.
+impl fmt::Display for AddressSpace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (start, last, region) in self.lock_memory().iter() {
+            let mapped: u64 = region
+                .pieces()
+                .iter()
+                .map(|piece| piece.backing.len_bytes())
+                .sum();
+            writeln!(
+                f,
+                "{start:#018x}-{last:#018x} {}, {mapped:#x} bytes mapped",
+                region.name()
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Layout {
+    fn map(&mut self, place: Place, region: &Arc<Region>) -> Result<(), PlaceError> {
+        self.listeners
+            .iter_mut()
+            .try_for_each(|listener| listener.map(place, region))
+    }
+
+    fn unmap(&mut self, place: Place, region: &Arc<Region>) {
+        let Place::Memory(at) = place else { return };
+        for listener in &mut self.listeners {
+            listener.unmap(at, region);
+        }
+    }
+}
+
+impl Listener {
+    fn map(&mut self, place: Place, region: &Region) -> Result<(), PlaceError> {
+        let Place::Memory(at) = place else { return Ok(()) };
+        for mapping in mappings(at, region) {
+            self.listener
+                .map(&mapping)
+                .map_err(|source| PlaceError::Listener {
+                    name: region.name().to_owned(),
+                    place,
+                    source,
+                })?;
+            self.accepted.push(mapping.at);
+        }
+        Ok(())
+    }
+
+    fn unmap(&mut self, at: GuestAddress, region: &Region) {
+        for mapping in mappings(at, region) {
+            if let Some(index) = self.accepted.iter().position(|start| *start == mapping.at) {
+                self.accepted.swap_remove(index);
+                self.listener.unmap(&mapping);
+            }
+        }
+    }
+}
+
+fn mappings(at: GuestAddress, region: &Region) -> impl Iterator<Item = Mapping> {
+    let name: Arc<str> = region.name().into();
+    region.pieces().iter().map(move |piece| Mapping {
+        at: GuestAddress(at.0 + piece.offset),
+        kind: region.kind(),
+        backing: piece.backing.clone(),
+        name: name.clone(),
+    })
+}
+
+/// Finds who answers at `address`, the offset there, and how many bytes lie inside the region.
+fn find(map: &RwLock<RangeMap<Arc<Region>>>, address: u64, len: usize) -> Option<(Arc<Region>, u64, usize)> {
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    let (start, last, region) = map.get(address)?;
+    let inside = (last - address).saturating_add(1).min(len as u64) as usize;
+    Some((region.clone(), address - start, inside))
+}
+
+/// Reads; bytes past the region's end are ones.
+fn read_from(map: &RwLock<RangeMap<Arc<Region>>>, address: u64, data: &mut [u8]) {
+    data.fill(0xff);
+    if let Some((region, offset, inside)) = find(map, address, data.len()) {
+        region.device().read(offset, &mut data[..inside]);
+    }
+}
+
+/// Writes; bytes past the region's end are dropped.
+fn write_to(map: &RwLock<RangeMap<Arc<Region>>>, address: u64, data: &[u8]) -> Effect {
+    match find(map, address, data.len()) {
+        Some((region, offset, inside)) => region.device().write(offset, &data[..inside]),
+        None => Effect::None,
+    }
+}
+
+/// A place in a log line.
+struct Shown(Option<Place>);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(place) => place.fmt(f),
+            None => f.write_str("unmapped"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
