@@ -1,0 +1,67 @@
+//! The host bridge: device 0 of bus 0, through which the CPUs see PCI. It decodes nothing itself.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use crate::device::Effect;
+use crate::pci::config_space::ConfigSpace;
+use crate::pci::function::Function;
+use crate::pci::spec::header;
+
+/// Red Hat's id for QEMU's generic PCI Express host bridge, which no driver claims.
+const VENDOR_DEVICE: [u8; 4] = [0x36, 0x1b, 0x08, 0x00];
+/// Class 06, subclass 00: host bridge.
+const CLASS: [u8; 3] = [0x00, 0x00, 0x06];
+
+/// A host bridge without any function of its own.
+pub struct HostBridge {
+    config: Mutex<ConfigSpace>,
+}
+
+impl HostBridge {
+    /// A host bridge as after power-on.
+    pub fn new() -> Self {
+        Self {
+            config: Mutex::new(Self::power_on()),
+        }
+    }
+
+    fn power_on() -> ConfigSpace {
+        let mut config = ConfigSpace::new();
+        config.set(header::VENDOR_ID, &VENDOR_DEVICE);
+        config.set(header::CLASS_CODE, &CLASS);
+        config
+    }
+}
+
+impl Default for HostBridge {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Function for HostBridge {
+    fn name(&self) -> &str {
+        "host bridge"
+    }
+
+    fn read_config(&self, register: u16, data: &mut [u8]) {
+        self.config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .read(register, data);
+    }
+
+    fn write_config(&self, register: u16, data: &[u8]) -> Effect {
+        self.config
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(register, data);
+        Effect::None
+    }
+
+    fn reset(&self) -> Effect {
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Self::power_on();
+        Effect::None
+    }
+}

@@ -1,0 +1,206 @@
+//! The bus as a guest finds it: a root complex with a port and a device, driven by configuration cycles.
+
+use std::sync::{Arc, Mutex};
+
+use super::bar::{Bar, BarKind, Bars};
+use super::config_space::ConfigSpace;
+use super::ecam::Ecam;
+use super::firmware::{Windows, configure};
+use super::spec::{bridge, command, header};
+use super::*;
+use crate::device::{Device, Effect};
+
+/// A device with a 128 KiB BAR, a 16 KiB 64-bit prefetchable BAR and 32 ports.
+struct Card {
+    config: Mutex<ConfigSpace>,
+    bars: Mutex<Bars>,
+    resets: Mutex<u32>,
+}
+
+impl Card {
+    fn new() -> Arc<Self> {
+        let mut config = ConfigSpace::new();
+        config.set(header::VENDOR_ID, &[0x86, 0x80, 0xc9, 0x10]);
+        config.allow_write(header::COMMAND, &[0x07, 0x04]);
+        let bar = |kind, len_bytes| Some(Bar { kind, len_bytes });
+        let memory = BarKind::Memory32 { prefetchable: false };
+        let wide = BarKind::Memory64 { prefetchable: true };
+        let bars = [
+            bar(memory, 0x20000),
+            None,
+            bar(BarKind::Io, 32),
+            bar(wide, 0x4000),
+            None,
+            None,
+        ];
+        let bars = Mutex::new(Bars::new(bars).expect("sound sizes"));
+        Arc::new(Self {
+            config: Mutex::new(config),
+            bars,
+            resets: Mutex::new(0),
+        })
+    }
+}
+
+impl Function for Card {
+    fn name(&self) -> &str {
+        "card"
+    }
+
+    fn read_config(&self, register: u16, data: &mut [u8]) {
+        match register.checked_sub(header::BAR0) {
+            Some(offset @ 0..24) => self.bars.lock().expect("sound").read(offset, data),
+            _ => self.config.lock().expect("sound").read(register, data),
+        }
+    }
+
+    fn write_config(&self, register: u16, data: &[u8]) -> Effect {
+        match register.checked_sub(header::BAR0) {
+            Some(offset @ 0..24) => self.bars.lock().expect("sound").write(offset, data),
+            _ => self.config.lock().expect("sound").write(register, data),
+        }
+        Effect::None
+    }
+
+    fn reset(&self) -> Effect {
+        *self.resets.lock().expect("sound") += 1;
+        Effect::None
+    }
+}
+
+fn machine() -> (Arc<RootComplex>, Arc<Card>) {
+    let card = Card::new();
+    let port = RootPort::new(1, vec![(0, card.clone() as Arc<dyn Function>)]);
+    (Arc::new(RootComplex::new(vec![Arc::new(port)])), card)
+}
+
+fn windows() -> Windows {
+    Windows {
+        io: 0x1000..0x1_0000,
+        memory_32: 0xc000_0000..0xe000_0000,
+        memory_64: 1 << 36..1 << 37,
+    }
+}
+
+fn bdf(bus: u8, device: u8) -> Bdf {
+    Bdf {
+        bus,
+        devfn: DevFn::new(device, 0),
+    }
+}
+
+fn read(root: &RootComplex, bdf: Bdf, register: u16) -> u32 {
+    let mut data = [0; 4];
+    root.read_config(bdf, register, &mut data);
+    u32::from_le_bytes(data)
+}
+
+#[test]
+fn only_what_is_there_answers() {
+    let (root, _) = machine();
+    assert_eq!(read(&root, bdf(0, 0), 0), 0x0008_1b36);
+    assert_eq!(read(&root, bdf(0, 1), 0), 0x000c_1b36);
+    assert_eq!(read(&root, bdf(0, 2), 0), u32::MAX);
+    assert_eq!(
+        read(&root, bdf(1, 0), 0),
+        u32::MAX,
+        "the port has no bus number yet"
+    );
+}
+
+#[test]
+fn the_bus_number_in_the_port_routes() {
+    let (root, _) = machine();
+    let _none = root.write_config(bdf(0, 1), bridge::SECONDARY_BUS, &[7]);
+    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(read(&root, bdf(7, 1), 0), u32::MAX, "a link has one device");
+    let _none = root.write_config(bdf(0, 1), bridge::SECONDARY_BUS, &[8]);
+    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+}
+
+#[test]
+fn firmware_places_every_bar_in_its_window() {
+    let (root, _) = machine();
+    configure(&root, windows(), &mut |_| {}).expect("plenty of room");
+    assert_eq!(read(&root, bdf(1, 0), header::BAR0), 0xc000_0000);
+    assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 8), 0x1001);
+    assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 12), 0xc);
+    assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 16), 0x10);
+    let port = bdf(0, 1);
+    assert_eq!(read(&root, port, bridge::PRIMARY_BUS), 0x0001_0100);
+    assert_eq!(read(&root, port, bridge::IO_BASE) & 0xffff, 0x1111);
+    assert_eq!(read(&root, port, bridge::MEMORY_BASE), 0xc000_c000);
+    assert_eq!(read(&root, port, bridge::PREFETCH_BASE), 0x0001_0001);
+    assert_eq!(read(&root, port, bridge::PREFETCH_BASE_UPPER), 0x10);
+    assert_eq!(read(&root, port, bridge::PREFETCH_BASE_UPPER + 4), 0x10);
+}
+
+#[test]
+fn firmware_leaves_decoding_to_the_guest() {
+    let (root, _) = machine();
+    configure(&root, windows(), &mut |_| {}).expect("plenty of room");
+    assert_eq!(
+        read(&root, bdf(1, 0), header::COMMAND) as u16 & command::MEMORY,
+        0
+    );
+    assert_eq!(read(&root, bdf(0, 1), header::COMMAND) as u16 & 7, 7);
+}
+
+#[test]
+fn too_small_a_window_names_the_device() {
+    let (root, _) = machine();
+    let small = Windows {
+        memory_32: 0xc000_0000..0xc001_0000,
+        ..windows()
+    };
+    let error = configure(&root, small, &mut |_| {})
+        .expect_err("no room")
+        .to_string();
+    assert!(
+        error.starts_with("BAR 0 of the device behind root port 1 needs 0x20000 bytes"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_secondary_bus_reset_resets_the_device_once() {
+    let (root, card) = machine();
+    let _none = root.write_config(bdf(0, 1), bridge::BRIDGE_CONTROL, &[0x40, 0]);
+    let _none = root.write_config(bdf(0, 1), bridge::BRIDGE_CONTROL, &[0x40, 0]);
+    let _none = root.write_config(bdf(0, 1), bridge::BRIDGE_CONTROL, &[0x00, 0]);
+    assert_eq!(*card.resets.lock().expect("sound"), 1);
+}
+
+#[test]
+fn acs_offers_what_makes_a_group_of_its_own() {
+    let (root, _) = machine();
+    assert_eq!(read(&root, bdf(0, 1), 0x100), 0x0001_000d);
+    assert_eq!(read(&root, bdf(0, 1), 0x104) & 0x1d, 0x1d, "SV, RR, CR and UF");
+}
+
+#[test]
+fn ecam_and_ports_show_the_same_registers() {
+    let (root, _) = machine();
+    let (ecam, cam) = (Ecam::new(root.clone()), cam::Cam::new(root));
+    let mut data = [0; 4];
+    ecam.read(1 << 15, &mut data);
+    assert_eq!(u32::from_le_bytes(data), 0x000c_1b36);
+    let _none = cam.write(0, &(1u32 << 31 | 1 << 11).to_le_bytes());
+    cam.read(6, &mut data[..2]);
+    assert_eq!(data[..2], [0x0c, 0x00]);
+}
+
+#[test]
+fn any_shape_of_configuration_access_is_survived() {
+    let (root, _) = machine();
+    let (ecam, cam) = (Ecam::new(root.clone()), cam::Cam::new(root));
+    for offset in (0..0x1_0010u64).step_by(3) {
+        for len in 1..=8 {
+            let mut data = [0; 8];
+            ecam.read(offset, &mut data[..len]);
+            let _any = ecam.write(offset, &data[..len]);
+            cam.read(offset % 8, &mut data[..len.min(8 - (offset % 8) as usize)]);
+            let _any = cam.write(offset % 8, &data[..len.min(8 - (offset % 8) as usize)]);
+        }
+    }
+}
