@@ -1,0 +1,17 @@
+//! KVM: the virtual machine, its memory slots, its interrupt routes and its vCPUs.
+//!
+//! All ioctls on /dev/kvm are made here. In-kernel local APICs with a split irqchip: the I/O APIC is ours,
+//! because interrupt remapping cannot work with the kernel's.
+
+#![expect(unsafe_code, reason = "memory slots, and the data of an I/O exit in the shared kvm_run page")]
+
+pub mod cpuid;
+pub mod irq;
+mod reset_state;
+pub mod slots;
+mod system;
+pub mod vcpu;
+mod vm;
+
+pub use system::{System, SystemError};
+pub use vm::{Vm, VmError};

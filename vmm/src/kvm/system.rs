@@ -1,0 +1,91 @@
+//! /dev/kvm: is it there, may we use it, can it do what we need.
+
+use std::io;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
+
+/// Why this host cannot run guests, with what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemError {
+    /// No device node.
+    #[error(
+        "There is no /dev/kvm: turn virtualization on in the firmware (AMD SVM, Intel VT-x) and load the \
+         module, `modprobe kvm_amd` or `modprobe kvm_intel`"
+    )]
+    Missing,
+    /// The node cannot be opened for lack of rights.
+    #[error("No permission to open /dev/kvm: add yourself to its group (`usermod -aG kvm $USER`) or run as root")]
+    Permission,
+    /// The module is there but not usable.
+    #[error("/dev/kvm cannot be used: is virtualization turned off in the firmware, or in use by another hypervisor?")]
+    Unusable(#[source] io::Error),
+    /// Another kernel interface.
+    #[error("KVM speaks API version {0}, strait needs 12")]
+    Version(i32),
+    /// A feature that every kernel since 5.10 has.
+    #[error("KVM lacks {0}; strait needs a kernel from 5.10 on with KVM for AMD SVM or Intel VT-x")]
+    Lacks(&'static str),
+    /// CPUID cannot be read.
+    #[error("KVM does not tell which CPU features it supports")]
+    Cpuid(#[source] io::Error),
+}
+
+/// What strait cannot work without.
+const NEEDED: [(Cap, &str); 8] = [
+    (Cap::Irqchip, "the in-kernel interrupt controller (KVM_CAP_IRQCHIP)"),
+    (Cap::SplitIrqchip, "the split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)"),
+    (Cap::Irqfd, "irqfd (KVM_CAP_IRQFD)"),
+    (Cap::SignalMsi, "MSI from user space (KVM_CAP_SIGNAL_MSI)"),
+    (Cap::UserMemory, "user memory regions (KVM_CAP_USER_MEMORY)"),
+    (Cap::ImmediateExit, "immediate exit (KVM_CAP_IMMEDIATE_EXIT)"),
+    (Cap::X2ApicApi, "x2APIC (KVM_CAP_X2APIC_API)"),
+    (Cap::TscDeadlineTimer, "the TSC deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)"),
+];
+
+/// An open /dev/kvm that has all we need.
+pub struct System {
+    kvm: Kvm,
+}
+
+impl System {
+    /// Opens /dev/kvm and checks its features.
+    ///
+    /// # Errors
+    /// Says what is missing and how to get it.
+    pub fn open() -> Result<Self, SystemError> {
+        let kvm = Kvm::new().map_err(|errno| match errno.errno() {
+            libc::ENOENT => SystemError::Missing,
+            libc::EACCES | libc::EPERM => SystemError::Permission,
+            _ => SystemError::Unusable(errno.into()),
+        })?;
+        match kvm.get_api_version() {
+            12 => {}
+            other => return Err(SystemError::Version(other)),
+        }
+        match NEEDED.iter().find(|(cap, _)| !kvm.check_extension(*cap)) {
+            Some((_, what)) => Err(SystemError::Lacks(what)),
+            None => Ok(Self { kvm }),
+        }
+    }
+
+    /// The ioctls of /dev/kvm itself.
+    pub(super) fn kvm(&self) -> &Kvm {
+        &self.kvm
+    }
+
+    /// The CPU features a guest can have.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub fn supported_cpuid(&self) -> Result<CpuId, SystemError> {
+        self.kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|errno| SystemError::Cpuid(errno.into()))
+    }
+
+    /// Most vCPUs the host runs in one guest.
+    pub fn max_vcpus(&self) -> usize {
+        self.kvm.get_max_vcpus()
+    }
+}

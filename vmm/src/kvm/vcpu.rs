@@ -1,0 +1,206 @@
+//! A vCPU: its first state, and one turn of KVM_RUN.
+
+use std::io;
+use std::slice;
+
+use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+
+use super::cpuid::{self, Identity};
+use super::reset_state::ResetState;
+use super::system::System;
+use super::vm::Vm;
+use crate::boot::EntryState;
+
+/// IA32_MTRR_DEF_TYPE and its value: MTRRs on, default write-back. Without it a guest whose host honours
+/// guest memory types, as for non-coherent DMA, runs uncached.
+const MTRR_DEFAULT_TYPE: (u32, u64) = (0x2ff, 1 << 11 | 6);
+/// IA32_MISC_ENABLE with fast string operations, as every firmware leaves it.
+const MISC_ENABLE: (u32, u64) = (0x1a0, 1);
+
+/// A vCPU that cannot be set up or run.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// A step of its set-up.
+    #[error("KVM cannot {step} of vCPU {id}")]
+    Setup {
+        /// The step.
+        step: &'static str,
+        /// The vCPU.
+        id: u32,
+        /// errno.
+        source: io::Error,
+    },
+    /// Its CPUID leaves do not fit.
+    #[error("The CPUID leaves of vCPU {0} do not fit KVM's table")]
+    Cpuid(u32),
+}
+
+/// Why a vCPU came back to us.
+#[derive(Debug)]
+pub enum Exit<'a> {
+    /// Reads a port, `data` in units of `size` bytes, one after the other from the same port.
+    PortRead {
+        /// The port.
+        port: u16,
+        /// Bytes per access.
+        size: usize,
+        /// What to fill.
+        data: &'a mut [u8],
+    },
+    /// Writes a port, in units as above.
+    PortWrite {
+        /// The port.
+        port: u16,
+        /// Bytes per access.
+        size: usize,
+        /// What was written.
+        data: &'a [u8],
+    },
+    /// Reads guest physical memory that no slot backs.
+    MemoryRead(u64, &'a mut [u8]),
+    /// Writes such memory.
+    MemoryWrite(u64, &'a [u8]),
+    /// The local APIC saw the end of a level interrupt that an I/O APIC pin raised.
+    EndOfInterrupt(u8),
+    /// Kicked by a signal.
+    Interrupted,
+    /// Triple fault.
+    Shutdown,
+    /// KVM gave up on the vCPU; the text says why.
+    Failed(String),
+}
+
+/// One vCPU.
+pub struct Vcpu {
+    id: u32,
+    fd: VcpuFd,
+    reset_state: ResetState,
+}
+
+impl Vcpu {
+    /// vCPU `id` of `cpus`, in the state after power-on.
+    ///
+    /// # Errors
+    /// Names the step that failed.
+    pub fn new(vm: &Vm, system: &System, supported: &CpuId, id: u32, cpus: u32) -> Result<Self, VcpuError> {
+        let failed = |step| move |errno: kvm_ioctls::Error| VcpuError::Setup { step, id, source: errno.into() };
+        let fd = vm.fd().create_vcpu(u64::from(id)).map_err(failed("create the file"))?;
+        let tsc_khz = fd.get_tsc_khz().unwrap_or(0);
+        let cpuid = cpuid::for_vcpu(supported, Identity { apic_id: id, cpus, tsc_khz })
+            .map_err(|_| VcpuError::Cpuid(id))?;
+        fd.set_cpuid2(&cpuid).map_err(failed("set the CPUID"))?;
+        set_msrs(&fd, &[MTRR_DEFAULT_TYPE, MISC_ENABLE]).map_err(failed("set the registers"))?;
+        let list = system.kvm().get_msr_index_list().map_err(failed("list the registers"))?;
+        let reset_state = ResetState::capture(&fd, list.as_slice()).map_err(failed("read the state"))?;
+        Ok(Self { id, fd, reset_state })
+    }
+
+    /// Puts the vCPU into the state after power-on; the first one then starts at `entry`, the others wait
+    /// for it to wake them (INIT and SIPI).
+    ///
+    /// # Errors
+    /// When KVM refuses a register.
+    pub fn reset(&mut self, entry: &EntryState) -> Result<(), VcpuError> {
+        let id = self.id;
+        let failed = |errno: kvm_ioctls::Error| VcpuError::Setup { step: "reset the state", id, source: errno.into() };
+        self.reset_state.restore(&self.fd).map_err(failed)?;
+        if id == 0 {
+            let mut sregs = self.fd.get_sregs().map_err(failed)?;
+            entry.apply_sregs(&mut sregs);
+            self.fd.set_sregs(&sregs).map_err(failed)?;
+            self.fd.set_regs(&entry.regs()).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// The vCPU's number, also its APIC id.
+    pub fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Makes the next `run` return at once, or not.
+    pub fn set_immediate_exit(&mut self, on: bool) {
+        self.fd.set_kvm_immediate_exit(u8::from(on));
+    }
+
+    /// Runs until the guest needs us.
+    pub fn run(&mut self) -> Exit<'_> {
+        match self.fd.run() {
+            Ok(VcpuExit::IoIn(..)) => self.port_exit(true),
+            Ok(VcpuExit::IoOut(..)) => self.port_exit(false),
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                let len = data.len();
+                Exit::MemoryRead(address, &mut self.mmio_data()[..len])
+            }
+            Ok(VcpuExit::MmioWrite(address, data)) => {
+                let len = data.len();
+                Exit::MemoryWrite(address, &self.mmio_data()[..len])
+            }
+            Ok(VcpuExit::IoapicEoi(vector)) => Exit::EndOfInterrupt(vector),
+            Ok(VcpuExit::Intr) => Exit::Interrupted,
+            Ok(VcpuExit::Shutdown) => Exit::Shutdown,
+            Ok(VcpuExit::FailEntry(reason, _)) => {
+                Exit::Failed(format!("The CPU refuses to enter vCPU {} (reason {reason:#x})", self.id))
+            }
+            Ok(VcpuExit::InternalError) => Exit::Failed(self.internal_error()),
+            Ok(other) => {
+                let exit = format!("{other:?}");
+                Exit::Failed(format!("KVM stops vCPU {} with an exit it should not make: {exit}", self.id))
+            }
+            Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
+            Err(errno) => Exit::Failed(format!("KVM cannot run vCPU {}: {errno}", self.id)),
+        }
+    }
+
+    /// The data of a memory exit in the kvm_run page.
+    fn mmio_data(&mut self) -> &mut [u8; 8] {
+        // SAFETY: callers saw KVM_EXIT_MMIO, for which KVM filled in the union's `mmio`.
+        unsafe { &mut self.fd.get_kvm_run().__bindgen_anon_1.mmio.data }
+    }
+
+    /// The I/O exit in the kvm_run page, as the unit size is not in what kvm-ioctls returns.
+    fn port_exit(&mut self, read: bool) -> Exit<'_> {
+        let page_bytes = 4096;
+        let run = self.fd.get_kvm_run();
+        // SAFETY: KVM filled in the union's `io` for this exit reason (KVM_EXIT_IO).
+        let io = unsafe { run.__bindgen_anon_1.io };
+        let (size, len) = (usize::from(io.size).max(1), usize::from(io.size) * io.count as usize);
+        let offset = io.data_offset as usize;
+        let data = if offset >= page_bytes && len <= page_bytes {
+            // SAFETY: KVM puts the data in the page behind kvm_run (KVM_PIO_PAGE_OFFSET) and never more
+            // than that page; both belong to the mapping that `self.fd` owns, unused until the next `run`.
+            unsafe { slice::from_raw_parts_mut(std::ptr::from_mut(run).cast::<u8>().add(offset), len) }
+        } else {
+            &mut []
+        };
+        match read {
+            true => Exit::PortRead { port: io.port, size, data },
+            false => Exit::PortWrite { port: io.port, size, data },
+        }
+    }
+
+    fn internal_error(&mut self) -> String {
+        // SAFETY: KVM filled in the union's `internal` for this exit reason (KVM_EXIT_INTERNAL_ERROR).
+        let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
+        let rip = self.fd.get_regs().map(|regs| regs.rip).unwrap_or(0);
+        let what = if suberror == 1 { "cannot emulate the instruction" } else { "internal error" };
+        format!("KVM stops vCPU {}: {what} at {rip:#x} (suberror {suberror})", self.id)
+    }
+}
+
+fn set_msrs(fd: &VcpuFd, values: &[(u32, u64)]) -> Result<(), kvm_ioctls::Error> {
+    let entries: Vec<_> =
+        values.iter().map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() }).collect();
+    let msrs = Msrs::from_entries(&entries).map_err(|_| kvm_ioctls::Error::new(libc::EINVAL))?;
+    match fd.set_msrs(&msrs)? {
+        written if written == entries.len() => Ok(()),
+        _ => Err(kvm_ioctls::Error::new(libc::EINVAL)),
+    }
+}
+
+/// All vCPUs of a guest before their threads have them.
+pub fn all(vm: &Vm, system: &System, supported: &CpuId, cpus: u32) -> Result<Vec<Vcpu>, VcpuError> {
+    (0..cpus).map(|id| Vcpu::new(vm, system, supported, id, cpus)).collect()
+}
+

@@ -1,0 +1,129 @@
+//! Guest RAM: anonymous memory, 2 MiB aligned, with transparent huge pages advised.
+//!
+//! Anonymous rather than shared, because shared memory gets no huge pages on stock hosts, and pinning
+//! 4 KiB pages for DMA takes about ten times as long.
+
+#![expect(unsafe_code, reason = "memory is mapped and unmapped here, and nowhere else in this package")]
+
+use std::io;
+use std::ptr;
+use std::sync::Arc;
+
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use strait_devices::region::{HostAddress, HostBacking};
+use vm_memory::mmap::MmapRegionError;
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap, MmapRegion};
+
+/// The largest page a host's page tables and IOMMU use without asking for hugetlb.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// RAM that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The kernel gave none.
+    #[error("Cannot reserve {0:#x} bytes of guest memory; give a smaller --memory")]
+    Map(usize, #[source] io::Error),
+    /// vm-memory refused a mapping.
+    #[error("Guest memory cannot be used")]
+    Region(#[from] MmapRegionError),
+    /// vm-memory refused the set of mappings.
+    #[error("Guest memory blocks do not fit together")]
+    Collection(#[from] GuestRegionCollectionError),
+}
+
+/// All RAM of a guest.
+///
+/// Field order is drop order: `memory` points into what `blocks` maps.
+pub struct GuestRam {
+    memory: GuestMemoryMmap,
+    blocks: Vec<(GuestAddress, Arc<RamBlock>)>,
+}
+
+impl GuestRam {
+    /// Maps RAM for each range of guest physical memory (start, length in bytes, a multiple of 4 KiB).
+    ///
+    /// # Errors
+    /// When the host cannot give that much address space.
+    pub fn new(ranges: &[(GuestAddress, u64)]) -> Result<Self, MemoryError> {
+        let mut blocks = Vec::new();
+        let mut regions = Vec::new();
+        for &(start, len) in ranges {
+            let block = RamBlock::map(len as usize)?;
+            regions.push(Arc::new(block.region(start)?));
+            blocks.push((start, Arc::new(block)));
+        }
+        Ok(Self { memory: GuestMemoryMmap::from_arc_regions(regions)?, blocks })
+    }
+
+    /// The RAM as bytes, for loading and for emulated devices.
+    pub fn memory(&self) -> &GuestMemoryMmap {
+        &self.memory
+    }
+
+    /// Each contiguous block with its guest address.
+    pub fn blocks(&self) -> impl Iterator<Item = (GuestAddress, Arc<dyn HostBacking>)> {
+        self.blocks.iter().map(|(start, block)| (*start, block.clone() as Arc<dyn HostBacking>))
+    }
+}
+
+/// One mapping of anonymous memory, unmapped on drop.
+#[derive(Debug)]
+struct RamBlock {
+    address: usize,
+    len: usize,
+}
+
+impl RamBlock {
+    fn map(len: usize) -> Result<Self, MemoryError> {
+        let failed = |errno: rustix::io::Errno| MemoryError::Map(len, errno.into());
+        let whole = len + HUGE_PAGE;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address the kernel chooses touches no memory that exists.
+        let start = unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, flags) }
+            .map_err(failed)? as usize;
+        let address = start.next_multiple_of(HUGE_PAGE);
+        unmap(start, address - start);
+        unmap(address + len, start + whole - (address + len));
+        let block = Self { address, len };
+        // SAFETY: the range is the mapping made above; the advice changes no contents.
+        let advised = unsafe { madvise(block.address as *mut _, len, Advice::LinuxHugepage) };
+        if let Err(errno) = advised {
+            log::info!("Transparent huge pages are not available ({errno}); DMA mapping will be slower");
+        }
+        Ok(block)
+    }
+
+    fn region(&self, start: GuestAddress) -> Result<GuestRegionMmap, MemoryError> {
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: the range is mapped readable and writable, and `GuestRam` drops the region before the block.
+        let region = unsafe { MmapRegion::build_raw(self.address as *mut u8, self.len, protection, flags) }?;
+        GuestRegionMmap::new(region, start).ok_or(MemoryError::Region(MmapRegionError::InvalidPointer))
+    }
+}
+
+impl HostBacking for RamBlock {
+    fn host_address(&self) -> HostAddress {
+        HostAddress(self.address as u64)
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.len as u64
+    }
+}
+
+impl Drop for RamBlock {
+    fn drop(&mut self) {
+        unmap(self.address, self.len);
+    }
+}
+
+/// Unmaps a part of a mapping that a [`RamBlock`] owns or is about to own; nothing for an empty one.
+fn unmap(address: usize, len: usize) {
+    if len == 0 {
+        return;
+    }
+    // SAFETY: callers pass ranges of their own mapping that nothing else refers to any more.
+    if let Err(errno) = unsafe { munmap(address as *mut _, len) } {
+        log::warn!("Cannot unmap {len:#x} bytes of guest memory: {errno}");
+    }
+}
