@@ -1,2 +1,33 @@
-//! x
-fn main() {}
+//! The lab: `cargo lab`. It boots a QEMU machine with an IOMMU, KVM and a NIC in software, and in
+//! it runs Strait as on real hardware. Nothing is mocked, and nothing of the build machine is
+//! changed outside the cache folder and the checkout's `.lab` folder.
+
+mod agent;
+mod apt;
+mod cache;
+mod cli;
+mod command;
+mod guest;
+mod initramfs;
+mod kernel;
+mod lab;
+mod modules;
+mod outside;
+mod progress;
+mod root;
+mod scenario;
+mod shell;
+mod supplies;
+mod vmm;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match cli::run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("lab: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

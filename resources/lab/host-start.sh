@@ -1,0 +1,27 @@
+#!/bin/sh
+# Sets up the lab host as a plain machine with KVM, VFIO and its native drivers, then hands over:
+# to the agent that the harness talks to, or to a shell on the console.
+export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export HOME=/root TERM=${TERM:-vt100} LC_ALL=C.UTF-8
+mount -t tmpfs tmpfs /run
+mount -t tmpfs tmpfs /tmp
+mkdir -p /dev/pts /dev/shm /run/lab
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t debugfs debugfs /sys/kernel/debug
+mount -t tracefs tracefs /sys/kernel/tracing
+hostname lab
+ip link set lo up
+for module in kvm_amd vfio_pci igb nvme 8139cp; do modprobe $module; done
+
+if grep -qw lab.shell /proc/cmdline; then
+    echo
+    echo "The lab host. Devices:"
+    lspci -nn
+    cat /lab/shell-banner 2>/dev/null
+    cd /root
+    setsid -c -w bash -i
+else
+    lab agent
+fi
+busybox poweroff -f

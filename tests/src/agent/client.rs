@@ -1,0 +1,188 @@
+//! The harness's end: requests from any thread, answers matched by number.
+
+use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use super::protocol::{Answer, Finished, Numbered, Request};
+
+/// An emulated machine on a busy one may be slow to answer at all.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// A short command in the lab host.
+const SHORT: Duration = Duration::from_secs(60);
+
+type Pending = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
+
+/// A connection to the agent in the lab host.
+pub(crate) struct Agent {
+    writer: Mutex<UnixStream>,
+    /// `None` once the lab machine is gone.
+    pending: Pending,
+    next: AtomicU64,
+}
+
+impl Agent {
+    /// Speaks over a connected socket.
+    pub(crate) fn new(socket: UnixStream) -> Result<Self> {
+        let reader = socket.try_clone().context("Cannot share the agent's socket")?;
+        let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
+        let answers = Arc::clone(&pending);
+        thread::spawn(move || dispatch(reader, &answers));
+        Ok(Self {
+            writer: Mutex::new(socket),
+            pending,
+            next: AtomicU64::new(1),
+        })
+    }
+
+    /// Whether the lab host answers yet.
+    pub(crate) fn is_up(&self, limit: Duration) -> Result<()> {
+        let request = Request::Exec {
+            script: "true".to_owned(),
+            limit_ms: 10_000,
+        };
+        self.call(request, limit).map(drop)
+    }
+
+    /// Runs a script, which must succeed, and returns its output.
+    pub(crate) fn sh(&self, script: &str) -> Result<String> {
+        let finished = self.exec(script, SHORT)?;
+        if finished.code != 0 {
+            let said = crate::command::last_line(&finished.errors).to_owned();
+            bail!("In the lab host `{script}` failed ({}): {said}", finished.code);
+        }
+        Ok(finished.output)
+    }
+
+    /// Runs a script and returns how it ended.
+    pub(crate) fn exec(&self, script: &str, limit: Duration) -> Result<Finished> {
+        let request = Request::Exec {
+            script: script.to_owned(),
+            limit_ms: millis(limit),
+        };
+        self.finished(request, limit + GRACE)
+    }
+
+    /// Starts a program that stays, and returns its process id.
+    pub(crate) fn start(&self, name: &str, arguments: Vec<String>) -> Result<u32> {
+        let name = name.to_owned();
+        match self.call(Request::Start { name, arguments }, GRACE)? {
+            Answer::Started { pid } => Ok(pid),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Types into a started program.
+    pub(crate) fn input(&self, name: &str, text: &str) -> Result<()> {
+        let (name, text) = (name.to_owned(), text.to_owned());
+        self.call(Request::Input { name, text }, GRACE).map(drop)
+    }
+
+    /// Closes a started program's input.
+    pub(crate) fn close_input(&self, name: &str) -> Result<()> {
+        let name = name.to_owned();
+        self.call(Request::CloseInput { name }, GRACE).map(drop)
+    }
+
+    /// Output of a started program from a byte on: the text, where it ends, whether more may come.
+    pub(crate) fn output(&self, name: &str, from: u64, wait: Duration) -> Result<(String, u64, bool)> {
+        let request = Request::Output {
+            name: name.to_owned(),
+            from,
+            wait_ms: millis(wait),
+        };
+        match self.call(request, wait + GRACE)? {
+            Answer::Output { text, next, running } => Ok((text, next, running)),
+            other => unexpected(&other),
+        }
+    }
+
+    /// Sends a signal to a started program.
+    pub(crate) fn signal(&self, name: &str, signal: i32) -> Result<()> {
+        let name = name.to_owned();
+        self.call(Request::Signal { name, signal }, GRACE).map(drop)
+    }
+
+    /// Waits for the end of a started program.
+    pub(crate) fn wait(&self, name: &str, limit: Duration) -> Result<Finished> {
+        let request = Request::Wait {
+            name: name.to_owned(),
+            limit_ms: millis(limit),
+        };
+        self.finished(request, limit + GRACE)
+    }
+
+    fn finished(&self, request: Request, limit: Duration) -> Result<Finished> {
+        match self.call(request, limit)? {
+            Answer::Done(finished) => Ok(finished),
+            other => unexpected(&other),
+        }
+    }
+
+    fn call(&self, body: Request, limit: Duration) -> Result<Answer> {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let (sender, receiver) = mpsc::channel();
+        match self.pending.lock().ok().as_deref_mut() {
+            Some(Some(pending)) => pending.insert(id, sender),
+            _ => bail!("The lab machine has stopped"),
+        };
+        self.send(&Numbered { id, body })?;
+        match receiver.recv_timeout(limit) {
+            Ok(Answer::Failed { message }) => bail!("{message}"),
+            Ok(answer) => Ok(answer),
+            Err(RecvTimeoutError::Disconnected) => bail!("The lab machine has stopped"),
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("The lab host did not answer within {} s", limit.as_secs())
+            }
+        }
+    }
+
+    fn send(&self, request: &Numbered<Request>) -> Result<()> {
+        let mut line = serde_json::to_string(request)?;
+        line.push('\n');
+        let mut writer = self
+            .writer
+            .lock()
+            .ok()
+            .context("A thread of the harness panicked")?;
+        writer
+            .write_all(line.as_bytes())
+            .context("The lab machine has stopped")
+    }
+}
+
+fn dispatch(socket: UnixStream, pending: &Pending) {
+    for line in BufReader::new(socket).lines() {
+        let Ok(line) = line else { break };
+        let Ok(answer) = serde_json::from_str::<Numbered<Answer>>(&line) else {
+            eprintln!("The lab host sent a line that is no answer: {line}");
+            continue;
+        };
+        let waiting = pending
+            .lock()
+            .ok()
+            .and_then(|mut pending| pending.as_mut()?.remove(&answer.id));
+        if let Some(sender) = waiting {
+            let _ = sender.send(answer.body);
+        }
+    }
+    if let Ok(mut pending) = pending.lock() {
+        *pending = None;
+    }
+}
+
+fn unexpected<T>(answer: &Answer) -> Result<T> {
+    bail!("The lab host answered something else: {answer:?}")
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,10 @@
+//! Work inside the lab host on the harness's behalf. The same binary is both ends: `lab agent` in
+//! the lab host, [`Agent`] in the harness, a virtio serial port between them.
+
+mod client;
+mod process;
+pub(crate) mod protocol;
+mod server;
+
+pub(crate) use client::Agent;
+pub(crate) use server::serve;

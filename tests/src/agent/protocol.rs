@@ -1,0 +1,55 @@
+//! What the two ends say: one JSON object a line, answers in any order.
+
+use serde::{Deserialize, Serialize};
+
+/// The name of the virtio serial port.
+pub(crate) const PORT: &str = "strait.lab";
+
+/// A request and the number its answer carries.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Numbered<T> {
+    pub(crate) id: u64,
+    pub(crate) body: T,
+}
+
+/// What the harness asks for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Runs a shell script to its end.
+    Exec { script: String, limit_ms: u64 },
+    /// Starts a program that stays, its output kept under `name`.
+    Start { name: String, arguments: Vec<String> },
+    /// Types into a started program.
+    Input { name: String, text: String },
+    /// Closes a started program's input.
+    CloseInput { name: String },
+    /// What a started program wrote from byte `from` on; waits for more if there is nothing.
+    Output { name: String, from: u64, wait_ms: u64 },
+    /// Sends a signal to a started program.
+    Signal { name: String, signal: i32 },
+    /// Waits for the end of a started program.
+    Wait { name: String, limit_ms: u64 },
+}
+
+/// What the lab host answers.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    Done(Finished),
+    Started { pid: u32 },
+    Output { text: String, next: u64, running: bool },
+    Ok,
+    Failed { message: String },
+}
+
+/// A program that ended.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Finished {
+    /// The exit code, or 128 and the signal as in a shell.
+    pub(crate) code: i32,
+    /// Standard output; for started programs it is fetched apart.
+    pub(crate) output: String,
+    /// Standard error.
+    pub(crate) errors: String,
+    /// From start to end, measured in the lab host.
+    pub(crate) elapsed_ms: u64,
+}

@@ -1,0 +1,111 @@
+//! The private apt configuration: nothing of the system is written, and of what is read only the
+//! sources, the keys, the credentials and the network settings.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::{Release, sources};
+use crate::cache::Cache;
+use crate::command;
+
+/// apt with folders of its own.
+pub(crate) struct Apt {
+    pub(super) config: PathBuf,
+    pub(super) archives: PathBuf,
+    pub(super) release: Release,
+}
+
+impl Apt {
+    /// Writes the configuration into the cache folder.
+    pub(crate) fn new(cache: &Cache, release: Release) -> Result<Self> {
+        let folder = cache.make_folder("apt")?;
+        for name in [
+            "etc/none",
+            "etc/sources",
+            "lists/partial",
+            "cache/archives/partial",
+            "state",
+        ] {
+            cache.make_folder(&format!("apt/{name}"))?;
+        }
+        let debian = sources::collect(Path::new("/etc/apt"), &release)?;
+        write(&folder.join("etc/sources/lab.sources"), &sources::render(&debian))?;
+        // An empty list of installed packages: apt then resolves a dependency tree from nothing.
+        write(&folder.join("state/status"), "")?;
+        let config = folder.join("etc/apt.conf");
+        write(&config, &(own_settings(&folder) + &network_settings()?))?;
+        Ok(Self {
+            config,
+            archives: cache.make_folder("apt/archives")?,
+            release,
+        })
+    }
+
+    /// A command of apt's family under the private configuration.
+    pub(super) fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("APT_CONFIG", &self.config)
+            .env("LC_ALL", "C.UTF-8")
+            .env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+}
+
+fn own_settings(folder: &Path) -> String {
+    let at = |name: &str| folder.join(name).display().to_string();
+    let settings = [
+        ("Dir::Etc::main", "/dev/null".to_owned()),
+        ("Dir::Etc::parts", at("etc/none")),
+        ("Dir::Etc::sourcelist", "/dev/null".to_owned()),
+        ("Dir::Etc::sourceparts", at("etc/sources")),
+        ("Dir::Etc::preferences", "/dev/null".to_owned()),
+        ("Dir::Etc::preferencesparts", at("etc/none")),
+        ("Dir::Etc::netrc", "/etc/apt/auth.conf".to_owned()),
+        ("Dir::Etc::netrcparts", "/etc/apt/auth.conf.d".to_owned()),
+        ("Dir::Etc::trusted", "/etc/apt/trusted.gpg".to_owned()),
+        ("Dir::Etc::trustedparts", "/etc/apt/trusted.gpg.d".to_owned()),
+        ("Dir::State", at("state")),
+        ("Dir::State::Lists", at("lists")),
+        ("Dir::State::status", at("state/status")),
+        ("Dir::Cache", at("cache")),
+        // The cache may lie in a home folder that apt's own user cannot enter.
+        ("APT::Sandbox::User", "root".to_owned()),
+        ("APT::Architecture", "amd64".to_owned()),
+        ("APT::Install-Recommends", "false".to_owned()),
+        ("Acquire::Languages", "none".to_owned()),
+        ("Acquire::ForceHash", "SHA256".to_owned()),
+        ("Acquire::Retries", "3".to_owned()),
+    ];
+    settings
+        .iter()
+        .map(|(key, value)| format!("{key} \"{value}\";\n"))
+        .collect()
+}
+
+/// Proxies, timeouts and clock tolerance as the machine's owner set them.
+fn network_settings() -> Result<String> {
+    let dump = command::output(Command::new("apt-config").arg("dump"))
+        .context("The lab needs apt, as on Debian 12 and 13")?;
+    let carried = |line: &&str| {
+        let prefixes = [
+            "Acquire::http",
+            "Acquire::Check-",
+            "Acquire::Max-",
+            "Acquire::ForceIPv",
+        ];
+        prefixes.iter().any(|prefix| line.starts_with(prefix)) && !line.ends_with("\"\";")
+    };
+    Ok(dump
+        .lines()
+        .filter(carried)
+        .map(|line| format!("{line}\n"))
+        .collect())
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).with_context(|| format!("Cannot write {}", path.display()))
+}

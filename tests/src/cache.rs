@@ -1,0 +1,95 @@
+//! The folder that keeps what was downloaded and unpacked. It lives outside the checkout, so that
+//! a fresh clone finds it again.
+
+use std::env;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+/// The cache folder, locked against a second lab that would prepare it at the same time.
+pub(crate) struct Cache {
+    folder: PathBuf,
+    /// Held for its lock; the kernel releases it when the process ends.
+    _lock: File,
+}
+
+impl Cache {
+    /// Opens the cache folder and waits for another lab that is still preparing it.
+    pub(crate) fn open() -> Result<Self> {
+        let folder = folder()?;
+        fs::create_dir_all(&folder)
+            .with_context(|| format!("Cannot create the cache folder {}", folder.display()))?;
+        let lock = File::create(folder.join("lock"))
+            .with_context(|| format!("Cannot write in the cache folder {}", folder.display()))?;
+        if lock.try_lock().is_err() {
+            eprintln!("Waiting for another lab that prepares {}", folder.display());
+            lock.lock().context("Cannot lock the cache folder")?;
+        }
+        Ok(Self { folder, _lock: lock })
+    }
+
+    /// A path inside the cache folder.
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.folder.join(relative)
+    }
+
+    /// Makes a folder inside the cache.
+    pub(crate) fn make_folder(&self, relative: &str) -> Result<PathBuf> {
+        let path = self.path(relative);
+        fs::create_dir_all(&path).with_context(|| format!("Cannot create {}", path.display()))?;
+        Ok(path)
+    }
+
+    /// Whether `name` was stamped with exactly this content.
+    pub(crate) fn is_stamped(&self, name: &str, content: &str) -> bool {
+        fs::read_to_string(self.stamp(name)).is_ok_and(|found| found == content)
+    }
+
+    /// Records that `name` is complete. Written last, so that an interrupted run starts over.
+    pub(crate) fn write_stamp(&self, name: &str, content: &str) -> Result<()> {
+        let path = self.stamp(name);
+        fs::write(&path, content).with_context(|| format!("Cannot write {}", path.display()))
+    }
+
+    fn stamp(&self, name: &str) -> PathBuf {
+        self.path(&format!("{name}.stamp"))
+    }
+}
+
+/// Removes the cache folder.
+pub(crate) fn clean() -> Result<()> {
+    let folder = folder()?;
+    if !folder.exists() {
+        eprintln!("{} is not there, nothing to remove", folder.display());
+        return Ok(());
+    }
+    if !looks_like_ours(&folder) {
+        bail!(
+            "{} does not look like a lab cache, remove it by hand",
+            folder.display()
+        );
+    }
+    fs::remove_dir_all(&folder)
+        .with_context(|| format!("Cannot remove the cache folder {}", folder.display()))?;
+    eprintln!("Removed {}", folder.display());
+    Ok(())
+}
+
+/// A mistyped `STRAIT_LAB_CACHE=/home/me` must not cost anyone a home folder.
+fn looks_like_ours(folder: &Path) -> bool {
+    folder.join("lock").is_file()
+}
+
+fn folder() -> Result<PathBuf> {
+    if let Some(folder) = env::var_os("STRAIT_LAB_CACHE").filter(|value| !value.is_empty()) {
+        return std::path::absolute(PathBuf::from(folder)).context("STRAIT_LAB_CACHE is not a usable path");
+    }
+    if let Some(base) = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
+        return Ok(PathBuf::from(base).join("strait-lab"));
+    }
+    match env::var_os("HOME").filter(|value| !value.is_empty()) {
+        Some(home) => Ok(PathBuf::from(home).join(".cache/strait-lab")),
+        None => bail!("Neither STRAIT_LAB_CACHE, XDG_CACHE_HOME nor HOME says where to keep downloads"),
+    }
+}

@@ -1,0 +1,224 @@
+//! A guest that runs in the lab host, seen through its console.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+
+use crate::agent::Agent;
+use crate::agent::protocol::Finished;
+
+/// One output request waits this long at most, so that deadlines are noticed.
+const SLICE: Duration = Duration::from_secs(2);
+
+/// How long a killed VMM may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(60);
+
+/// Numbers the files of guests in the lab host.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// A running VMM and its guest. Dropping it kills it.
+pub(crate) struct Guest<'a> {
+    agent: &'a Agent,
+    name: String,
+    /// The process id in the lab host.
+    #[expect(dead_code, reason = "the benchmark needs it")]
+    pub(crate) pid: u32,
+    console: String,
+    /// Up to where the console was read in the lab host.
+    position: u64,
+    /// Up to where markers were looked at.
+    looked: usize,
+    deadline: Instant,
+    live: bool,
+    ended: Cell<bool>,
+}
+
+impl<'a> Guest<'a> {
+    /// Starts a VMM. Everything about this guest must happen before `deadline`.
+    pub(crate) fn start(
+        agent: &'a Agent,
+        command: Vec<String>,
+        deadline: Instant,
+        live: bool,
+    ) -> Result<Self> {
+        let name = format!("guest{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let pid = agent.start(&name, command)?;
+        Ok(Self {
+            agent,
+            name,
+            pid,
+            console: String::new(),
+            position: 0,
+            looked: 0,
+            deadline,
+            live,
+            ended: Cell::new(false),
+        })
+    }
+
+    /// Waits for the marker line `LAB word ...` and returns what follows the word. Markers before
+    /// it are passed over.
+    pub(crate) fn expect(&mut self, word: &str) -> Result<String> {
+        loop {
+            while let Some((marker, rest)) = self.next_marker() {
+                if marker == word {
+                    return Ok(rest);
+                }
+                if marker == "fail" {
+                    bail!("The guest says: {rest}");
+                }
+            }
+            if self.console.contains("Kernel panic - not syncing") {
+                bail!("The guest's kernel panicked while the harness waited for `{word}`");
+            }
+            if !self.read_more(&format!("the guest's `{word}`"))? {
+                let finished = self.wait()?;
+                bail!(
+                    "The VMM ended (code {}) before the guest's `{word}`: {}",
+                    finished.code,
+                    crate::command::last_line(&finished.errors)
+                );
+            }
+        }
+    }
+
+    /// The interrupt lines that the guest's `irqs` step prints: vector name, count on each CPU.
+    pub(crate) fn expect_irqs(&mut self) -> Result<Vec<(String, Vec<u64>)>> {
+        let from = self.looked;
+        self.expect("irqs")?;
+        let lines = self.console[from..self.looked].lines();
+        Ok(lines
+            .filter_map(|line| parse_irq(line.strip_prefix("LAB irq ")?))
+            .collect())
+    }
+
+    /// Types a line on the guest's console.
+    pub(crate) fn type_line(&self, line: &str) -> Result<()> {
+        self.agent.input(&self.name, &format!("{line}\n"))
+    }
+
+    /// Closes the VMM's input.
+    pub(crate) fn close_input(&self) -> Result<()> {
+        self.agent.close_input(&self.name)
+    }
+
+    /// Waits for the VMM's own end.
+    pub(crate) fn wait(&mut self) -> Result<Finished> {
+        while self.read_more("the VMM's end")? {}
+        let finished = self.agent.wait(&self.name, KILL_LIMIT)?;
+        self.ended.set(true);
+        Ok(finished)
+    }
+
+    /// Waits for an end with exit code 0.
+    pub(crate) fn expect_power_off(&mut self) -> Result<Finished> {
+        self.expect_end(0)
+    }
+
+    /// Waits for an end with the given exit code.
+    pub(crate) fn expect_end(&mut self, code: i32) -> Result<Finished> {
+        let finished = self.wait()?;
+        if finished.code != code {
+            let said = crate::command::last_line(&finished.errors);
+            bail!(
+                "The VMM ended with code {}, expected {code}: {said}",
+                finished.code
+            );
+        }
+        Ok(finished)
+    }
+
+    /// Sends SIGKILL and waits until the process is gone.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.agent.signal(&self.name, 9)?;
+        self.agent.wait(&self.name, KILL_LIMIT)?;
+        self.ended.set(true);
+        Ok(())
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: i32) -> Result<()> {
+        self.agent.signal(&self.name, signal)
+    }
+
+    /// The console and the VMM's error output so far, for the log.
+    pub(crate) fn transcript(&mut self) -> String {
+        let _ = self.take_output(Duration::ZERO);
+        let errors = self
+            .agent
+            .sh(&format!("cat /run/lab/{}.err", self.name))
+            .unwrap_or_default();
+        format!("{}\n--- standard error ---\n{errors}", self.console)
+    }
+
+    /// False at the end of the output.
+    fn read_more(&mut self, awaited: &str) -> Result<bool> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            bail!("Time is up while the harness waited for {awaited}");
+        }
+        self.take_output(left.min(SLICE))
+    }
+
+    fn take_output(&mut self, wait: Duration) -> Result<bool> {
+        let (text, next, running) = self.agent.output(&self.name, self.position, wait)?;
+        if self.live {
+            let mut terminal = std::io::stdout();
+            let _ = terminal
+                .write_all(text.as_bytes())
+                .and_then(|()| terminal.flush());
+        }
+        let new = next > self.position;
+        self.position = next;
+        self.console += &text.replace('\r', "");
+        Ok(running || new)
+    }
+
+    /// The next complete line that begins with `LAB `.
+    fn next_marker(&mut self) -> Option<(String, String)> {
+        loop {
+            let rest = &self.console[self.looked..];
+            let length = rest.find('\n')?;
+            let line = &rest[..length];
+            self.looked += length + 1;
+            if let Some(marker) = line.strip_prefix("LAB ") {
+                let (word, rest) = marker.split_once(' ').unwrap_or((marker, ""));
+                return Some((word.to_owned(), rest.to_owned()));
+            }
+        }
+    }
+}
+
+impl Drop for Guest<'_> {
+    fn drop(&mut self) {
+        if !self.ended.get() {
+            let _ = self.kill();
+        }
+    }
+}
+
+/// `eth0-rx-0 12 0`
+fn parse_irq(line: &str) -> Option<(String, Vec<u64>)> {
+    let (name, counts) = line.split_once(' ')?;
+    let counts = counts
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()
+        .ok()?;
+    Some((name.to_owned(), counts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn irq_line_has_a_name_and_a_count_per_cpu() {
+        let parsed = parse_irq("eth0-TxRx-0 17 0");
+        assert_eq!(parsed, Some(("eth0-TxRx-0".to_owned(), vec![17, 0])));
+        assert_eq!(parse_irq("eth0 IR-PCI"), None);
+    }
+}

@@ -1,0 +1,45 @@
+//! Where consoles and error output of a run are kept for the reader: `.lab/` in the checkout.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The log folder, emptied at the start of each run.
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    folder: PathBuf,
+}
+
+impl Logs {
+    /// Empties and opens the folder.
+    pub(crate) fn open() -> Result<Self> {
+        let folder = workspace().join(".lab");
+        if folder.exists() {
+            fs::remove_dir_all(&folder).with_context(|| format!("Cannot empty {}", folder.display()))?;
+        }
+        fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}", folder.display()))?;
+        Ok(Self { folder })
+    }
+
+    /// The path of one log.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Adds to one log. A full disk must not turn a verdict, so failure is only said.
+    pub(crate) fn append(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        if let Err(error) = file.and_then(|mut file| writeln!(file, "{text}")) {
+            eprintln!("Cannot write {}: {error}", path.display());
+        }
+    }
+}
+
+/// The checkout that this program was built from.
+pub(crate) fn workspace() -> &'static Path {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    package.parent().unwrap_or(package)
+}

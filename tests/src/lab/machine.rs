@@ -1,0 +1,215 @@
+//! The outer QEMU: the machine that everything else happens in.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::share::Share;
+use crate::agent::protocol::PORT;
+use crate::command;
+use crate::supplies::Supplies;
+
+/// A 3 GiB guest is pinned in the lab host, beside everything else.
+const MEMORY_MIB: u64 = 8192;
+
+/// A running lab machine, killed when this value is dropped.
+pub(crate) struct Machine {
+    qemu: Child,
+    socket: PathBuf,
+}
+
+/// What the lab machine's serial console is for.
+pub(crate) enum Console {
+    /// A log of kernel messages; the harness speaks to the agent.
+    Log(PathBuf),
+    /// The terminal of the person who asked for a shell.
+    Terminal,
+}
+
+impl Machine {
+    /// Starts the machine.
+    pub(crate) fn start(supplies: &Supplies, share: &Share, console: &Console) -> Result<Self> {
+        let socket = share.path("agent.socket");
+        let disk = share.path("nvme.img");
+        File::create(&disk)
+            .and_then(|file| file.set_len(64 << 20))
+            .context("Cannot create the disk of the lab machine")?;
+        let kernel = supplies.host_kernel()?;
+        let (qemu, firmware) = qemu(supplies)?;
+
+        // The wrapper ties QEMU's life to this process: nothing stays behind when it is killed.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]);
+        command.arg(qemu.get_program()).args(qemu.get_args());
+        for folder in firmware {
+            command.arg("-L").arg(folder);
+        }
+        let mut append = "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt".to_owned();
+        match console {
+            Console::Log(path) => {
+                command.args(["-serial", &format!("file:{}", path.display())]);
+                command.stdin(Stdio::null());
+            }
+            Console::Terminal => {
+                command.args([
+                    "-chardev",
+                    "stdio,id=terminal,signal=off",
+                    "-serial",
+                    "chardev:terminal",
+                ]);
+                append += " lab.shell";
+            }
+        }
+        command.args(fixed_arguments()?);
+        command.args(virtio_arguments(supplies, share, &socket));
+        command.args(device_arguments(&disk));
+        command.arg("-kernel").arg(&kernel.bzimage);
+        command.arg("-initrd").arg(share.path("host.cpio"));
+        command.args(["-append", &append]);
+        let qemu = command.spawn().context("Cannot start the lab machine")?;
+        Ok(Self { qemu, socket })
+    }
+
+    /// Connects to the agent's port as soon as QEMU has opened it.
+    pub(crate) fn connect(&mut self) -> Result<UnixStream> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match UnixStream::connect(&self.socket) {
+                Ok(socket) => return Ok(socket),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(error).context("The lab machine opened no port for its agent");
+                }
+                Err(_) => sleep(Duration::from_millis(50)),
+            }
+            if let Some(status) = self.qemu.try_wait().context("Cannot wait for QEMU")? {
+                bail!("The lab machine's QEMU ended at once ({status})");
+            }
+        }
+    }
+
+    /// Waits until the machine is powered off from inside.
+    pub(crate) fn wait(mut self) -> Result<ExitStatus> {
+        self.qemu.wait().context("Cannot wait for QEMU")
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = self.qemu.kill();
+        let _ = self.qemu.wait();
+    }
+}
+
+/// The machine's own QEMU where it has an `igb`, else the one in the lab's tree; and the folders
+/// of its firmware where they are not where it looks by itself.
+fn qemu(supplies: &Supplies) -> Result<(Command, Vec<PathBuf>)> {
+    let name = "qemu-system-x86_64";
+    if command::output(Command::new(name).args(["-device", "help"])).is_ok_and(|help| has_igb(&help)) {
+        return Ok((Command::new(name), Vec::new()));
+    }
+    let own = || supplies.root.command(&format!("usr/bin/{name}"));
+    let help = command::output(own().args(["-device", "help"])).context("The lab's own QEMU does not run")?;
+    if !has_igb(&help) {
+        bail!("The QEMU of the configured Debian sources has no igb device, the lab needs 8.0 or newer");
+    }
+    let firmware = ["usr/share/qemu", "usr/share/seabios"].map(|folder| supplies.root.path(folder));
+    Ok((own(), firmware.to_vec()))
+}
+
+fn has_igb(help: &str) -> bool {
+    help.contains("name \"igb\"")
+}
+
+fn fixed_arguments() -> Result<Vec<String>> {
+    let memory = memory_mib()?.to_string();
+    let words = [
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-accel",
+        "tcg,thread=multi,tb-size=1024",
+        "-machine",
+        "q35,kernel-irqchip=off",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        &memory,
+        "-device",
+        "intel-iommu,intremap=on,caching-mode=on",
+    ];
+    Ok(words.map(str::to_owned).to_vec())
+}
+
+/// Less on a small build machine: the scenario with the large guest then says why it is skipped.
+fn memory_mib() -> Result<u64> {
+    let text = fs::read_to_string("/proc/meminfo").context("Cannot read /proc/meminfo")?;
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .context("/proc/meminfo names no MemAvailable")?
+        >> 10;
+    let memory = if available > MEMORY_MIB {
+        MEMORY_MIB
+    } else {
+        MEMORY_MIB / 2
+    };
+    if available < 3072 {
+        bail!("The lab needs 3 GiB of free memory, this machine has {available} MiB");
+    }
+    Ok(memory)
+}
+
+/// The shared folders and the agent's port.
+fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &std::path::Path) -> Vec<String> {
+    let folder = |path: &std::path::Path, tag: &str| {
+        format!(
+            "local,path={},mount_tag={tag},readonly=on,security_model=none,multidevs=remap",
+            path.display()
+        )
+    };
+    vec![
+        "-virtfs".to_owned(),
+        folder(supplies.root.folder(), "root"),
+        "-virtfs".to_owned(),
+        folder(&share.path(""), "lab"),
+        "-chardev".to_owned(),
+        format!("socket,id=agent,server=on,wait=off,path={}", socket.display()),
+        "-device".to_owned(),
+        "virtio-serial-pci".to_owned(),
+        "-device".to_owned(),
+        format!("virtserialport,chardev=agent,name={PORT}"),
+    ]
+}
+
+/// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
+/// behind a bridge, and a teaching device with INTx and DMA.
+fn device_arguments(disk: &std::path::Path) -> Vec<String> {
+    let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
+    let words = [
+        ["-device", "pcie-root-port,id=rp1,chassis=1,slot=1"],
+        ["-netdev", "user,id=net0"],
+        [
+            "-device",
+            "igb,netdev=net0,bus=rp1,mac=52:54:00:11:22:33,romfile=",
+        ],
+        ["-device", "pcie-root-port,id=rp2,chassis=2,slot=2"],
+        ["-drive", &drive],
+        ["-device", "nvme,drive=disk,serial=abc,bus=rp2"],
+        ["-device", "pcie-root-port,id=rp3,chassis=3,slot=3"],
+        ["-device", "pcie-pci-bridge,id=bridge,bus=rp3"],
+        ["-netdev", "user,id=net1,net=10.0.3.0/24"],
+        ["-device", "rtl8139,netdev=net1,bus=bridge,romfile="],
+        ["-device", "edu"],
+    ];
+    words.concat().into_iter().map(str::to_owned).collect()
+}

@@ -1,0 +1,15 @@
+//! The lab: a QEMU machine with an IOMMU, KVM and PCI devices in software, and the Linux in it.
+
+mod device;
+mod host;
+mod logs;
+mod machine;
+mod share;
+mod state;
+
+pub(crate) use device::{Assigned, NIC};
+pub(crate) use host::LabHost;
+pub(crate) use logs::{Logs, workspace};
+pub(crate) use machine::{Console, Machine};
+pub(crate) use share::{Share, build_strait};
+pub(crate) use state::HostState;

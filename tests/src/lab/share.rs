@@ -1,0 +1,113 @@
+//! The folder that the lab host sees as /lab: the programs under test, scripts, guest kernels and
+//! initial filesystems.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
+
+use super::logs::workspace;
+use crate::initramfs;
+use crate::progress;
+use crate::supplies::{GUEST_DRIVERS, HOST_SERIES, OLD_SERIES, Supplies};
+
+const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
+const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
+const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
+
+/// What the lab host's initramfs needs to reach the shared folders and the harness.
+const HOST_DRIVERS: [&str; 5] = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console"];
+
+/// A temporary folder, removed with this value.
+pub(crate) struct Share {
+    folder: TempDir,
+}
+
+impl Share {
+    /// Fills the folder. `strait` is the binary under test, absent when QEMU stands in for it.
+    pub(crate) fn new(supplies: &Supplies, strait: Option<&Path>) -> Result<Self> {
+        let folder = tempfile::Builder::new()
+            .prefix("strait-lab-")
+            .tempdir()
+            .context("Cannot create a temporary folder")?;
+        let share = Self { folder };
+        for name in ["bin", "guest", "root"] {
+            let path = share.path(name);
+            fs::create_dir(&path).with_context(|| format!("Cannot create {}", path.display()))?;
+        }
+        let own = std::env::current_exe().context("Cannot find this program's own file")?;
+        share.copy(&own, "bin/lab")?;
+        if let Some(strait) = strait {
+            share.copy(strait, "bin/strait")?;
+        }
+        share.write("host-start.sh", HOST_START)?;
+        share.add_initramfs(supplies)?;
+        share.add_guests(supplies)?;
+        Ok(share)
+    }
+
+    /// A path in the folder, as the build machine sees it.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a small file.
+    pub(crate) fn write(&self, name: &str, text: &str) -> Result<()> {
+        fs::write(self.path(name), text).with_context(|| format!("Cannot write {name} for the lab host"))
+    }
+
+    fn copy(&self, from: &Path, to: &str) -> Result<()> {
+        fs::copy(from, self.path(to))
+            .map(drop)
+            .with_context(|| format!("Cannot copy {} for the lab host", from.display()))
+    }
+
+    fn add_initramfs(&self, supplies: &Supplies) -> Result<()> {
+        let version = &supplies.host_kernel()?.version;
+        let to = self.path("host.cpio");
+        initramfs::write(&supplies.root, version, &HOST_DRIVERS, HOST_INIT, &to)
+    }
+
+    /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on.
+    fn add_guests(&self, supplies: &Supplies) -> Result<()> {
+        for series in [HOST_SERIES, OLD_SERIES] {
+            let Some(kernel) = supplies.kernel(series) else {
+                continue;
+            };
+            self.copy(&kernel.bzimage, &format!("guest/vmlinuz-{series}"))?;
+            self.copy(&kernel.vmlinux, &format!("guest/vmlinux-{series}"))?;
+            let to = self.path(&format!("guest/initramfs-{series}"));
+            initramfs::write(&supplies.root, &kernel.version, &GUEST_DRIVERS, GUEST_INIT, &to)?;
+        }
+        Ok(())
+    }
+}
+
+/// Builds the binary under test as a user would, and says where cargo put it.
+pub(crate) fn build_strait() -> Result<PathBuf> {
+    progress::step("Building strait (release)", || {
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let output = Command::new(cargo)
+            .args(["build", "--release", "--package", "strait", "--bin", "strait"])
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(workspace())
+            .output()
+            .context("Cannot start cargo")?;
+        if !output.status.success() {
+            eprintln!("\n{}", String::from_utf8_lossy(&output.stderr));
+            bail!("strait does not build");
+        }
+        let messages = String::from_utf8_lossy(&output.stdout);
+        executable_in(&messages).context("cargo did not say where it put strait")
+    })
+}
+
+fn executable_in(messages: &str) -> Option<PathBuf> {
+    let mut paths = messages.lines().rev().filter_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message.get("executable")?.as_str().map(PathBuf::from)
+    });
+    paths.next()
+}

@@ -1,0 +1,78 @@
+//! The scenarios: what the project promises, each tried in the lab and followed by a look at what
+//! was left on the host.
+
+mod bad_input;
+mod boot;
+mod context;
+mod life_cycle;
+mod nic;
+mod runner;
+mod unit;
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+pub(crate) use context::Context;
+pub(crate) use runner::{Selection, list, test};
+
+/// How a scenario ended that did not fail.
+pub(crate) enum Verdict {
+    /// Everything was as promised.
+    Passed,
+    /// It cannot be tried here, for this reason.
+    Skipped(String),
+}
+
+/// One promise.
+pub(crate) struct Scenario {
+    /// What the user types.
+    pub(crate) name: &'static str,
+    /// What it shows.
+    pub(crate) about: &'static str,
+    /// More than this is a failure.
+    pub(crate) limit: Duration,
+    /// Long ones run under `--full` only.
+    pub(crate) full: bool,
+    /// QEMU can be asked for the same.
+    pub(crate) qemu: bool,
+    /// The work.
+    pub(crate) run: fn(&Context) -> Result<Verdict>,
+}
+
+impl Scenario {
+    const fn new(
+        name: &'static str,
+        about: &'static str,
+        limit_s: u64,
+        run: fn(&Context) -> Result<Verdict>,
+    ) -> Self {
+        Self {
+            name,
+            about,
+            limit: Duration::from_secs(limit_s),
+            full: false,
+            qemu: true,
+            run,
+        }
+    }
+
+    const fn full(mut self) -> Self {
+        self.full = true;
+        self
+    }
+
+    const fn strait_only(mut self) -> Self {
+        self.qemu = false;
+        self
+    }
+}
+
+/// All scenarios, in the order they run: the simplest first, so that the first failure says most.
+pub(crate) fn all() -> Vec<Scenario> {
+    let mut all = boot::scenarios();
+    all.extend(nic::scenarios());
+    all.extend(life_cycle::scenarios());
+    all.extend(bad_input::scenarios());
+    all
+}

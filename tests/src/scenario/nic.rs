@@ -1,0 +1,170 @@
+//! The main job: a NIC passed through, driven by the guest's own driver.
+
+use anyhow::{Result, ensure};
+
+use super::{Context, Scenario, Verdict};
+use crate::lab::Assigned;
+use crate::vmm::GuestConfig;
+
+const STEPS: &str = "net,ping3,irqs,fetch,irqs";
+
+/// With one CPU: link changes, receive, transmit; with two a pair of queues each.
+const PF_VECTORS: usize = 3;
+
+/// igbvf: receive, transmit, mailbox.
+const VF_VECTORS: usize = 3;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "pf",
+            "igb passed through: link, pings, 32 MiB intact, every MSI-X vector counts",
+            180,
+            |lab| {
+                let nic = lab.bind_nic()?;
+                exchange(lab, &lab.config_with(&nic, STEPS), "igb", PF_VECTORS)?;
+                nic.restore()?;
+                Ok(Verdict::Passed)
+            },
+        ),
+        Scenario::new(
+            "vf",
+            "a virtual function with igbvf while the host keeps the physical function up",
+            180,
+            |lab| {
+                let nic = Assigned::bind_virtual_function(lab.agent)?;
+                exchange(lab, &lab.config_with(&nic, STEPS), "igbvf", VF_VECTORS)?;
+                nic.restore()?;
+                Ok(Verdict::Passed)
+            },
+        ),
+        Scenario::new(
+            "pf-affinity",
+            "two CPUs, interrupt affinity moved between them while data arrives",
+            240,
+            affinity,
+        ),
+        Scenario::new("pf-vmlinux", "the NIC with a vmlinux as kernel", 120, |lab| {
+            let nic = lab.bind_nic()?;
+            let config = GuestConfig {
+                image: "vmlinux",
+                ..lab.config_with(&nic, "net,ping3")
+            };
+            ping(lab, &config)?;
+            nic.restore()?;
+            Ok(Verdict::Passed)
+        }),
+        Scenario::new("pf-kernel-6.1", "the NIC with Debian's 6.1 kernel", 120, |lab| {
+            let series = crate::supplies::OLD_SERIES;
+            if !lab.series.contains(&series) {
+                return Ok(Verdict::Skipped(format!("this Debian has no {series} kernel")));
+            }
+            let nic = lab.bind_nic()?;
+            let config = GuestConfig {
+                series,
+                ..lab.config_with(&nic, "net,ping3")
+            };
+            ping(lab, &config)?;
+            nic.restore()?;
+            Ok(Verdict::Passed)
+        }),
+        Scenario::new("pf-memory-256m", "the NIC in a guest with 256 MiB", 120, |lab| {
+            memory(lab, 256)
+        }),
+        Scenario::new(
+            "pf-memory-3g",
+            "the NIC in a guest with 3 GiB, all of it pinned",
+            180,
+            |lab| memory(lab, 3072),
+        ),
+    ]
+}
+
+/// Everything a NIC is for.
+fn exchange(lab: &Context, config: &GuestConfig, driver: &str, vectors: usize) -> Result<()> {
+    lab.with_guest(config, |guest| {
+        let found = guest.expect("driver")?;
+        ensure!(
+            found == driver,
+            "The guest drives the NIC by {found}, expected {driver}"
+        );
+        guest.expect("link")?;
+        let answered = guest.expect("ping")?;
+        ensure!(answered == "3", "{answered} of 3 pings were answered");
+        let before = guest.expect_irqs()?;
+        lab.check_hash(&guest.expect("fetch")?)?;
+        let after = guest.expect_irqs()?;
+        lab.check_irqs(&after, vectors)?;
+        let total = |irqs: &[(String, Vec<u64>)]| irqs.iter().flat_map(|(_, counts)| counts).sum::<u64>();
+        ensure!(
+            total(&after) > total(&before),
+            "No interrupt arrived while 32 MiB were fetched"
+        );
+        guest.expect_power_off()?;
+        Ok(())
+    })
+}
+
+fn affinity(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let config = GuestConfig {
+        cpus: 2,
+        ..lab.config_with(&nic, "facts,net,ping3,affinity,irqs")
+    };
+    lab.with_guest(&config, |guest| {
+        let cpus = guest.expect("cpus")?;
+        ensure!(cpus == "2", "The guest has {cpus} CPUs, expected 2");
+        let moves: u64 = guest.expect("moves")?.parse()?;
+        ensure!(moves >= 2, "The interrupts were moved only {moves} times");
+        lab.check_hash(&guest.expect("fetch")?)?;
+        let irqs = guest.expect_irqs()?;
+        lab.check_irqs(&irqs, PF_VECTORS)?;
+        for cpu in 0..2 {
+            let count: u64 = irqs.iter().filter_map(|(_, counts)| counts.get(cpu)).sum();
+            ensure!(count > 0, "CPU {cpu} of the guest had no interrupt of the NIC");
+        }
+        guest.expect_power_off()?;
+        Ok(())
+    })?;
+    nic.restore()?;
+    Ok(Verdict::Passed)
+}
+
+fn ping(lab: &Context, config: &GuestConfig) -> Result<()> {
+    lab.with_guest(config, |guest| {
+        let answered = guest.expect("ping")?;
+        ensure!(answered == "3", "{answered} of 3 pings were answered");
+        guest.expect_power_off()?;
+        Ok(())
+    })
+}
+
+fn memory(lab: &Context, memory_mib: u64) -> Result<Verdict> {
+    let available = lab.agent.sh("awk '/MemAvailable/ {print $2}' /proc/meminfo")?;
+    let available_mib = available.trim().parse::<u64>()? >> 10;
+    if available_mib < memory_mib + 512 {
+        let reason = format!("the lab host has only {available_mib} MiB free");
+        return Ok(Verdict::Skipped(reason));
+    }
+    let nic = lab.bind_nic()?;
+    let config = GuestConfig {
+        memory_mib,
+        ..lab.config_with(&nic, "facts,net,ping3,fetch")
+    };
+    lab.with_guest(&config, |guest| {
+        let seen_kib: u64 = guest.expect("memory")?.parse()?;
+        // The kernel keeps some for itself: its image, page structures, the crash area.
+        let least_kib = memory_mib * 1024 * 3 / 4;
+        ensure!(
+            (least_kib..=memory_mib * 1024).contains(&seen_kib),
+            "The guest sees {seen_kib} KiB of {memory_mib} MiB"
+        );
+        let answered = guest.expect("ping")?;
+        ensure!(answered == "3", "{answered} of 3 pings were answered");
+        lab.check_hash(&guest.expect("fetch")?)?;
+        guest.expect_power_off()?;
+        Ok(())
+    })?;
+    nic.restore()?;
+    Ok(Verdict::Passed)
+}

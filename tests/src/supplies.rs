@@ -1,0 +1,133 @@
+//! Everything the lab is built from, downloaded and unpacked once.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail};
+
+use crate::apt::{Apt, Release};
+use crate::cache::Cache;
+use crate::kernel::Kernel;
+use crate::modules;
+use crate::progress;
+use crate::root::Root;
+
+/// Raise this when the way the tree is made changes, so that old caches are rebuilt.
+const RECIPE: u32 = 1;
+
+/// What the lab host runs, and what prepares it. QEMU serves as the lab machine where the build
+/// machine has none with `igb`, and inside the lab as Strait's peer.
+const PACKAGES: [&str; 22] = [
+    "bash",
+    "busybox-static",
+    "coreutils",
+    "dash",
+    "ethtool",
+    "findutils",
+    "grep",
+    "hostname",
+    "iperf3",
+    "iproute2",
+    "kmod",
+    "lz4",
+    "mawk",
+    "mount",
+    "pciutils",
+    "procps",
+    "qemu-system-x86",
+    "sed",
+    "strace",
+    "util-linux",
+    "xz-utils",
+    "zstd",
+];
+
+/// The lab host's kernel, which is the default guest kernel too.
+pub(crate) const HOST_SERIES: &str = "6.12";
+
+/// An older kernel for guests. Debian 13 has none.
+pub(crate) const OLD_SERIES: &str = "6.1";
+
+/// Drivers that guests load; they are kept uncompressed.
+pub(crate) const GUEST_DRIVERS: [&str; 2] = ["igb", "igbvf"];
+
+/// The prepared tree.
+pub(crate) struct Supplies {
+    /// The root filesystem of the lab host, kernels and modules included.
+    pub(crate) root: Root,
+    kernels: Vec<Kernel>,
+}
+
+impl Supplies {
+    /// Downloads, verifies and unpacks on the first run; afterwards only looks at a stamp.
+    pub(crate) fn prepare() -> Result<Self> {
+        let cache = Cache::open()?;
+        let release = Release::of_this_machine()?;
+        let recipe = format!("{RECIPE} {} {}\n", release.codename, PACKAGES.join(" "));
+        let root = cache.path("root");
+        if !cache.is_stamped("root", &recipe) {
+            eprintln!("Preparing the lab in {}, once:", cache.path("").display());
+            build(&cache, release)?;
+            cache.write_stamp("root", &recipe)?;
+        }
+        Self::open(Root::new(root))
+    }
+
+    /// The newest kernel of a series, if there is one.
+    pub(crate) fn kernel(&self, series: &str) -> Option<&Kernel> {
+        self.kernels.iter().find(|kernel| kernel.is_of(series))
+    }
+
+    /// The kernel of the lab host.
+    pub(crate) fn host_kernel(&self) -> Result<&Kernel> {
+        self.kernel(HOST_SERIES).with_context(|| {
+            format!("There is no {HOST_SERIES} kernel in the lab's tree, run `cargo lab clean`")
+        })
+    }
+
+    fn open(root: Root) -> Result<Self> {
+        let kernels = Kernel::all_in(&root)?;
+        Ok(Self { root, kernels })
+    }
+}
+
+fn build(cache: &Cache, release: Release) -> Result<()> {
+    let apt = Apt::new(cache, release)?;
+    apt.update()?;
+    let mut packages = apt.with_dependencies(&PACKAGES)?;
+    let Some(kernel) = apt.kernel(HOST_SERIES)? else {
+        bail!("The configured Debian sources have no {HOST_SERIES} kernel");
+    };
+    packages.push(kernel);
+    packages.extend(apt.kernel(OLD_SERIES)?);
+    let files = apt.download(&packages)?;
+
+    let (fresh, root) = (cache.path("root.new"), cache.path("root"));
+    remove(&fresh)?;
+    Apt::unpack(&files, &fresh)?;
+    finish_tree(&Root::new(fresh.clone()))?;
+    remove(&root)?;
+    fs::rename(&fresh, &root).with_context(|| format!("Cannot move {}", fresh.display()))
+}
+
+/// What package scripts would do: module indexes, and beside each bzImage its vmlinux.
+fn finish_tree(root: &Root) -> Result<()> {
+    for kernel in Kernel::all_in(root)? {
+        let version = &kernel.version;
+        progress::step(&format!("Indexing the modules of {version}"), || {
+            modules::index(root, version)?;
+            modules::decompress(root, version, &GUEST_DRIVERS)
+        })?;
+        progress::step(&format!("Extracting vmlinux of {version}"), || {
+            kernel.extract_vmlinux(root)
+        })?;
+    }
+    Ok(())
+}
+
+fn remove(folder: &PathBuf) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
+    }
+    Ok(())
+}
