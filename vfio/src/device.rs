@@ -1,0 +1,292 @@
+//! A physical function opened through VFIO.
+//!
+//! `vfio-ioctls` opens the group and tells KVM of it; everything after that goes through [`crate::sys`],
+//! because it must not lose errors, and because its list of regions shifts when the kernel refuses to
+//! describe one of them.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use strait_devices::region::HostBacking;
+use vfio_bindings::bindings::vfio as uapi;
+use vfio_ioctls::{VfioDevice, VfioError};
+
+use crate::domain::Container;
+use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
+use crate::host::HostBdf;
+use crate::mapping::Mapping;
+use crate::sys;
+
+const SYSFS_DEVICES: &str = "/sys/bus/pci/devices";
+
+/// A function that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// VFIO does not give the function.
+    #[error("cannot open {bdf} through VFIO")]
+    Open {
+        /// Which function.
+        bdf: HostBdf,
+        /// Why.
+        #[source]
+        source: VfioError,
+    },
+    /// The kernel does not describe it.
+    #[error("cannot ask VFIO about the {what} of {bdf}")]
+    Describe {
+        /// Which function.
+        bdf: HostBdf,
+        /// What was asked.
+        what: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A physical function that this process owns.
+pub struct Device {
+    bdf: HostBdf,
+    name: String,
+    sysfs: PathBuf,
+    regions: Vec<Region>,
+    interrupts: [InterruptInfo; 2],
+    resettable: bool,
+    /// Nothing touched it since the last reset. The kernel resets it when it is opened
+    /// (`vfio_pci_core_enable`).
+    clean: AtomicBool,
+    /// `None` only while it is dropped.
+    vfio: Option<VfioDevice>,
+    /// After the device, which leaves it.
+    _container: Arc<Container>,
+}
+
+struct Region {
+    id: HardwareRegion,
+    info: RegionInfo,
+    /// Where it stands in the device's file.
+    offset: u64,
+}
+
+impl Device {
+    /// Opens a function that is bound to vfio-pci, and puts its group into `container`.
+    ///
+    /// # Errors
+    /// When the group cannot be opened or attached, or the kernel does not describe the function. Run
+    /// [`crate::host::check`] first: it says why.
+    pub fn open(container: &Arc<Container>, bdf: HostBdf) -> Result<Arc<Self>, DeviceError> {
+        let sysfs = Path::new(SYSFS_DEVICES).join(bdf.to_string());
+        let vfio = VfioDevice::new(&sysfs, container.vfio(), false)
+            .map_err(|source| DeviceError::Open { bdf, source })?;
+        let describe = |what: String| move |source| DeviceError::Describe { bdf, what, source };
+        let file = sys::borrow(&vfio);
+        let flags = sys::device_info(file)
+            .map_err(describe("reset".to_owned()))?
+            .u32(4);
+        let region = |id: HardwareRegion| Region::ask(file, id).map_err(describe(id.to_string()));
+        let regions = HardwareRegion::ALL
+            .into_iter()
+            .map(region)
+            .collect::<Result<_, _>>()?;
+        let interrupts = InterruptKind::ALL.map(|kind| interrupt_info(file, kind));
+        Ok(Arc::new(Self {
+            bdf,
+            name: bdf.to_string(),
+            sysfs,
+            regions,
+            interrupts,
+            resettable: flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
+            clean: AtomicBool::new(flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0),
+            vfio: Some(vfio),
+            _container: Arc::clone(container),
+        }))
+    }
+
+    /// The host's name of the function.
+    pub fn bdf(&self) -> HostBdf {
+        self.bdf
+    }
+
+    /// True when the host knows a way to reset the function.
+    pub fn is_resettable(&self) -> bool {
+        self.resettable
+    }
+
+    fn file(&self) -> io::Result<BorrowedFd<'_>> {
+        self.vfio
+            .as_ref()
+            .map(sys::borrow)
+            .ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    fn find(&self, id: HardwareRegion) -> io::Result<&Region> {
+        self.regions
+            .iter()
+            .find(|region| region.id == id)
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// Where `len` bytes at `offset` of a region stand in the file.
+    fn locate(&self, id: HardwareRegion, offset: u64, len: u64) -> io::Result<u64> {
+        let region = self.find(id)?;
+        let inside = offset
+            .checked_add(len)
+            .is_some_and(|end| end <= region.info.len_bytes);
+        let at = region.offset.checked_add(offset).filter(|_| inside);
+        at.ok_or_else(|| {
+            let range = format!("{len:#x} bytes at {offset:#x}");
+            io::Error::other(format!(
+                "{range} are not in the {:#x} bytes of {id}",
+                region.info.len_bytes
+            ))
+        })
+    }
+}
+
+impl Region {
+    /// A BAR that the kernel does not describe is one that the function does not have.
+    fn ask(device: BorrowedFd<'_>, id: HardwareRegion) -> io::Result<Self> {
+        let info = match sys::region_info(device, id.index()) {
+            Ok(info) => info,
+            Err(error) if id != HardwareRegion::Config => {
+                log::debug!("{id} is not described: {error}");
+                return Ok(Self {
+                    id,
+                    info: RegionInfo::default(),
+                    offset: 0,
+                });
+            }
+            Err(error) => return Err(error),
+        };
+        let (flags, cap_offset) = (info.u32(4), info.u32(12));
+        let sparse = (flags & uapi::VFIO_REGION_INFO_FLAG_CAPS != 0)
+            .then(|| info.capability(cap_offset, uapi::VFIO_REGION_INFO_CAP_SPARSE_MMAP))
+            .flatten();
+        let mappable = flags & uapi::VFIO_REGION_INFO_FLAG_MMAP != 0;
+        let info_of = RegionInfo {
+            len_bytes: info.u64(16),
+            mappable,
+            sparse: sparse.map(sparse_areas),
+        };
+        Ok(Self {
+            id,
+            info: info_of,
+            offset: info.u64(24),
+        })
+    }
+}
+
+/// The areas of a `vfio_region_info_cap_sparse_mmap`: a count at byte 8, pairs of offset and size from 16.
+fn sparse_areas(capability: &[u8]) -> Vec<(u64, u64)> {
+    let count = sys::field(capability, 8).map_or(0, u32::from_ne_bytes) as usize;
+    let area = |at: &[u8]| {
+        Some((
+            u64::from_ne_bytes(sys::field(at, 0)?),
+            u64::from_ne_bytes(sys::field(at, 8)?),
+        ))
+    };
+    let areas = capability.get(16..).unwrap_or_default();
+    areas.chunks_exact(16).take(count).filter_map(area).collect()
+}
+
+fn interrupt_info(device: BorrowedFd<'_>, kind: InterruptKind) -> InterruptInfo {
+    match sys::irq_info(device, kind.index()) {
+        Ok(info) => InterruptInfo {
+            count: info.u32(12),
+            resizable: info.u32(4) & uapi::VFIO_IRQ_INFO_NORESIZE == 0,
+        },
+        Err(error) => {
+            log::debug!("{kind} is not described: {error}");
+            InterruptInfo::default()
+        }
+    }
+}
+
+impl Hardware for Device {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn region(&self, region: HardwareRegion) -> RegionInfo {
+        self.find(region)
+            .map(|region| region.info.clone())
+            .unwrap_or_default()
+    }
+
+    fn read(&self, region: HardwareRegion, offset: u64, data: &mut [u8]) -> io::Result<()> {
+        let at = self.locate(region, offset, data.len() as u64)?;
+        sys::read_at(self.file()?, at, data)
+    }
+
+    fn write(&self, region: HardwareRegion, offset: u64, data: &[u8]) -> io::Result<()> {
+        let at = self.locate(region, offset, data.len() as u64)?;
+        sys::write_at(self.file()?, at, data)
+    }
+
+    fn map(&self, region: HardwareRegion, offset: u64, len_bytes: u64) -> io::Result<Arc<dyn HostBacking>> {
+        self.locate(region, offset, len_bytes)?;
+        let mapping = Mapping::new(self.file()?, self.find(region)?.offset, offset, len_bytes)?;
+        Ok(Arc::new(mapping))
+    }
+
+    fn interrupt(&self, kind: InterruptKind) -> InterruptInfo {
+        self.interrupts[kind as usize]
+    }
+
+    fn set_interrupts(
+        &self,
+        kind: InterruptKind,
+        start: u16,
+        events: &[Option<BorrowedFd<'_>>],
+    ) -> io::Result<u32> {
+        let end = u32::from(start).saturating_add(u32::try_from(events.len()).unwrap_or(u32::MAX));
+        if end > self.interrupt(kind).count {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        sys::set_irq_events(self.file()?, kind.index(), start, events)
+    }
+
+    fn disable_interrupts(&self, kind: InterruptKind) -> io::Result<()> {
+        sys::disable_irqs(self.file()?, kind.index())
+    }
+
+    fn reset(&self) -> io::Result<()> {
+        if !self.resettable {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        sys::device_reset(self.file()?)?;
+        self.clean.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    fn prepare(&self) -> io::Result<()> {
+        let result = if self.clean.load(Ordering::Acquire) {
+            Ok(())
+        } else {
+            self.reset()
+        };
+        self.clean.store(false, Ordering::Release);
+        result
+    }
+}
+
+impl Drop for Device {
+    /// `vfio-ioctls` finds the group again through sysfs and panics when that is gone (a VF destroyed, a
+    /// device pulled out while in use). The descriptor then stays open until the process ends.
+    fn drop(&mut self) {
+        let present = self.sysfs.join("iommu_group").read_link().is_ok();
+        match self.vfio.take() {
+            Some(vfio) if !present => {
+                log::warn!(
+                    "{}: the device vanished; its VFIO group stays open until strait ends",
+                    self.bdf
+                );
+                std::mem::forget(vfio);
+            }
+            vfio => drop(vfio),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A legacy VFIO container with the type1v2 IOMMU.
+
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use strait_devices::dma::{Access, Domain, DomainError, Iova};
+use strait_devices::region::HostAddress;
+use vfio_bindings::bindings::vfio as uapi;
+use vfio_ioctls::{VfioContainer, VfioDeviceFd, VfioError, VfioOps};
+
+use crate::sys;
+
+/// A container that does not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    /// There is no container to be had.
+    #[error("cannot open a VFIO container; are the modules vfio and vfio_iommu_type1 loaded?")]
+    Open(#[source] VfioError),
+    /// The IOMMU does not describe itself.
+    #[error("cannot ask the container about its IOMMU")]
+    Describe(#[source] io::Error),
+    /// A range cannot be mapped.
+    #[error("cannot map {len_bytes:#x} bytes at {iova:#x} for DMA{}", hint(.source))]
+    Map {
+        /// Start as the devices see it.
+        iova: u64,
+        /// Length.
+        len_bytes: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A range cannot be unmapped.
+    #[error("cannot unmap {len_bytes:#x} bytes at {iova:#x} from DMA")]
+    Unmap {
+        /// Start as the devices see it.
+        iova: u64,
+        /// Length.
+        len_bytes: u64,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What errno of `VFIO_IOMMU_MAP_DMA` means for a user (`vfio_dma_do_map`,
+/// drivers/vfio/vfio_iommu_type1.c).
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOMEM) => {
+            "; it must be locked in memory: raise the limit (ulimit -l, LimitMEMLOCK=) above the guest's \
+             memory, or run as root"
+        }
+        Some(libc::ENOSPC) => "; the container is full (vfio_iommu_type1.dma_entry_limit)",
+        Some(libc::EINVAL) => "; the host's IOMMU does not reach this address, or reserves it",
+        Some(libc::EEXIST) => "; a part of it is mapped already",
+        _ => "",
+    }
+}
+
+/// What the host's IOMMU can do for the attached groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IommuFacts {
+    /// Addresses that can be mapped, ascending; empty when the kernel does not say.
+    pub iova_ranges: Vec<RangeInclusive<u64>>,
+    /// Page sizes, one bit each.
+    pub page_sizes: u64,
+    /// Mappings that can still be made.
+    pub mappings_left: Option<u32>,
+}
+
+/// An I/O address space of the host. The IOMMU is there from the first device that is opened with it until
+/// the last is dropped; mappings can be made, and facts be asked, only in between.
+pub struct Container {
+    vfio: Arc<VfioContainer>,
+}
+
+impl Container {
+    /// An empty container. `kvm` is KVM's VFIO device: it must know the groups, for cache coherence and for
+    /// devices whose driver needs the VM.
+    ///
+    /// # Errors
+    /// When the host has no VFIO, or not with a type1v2 IOMMU.
+    pub fn open(kvm: Option<Arc<VfioDeviceFd>>) -> Result<Arc<Self>, ContainerError> {
+        let vfio = VfioContainer::new(kvm).map_err(ContainerError::Open)?;
+        Ok(Arc::new(Self { vfio: Arc::new(vfio) }))
+    }
+
+    /// Asks the kernel what the IOMMU can do.
+    ///
+    /// # Errors
+    /// When there is no device in the container.
+    pub fn facts(&self) -> Result<IommuFacts, ContainerError> {
+        let info = sys::iommu_info(sys::borrow(&*self.vfio)).map_err(ContainerError::Describe)?;
+        let (flags, page_sizes, cap_offset) = (info.u32(4), info.u64(8), info.u32(16));
+        let capability = |id| {
+            info.capability(cap_offset, id)
+                .filter(|_| flags & uapi::VFIO_IOMMU_INFO_CAPS != 0)
+        };
+        let ranges = capability(uapi::VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE);
+        let left = capability(uapi::VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL);
+        Ok(IommuFacts {
+            iova_ranges: ranges.map(iova_ranges).unwrap_or_default(),
+            page_sizes,
+            mappings_left: left
+                .and_then(|capability| sys::field(capability, 8))
+                .map(u32::from_ne_bytes),
+        })
+    }
+
+    pub(crate) fn vfio(&self) -> Arc<dyn VfioOps> {
+        Arc::clone(&self.vfio) as Arc<dyn VfioOps>
+    }
+}
+
+/// The ranges of a `vfio_iommu_type1_info_cap_iova_range`: a count at byte 8, pairs of first and last
+/// address from 16.
+fn iova_ranges(capability: &[u8]) -> Vec<RangeInclusive<u64>> {
+    let count = sys::field(capability, 8).map_or(0, u32::from_ne_bytes) as usize;
+    let address = |at: &[u8], offset| sys::field(at, offset).map(u64::from_ne_bytes);
+    let range = |at: &[u8]| Some(address(at, 0)?..=address(at, 8)?);
+    let areas = capability.get(16..).unwrap_or_default();
+    areas.chunks_exact(16).take(count).filter_map(range).collect()
+}
+
+impl Domain for Container {
+    fn map(&self, iova: Iova, host: HostAddress, len_bytes: u64, access: Access) -> Result<(), DomainError> {
+        let mut flags = 0;
+        if access.contains(Access::READ) {
+            flags |= uapi::VFIO_DMA_MAP_FLAG_READ;
+        }
+        if access.contains(Access::WRITE) {
+            flags |= uapi::VFIO_DMA_MAP_FLAG_WRITE;
+        }
+        let request = uapi::vfio_iommu_type1_dma_map {
+            argsz: size_of::<uapi::vfio_iommu_type1_dma_map>() as u32,
+            flags,
+            vaddr: host.0,
+            iova: iova.0,
+            size: len_bytes,
+        };
+        sys::map_dma(sys::borrow(&*self.vfio), &request).map_err(|source| {
+            ContainerError::Map {
+                iova: iova.0,
+                len_bytes,
+                source,
+            }
+            .into()
+        })
+    }
+
+    fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
+        let error = |source| ContainerError::Unmap {
+            iova: iova.0,
+            len_bytes,
+            source,
+        };
+        let done = sys::unmap_dma(sys::borrow(&*self.vfio), iova.0, len_bytes).map_err(error)?;
+        if done != len_bytes {
+            return Err(error(io::Error::other(format!("{done:#x} bytes were mapped"))).into());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_stop_at_the_end_of_the_answer() {
+        let mut capability = vec![0; 16];
+        capability[8] = 200;
+        capability.extend(0x1000u64.to_ne_bytes());
+        capability.extend(0xfedf_ffffu64.to_ne_bytes());
+        capability.extend([0; 7]);
+        assert_eq!(iova_ranges(&capability), [0x1000..=0xfedf_ffff]);
+        assert!(iova_ranges(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_full_memlock_limit_is_explained() {
+        let source = io::Error::from_raw_os_error(libc::ENOMEM);
+        let error = ContainerError::Map {
+            iova: 0,
+            len_bytes: 0x1000,
+            source,
+        };
+        assert!(error.to_string().contains("ulimit -l"), "{error}");
+    }
+}
