@@ -1,0 +1,94 @@
+//! PCI functions as sysfs shows them.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::HostBdf;
+
+/// Class code of a bridge, the upper byte (PCI Code and ID Assignment §1).
+const CLASS_BRIDGE: u8 = 0x06;
+
+/// Where the host's files are: `/`, or a folder that a test has filled.
+#[derive(Clone, Debug)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// This host.
+    pub fn real() -> Self {
+        Self(PathBuf::from("/"))
+    }
+
+    /// A host made of the files below `path`.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(path.into())
+    }
+
+    /// The host's file at `path`, which is relative to the root.
+    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+        self.0.join(path)
+    }
+
+    /// The function `bdf`, `None` if the host has none.
+    ///
+    /// # Errors
+    /// When sysfs cannot be read.
+    pub fn device(&self, bdf: HostBdf) -> io::Result<Option<PciDevice>> {
+        let folder = self.path("sys/bus/pci/devices").join(bdf.to_string());
+        if !folder.exists() {
+            return Ok(None);
+        }
+        Ok(Some(PciDevice {
+            bdf,
+            class: hex_file(&folder.join("class"))?,
+            vendor: hex_file(&folder.join("vendor"))? as u16,
+            device: hex_file(&folder.join("device"))? as u16,
+            driver: link_name(&folder.join("driver"))?,
+            group: link_name(&folder.join("iommu_group"))?.and_then(|name| name.parse().ok()),
+        }))
+    }
+}
+
+/// A PCI function of the host, as it was when it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PciDevice {
+    /// Its name.
+    pub bdf: HostBdf,
+    /// Class, subclass and programming interface.
+    pub class: u32,
+    /// Vendor id.
+    pub vendor: u16,
+    /// Device id.
+    pub device: u16,
+    /// The driver bound to it.
+    pub driver: Option<String>,
+    /// Its IOMMU group.
+    pub group: Option<u32>,
+}
+
+impl PciDevice {
+    /// True for a bridge of any kind.
+    pub fn is_bridge(&self) -> bool {
+        (self.class >> 16) as u8 == CLASS_BRIDGE
+    }
+
+    /// The driver's name, for people.
+    pub fn driver_name(&self) -> &str {
+        self.driver.as_deref().unwrap_or("no driver")
+    }
+}
+
+fn hex_file(path: &Path) -> io::Result<u32> {
+    let text = fs::read_to_string(path)?;
+    let digits = text.trim().trim_start_matches("0x");
+    u32::from_str_radix(digits, 16).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
+}
+
+/// The last part of a link's target, `None` if there is no link.
+pub(crate) fn link_name(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_link(path) {
+        Ok(target) => Ok(target.file_name().map(|name| name.to_string_lossy().into_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
