@@ -1,1 +1,43 @@
-//! x
+//! Physical PCI functions for a guest: one of them becomes a
+//! [`pci::Function`](strait_devices::pci::Function), what it may reach by DMA a
+//! [`dma::Domain`](strait_devices::dma::Domain).
+//!
+//! This crate knows no KVM and no guest memory. It opens devices and maps BARs; where a BAR is in the guest
+//! and how an interrupt gets there is decided above.
+//!
+//! Three types to know: a [`Device`] is an open function, a [`Container`] is the I/O address space it is
+//! attached to, and [`pci::Passthrough`] is what the guest sees. [`host`] says beforehand whether a function
+//! can be had, and what to do if not.
+//!
+//! ```no_run
+//! # use std::sync::Arc;
+//! # use strait_devices::irq::MsiRouter;
+//! # fn example(router: Arc<dyn MsiRouter>) -> Result<(), Box<dyn std::error::Error>> {
+//! use strait_vfio::{Container, Device, host, pci::Passthrough};
+//!
+//! let bdf: host::HostBdf = "0000:01:00.0".parse()?;
+//! host::check(&host::Root::real(), &[bdf], 512 << 20)?;
+//! let container = Container::open(None)?;
+//! let device = Device::open(&container, bdf)?;
+//! let function = Passthrough::new(device, router)?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod device;
+pub mod domain;
+mod hardware;
+pub mod host;
+mod interrupt;
+mod lock;
+mod mapping;
+pub mod pci;
+mod sys;
+
+pub use device::{Device, DeviceError};
+pub use domain::{Container, Identity};
+pub use hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
+pub use interrupt::{BindVectorsError, VectorSet};
+pub use mapping::{Mapping, PAGE_SIZE};
+/// KVM's VFIO device, to be made from a `kvm_ioctls::DeviceFd` and handed to [`Container::open`].
+pub use vfio_ioctls::VfioDeviceFd;

@@ -1,0 +1,442 @@
+//! The function a guest drives, in front of the physical one.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use strait_devices::Effect;
+use strait_devices::irq::MsiRouter;
+use strait_devices::pci::Function;
+use strait_devices::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, Bars, Places};
+use strait_devices::pci::capability::msi::{MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
+use strait_devices::pci::capability::msix::MESSAGE_CONTROL as MSIX_CONTROL;
+use strait_devices::pci::capability::{Msi, Msix};
+use strait_devices::pci::spec::{command, header};
+use strait_devices::region::Region;
+
+use super::bars;
+use super::config::Overlay;
+use super::discover::ConfigRead;
+use super::layout::{self, Layout};
+use super::msix::MsixLayout;
+use super::spec::{self, advanced_features, capability, express, extended, power, vpd};
+use super::warning::FirstOnly;
+use crate::hardware::{Hardware, HardwareRegion, InterruptKind};
+use crate::interrupt::VectorSet;
+use crate::lock::lock;
+
+/// A physical function that cannot be passed through.
+#[derive(Debug, thiserror::Error)]
+pub enum PassthroughError {
+    /// Its configuration space cannot be read.
+    #[error("cannot read the configuration space of {device}")]
+    ReadConfig {
+        /// Which function.
+        device: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Its configuration space cannot be written.
+    #[error("cannot turn on memory decoding of {device}")]
+    Enable {
+        /// Which function.
+        device: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It answers nothing but ones: unplugged, powered off, or dead.
+    #[error("{device} does not answer; is it powered off or dead? A cold boot of the host may revive it")]
+    Dead {
+        /// Which function.
+        device: String,
+    },
+    /// It is no endpoint.
+    #[error("{device} has header type {header_type}, only endpoints (type 0) can be passed through")]
+    Header {
+        /// Which function.
+        device: String,
+        /// What it says.
+        header_type: u8,
+    },
+}
+
+/// A physical function as the guest sees it.
+///
+/// The hardware decodes memory and ports and stays in D0 for as long as this lives; whether the guest can
+/// reach a BAR is decided by where the BAR's region is. So a region always leaves the guest before the
+/// hardware could stop to answer for it, and sizing BARs does not tear down the host's mappings.
+///
+/// Lock order: `state`, then the MSI-X model.
+pub struct Passthrough {
+    hardware: Arc<dyn Hardware>,
+    layout: Layout,
+    msix: Option<Arc<Mutex<Msix>>>,
+    regions: [Option<Arc<Region>>; BAR_COUNT],
+    state: Mutex<State>,
+    failed: FirstOnly,
+}
+
+struct State {
+    config: Overlay,
+    bars: Bars,
+    msi: Option<Msi>,
+    /// The command register of the hardware without bus mastering.
+    idle_command: u16,
+    /// The hardware may issue DMA.
+    is_master: bool,
+}
+
+impl State {
+    fn command(&self) -> u16 {
+        self.config.copy().u16(header::COMMAND)
+    }
+
+    fn is_powered(&self, layout: &Layout) -> bool {
+        layout
+            .power
+            .is_none_or(|at| self.config.copy().u16(at + power::CONTROL) & power::STATE == 0)
+    }
+
+    /// Nothing is decoded in the low-power states (PCI Power Management 1.2 §5.4.1).
+    fn places(&self, layout: &Layout) -> Places {
+        self.bars.places(if self.is_powered(layout) {
+            self.command()
+        } else {
+            0
+        })
+    }
+}
+
+impl Passthrough {
+    /// Takes the function into use: resets it unless it is fresh, and reads what it is made of.
+    ///
+    /// # Errors
+    /// When the function does not answer or is no endpoint. What is wrong with parts of it is a warning, and
+    /// the guest does not see the part.
+    pub fn new(
+        hardware: Arc<dyn Hardware>,
+        router: Arc<dyn MsiRouter>,
+    ) -> Result<Arc<Self>, PassthroughError> {
+        let name = hardware.name();
+        if let Err(error) = hardware.prepare() {
+            log::warn!("{name}: cannot be reset, and starts in the state it was left in: {error}");
+        }
+        let snapshot = snapshot(&*hardware)?;
+        let bars = bars::declared(&*hardware, &snapshot[..]);
+        let (mut layout, walk) = layout::find(&*hardware, &snapshot);
+        let msix = msix_layout(&*hardware, &snapshot, &mut layout, &bars);
+        let config = layout::overlay(&snapshot, &mut layout, &walk);
+        if !layout.is_sound {
+            log::warn!("{name}: a capability list loops or leaves its space; the rest of it is left out");
+        }
+        let model = msix
+            .as_ref()
+            .map(|msix| msix.model(&hardware, Arc::clone(&router)));
+        let regions = std::array::from_fn(|index| {
+            let declared = bars.declared()[index]?;
+            let window = msix
+                .as_ref()
+                .zip(model.as_ref())
+                .and_then(|(msix, model)| msix.window(index as u8, model));
+            Some(bars::region(&hardware, index as u8, declared, window))
+        });
+        let msi = layout
+            .msi
+            .map(|at| msi_model(&hardware, router, snapshot.u16(at.offset + MSI_CONTROL)));
+        let idle_command = idle_command(snapshot.u16(header::COMMAND));
+        write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
+            device: name.to_owned(),
+            source,
+        })?;
+        let state = Mutex::new(State {
+            config,
+            bars,
+            msi,
+            idle_command,
+            is_master: false,
+        });
+        Ok(Arc::new(Self {
+            hardware,
+            layout,
+            msix: model,
+            regions,
+            state,
+            failed: FirstOnly::default(),
+        }))
+    }
+
+    /// The BARs the guest will find, for the windows of the bridge above.
+    pub fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
+        *lock(&self.state).bars.declared()
+    }
+
+    /// Follows the guest's command and power registers with what the hardware needs of them.
+    fn update_master(&self, state: &mut State) {
+        let is_master = state.command() & command::BUS_MASTER != 0 && state.is_powered(&self.layout);
+        if is_master == state.is_master {
+            return;
+        }
+        let value = state.idle_command | if is_master { command::BUS_MASTER } else { 0 };
+        match write_command(&*self.hardware, value) {
+            Ok(()) => state.is_master = is_master,
+            Err(error) => self.report("switch bus mastering", &error),
+        }
+    }
+
+    /// The registers that are more than bytes.
+    fn write_special(&self, state: &mut State, register: u16, data: &[u8]) {
+        if let Some((at, bytes)) = part(register, data, header::BAR0, BAR_REGISTERS_LEN) {
+            state.bars.write(at, bytes);
+        }
+        if let Some(at) = self.layout.msi
+            && let Some((at, bytes)) = part(register, data, at.offset, at.len)
+            && let Some(msi) = &mut state.msi
+        {
+            msi.write(at, bytes);
+        }
+        if let Some(at) = self.layout.msix
+            && let Some((at, bytes)) = part(register, data, at.offset + MSIX_CONTROL, 2)
+            && let Some(msix) = &self.msix
+        {
+            let mut msix = lock(msix);
+            let control = with_bytes(msix.control(), at, bytes);
+            msix.set_control(control);
+        }
+        if let Some(at) = self.layout.vpd
+            && let Some((0, &[low, high])) = part(register, data, at + vpd::ADDRESS, 2)
+        {
+            self.read_vpd(at, u16::from_le_bytes([low, high]));
+        }
+    }
+
+    /// Starts a read of the device's storage; a write would outlive the guest.
+    fn read_vpd(&self, at: u16, address: u16) {
+        if address & vpd::WRITE != 0 {
+            return;
+        }
+        let register = u64::from(at + vpd::ADDRESS);
+        if let Err(error) = self
+            .hardware
+            .write(HardwareRegion::Config, register, &address.to_le_bytes())
+        {
+            self.report("read vital product data", &error);
+        }
+    }
+
+    /// A state the function does not have is not entered.
+    fn check_power(&self, state: &mut State, before: u16) {
+        let Some(at) = self.layout.power else { return };
+        let copy = state.config.copy();
+        let (capabilities, control) = (copy.u16(at + power::CAPABILITIES), copy.u16(at + power::CONTROL));
+        let exists = match control & power::STATE {
+            1 => capabilities & power::D1_SUPPORT != 0,
+            2 => capabilities & power::D2_SUPPORT != 0,
+            _ => true,
+        };
+        if !exists {
+            state.config.set(at + power::CONTROL, &before.to_le_bytes());
+        }
+    }
+
+    fn asks_for_reset(&self, register: u16, data: &[u8]) -> bool {
+        let bit = |at: Option<u16>, bits: u8| {
+            let written = at.and_then(|at| part(register, data, at, 1));
+            written.is_some_and(|(_, bytes)| bytes[0] & bits != 0)
+        };
+        let express = self.layout.express_flr.map(|at| at + express::DEVICE_CONTROL + 1);
+        let advanced = self.layout.advanced_flr.map(|at| at + advanced_features::CONTROL);
+        bit(express, (express::INITIATE_FLR >> 8) as u8) || bit(advanced, advanced_features::INITIATE_FLR)
+    }
+
+    /// Resets hardware and registers. While the kernel resets, it holds off accesses to mapped BARs
+    /// (`vfio_pci_zap_and_down_write_memory_lock`), and restores the command register: the guest's regions
+    /// answer until the effect takes them away.
+    fn reset_function(&self, state: &mut State) {
+        state.config.reset();
+        self.update_master(state);
+        state.bars.reset();
+        if let Some(msi) = &mut state.msi {
+            msi.reset();
+        }
+        if let Some(msix) = &self.msix {
+            lock(msix).reset();
+        }
+        if let Err(error) = self.hardware.reset() {
+            self.report("reset the function; it keeps its state", &error);
+        }
+    }
+
+    /// What brings the regions from where they were to where they are.
+    fn effect(&self, before: &Places, state: &State) -> Effect {
+        let remaps = bar::remaps(before, &state.places(&self.layout), &self.regions);
+        if remaps.is_empty() {
+            Effect::None
+        } else {
+            Effect::Remap(remaps)
+        }
+    }
+
+    fn report(&self, what: &str, error: &io::Error) {
+        if self.failed.pass() {
+            log::warn!("{}: cannot {what}: {error}", self.hardware.name());
+        }
+    }
+}
+
+impl Function for Passthrough {
+    fn name(&self) -> &str {
+        self.hardware.name()
+    }
+
+    fn read_config(&self, register: u16, data: &mut [u8]) {
+        let state = lock(&self.state);
+        state.config.read(&*self.hardware, register, data);
+        if let Some((at, bytes)) = part_mut(register, data, header::BAR0, BAR_REGISTERS_LEN) {
+            state.bars.read(at, bytes);
+        }
+        if let (Some(at), Some(msi)) = (self.layout.msi, &state.msi)
+            && let Some((skip, bytes)) =
+                part_mut(register, data, at.offset + capability::HEADER_LEN, at.len - 2)
+        {
+            msi.read(skip + capability::HEADER_LEN, bytes);
+        }
+        if let (Some(at), Some(msix)) = (self.layout.msix, &self.msix)
+            && let Some((at, bytes)) = part_mut(register, data, at.offset + MSIX_CONTROL, 2)
+        {
+            let control = lock(msix).control().to_le_bytes();
+            bytes.copy_from_slice(&control[usize::from(at)..][..bytes.len()]);
+        }
+    }
+
+    fn write_config(&self, register: u16, data: &[u8]) -> Effect {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let before = state.places(&self.layout);
+        let power_before = self
+            .layout
+            .power
+            .map_or(0, |at| state.config.copy().u16(at + power::CONTROL));
+        state.config.write(&*self.hardware, register, data);
+        self.check_power(state, power_before);
+        self.write_special(state, register, data);
+        if self.asks_for_reset(register, data) {
+            log::info!("{}: the guest resets the function", self.name());
+            self.reset_function(state);
+            // The guest goes on using it: only the host's own reset leaves it fresh.
+            let _ = self.hardware.prepare();
+        }
+        self.update_master(state);
+        self.effect(&before, state)
+    }
+
+    fn reset(&self) -> Effect {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let before = state.places(&self.layout);
+        self.reset_function(state);
+        self.effect(&before, state)
+    }
+}
+
+impl Drop for Passthrough {
+    /// No DMA once the guest is gone; the vectors untie themselves.
+    fn drop(&mut self) {
+        let state = lock(&self.state);
+        if state.is_master
+            && let Err(error) = write_command(&*self.hardware, state.idle_command)
+        {
+            log::warn!("{}: cannot turn off bus mastering: {error}", self.hardware.name());
+        }
+    }
+}
+
+/// The configuration space, read once.
+fn snapshot(hardware: &dyn Hardware) -> Result<Vec<u8>, PassthroughError> {
+    let device = hardware.name().to_owned();
+    let len = hardware
+        .region(HardwareRegion::Config)
+        .len_bytes
+        .min(u64::from(extended::END));
+    let mut bytes = vec![0xff; (len as usize).max(usize::from(capability::END))];
+    if let Err(source) = hardware.read(HardwareRegion::Config, 0, &mut bytes) {
+        return Err(PassthroughError::ReadConfig { device, source });
+    }
+    if bytes.u16(header::VENDOR_ID) == u16::MAX {
+        return Err(PassthroughError::Dead { device });
+    }
+    match bytes.u8(header::HEADER_TYPE) & spec::header::TYPE {
+        0 => Ok(bytes),
+        header_type => Err(PassthroughError::Header { device, header_type }),
+    }
+}
+
+/// The MSI-X structures, if they are where the capability says; else the guest sees no MSI-X.
+fn msix_layout(
+    hardware: &dyn Hardware,
+    snapshot: &[u8],
+    layout: &mut Layout,
+    bars: &Bars,
+) -> Option<MsixLayout> {
+    match MsixLayout::new(hardware, snapshot, layout.msix?, bars) {
+        Ok(msix) => Some(msix),
+        Err(error) => {
+            log::warn!("{}: {error}; the guest will not see MSI-X", hardware.name());
+            layout.msix = None;
+            None
+        }
+    }
+}
+
+fn msi_model(hardware: &Arc<dyn Hardware>, router: Arc<dyn MsiRouter>, control: u16) -> Msi {
+    let available = hardware.interrupt(InterruptKind::Msi).count.max(1).ilog2() as u16;
+    let shape = MsiShape::from_control(control);
+    let shape = MsiShape {
+        log2_vectors: shape.log2_vectors.min(available),
+        ..shape
+    };
+    Msi::new(
+        shape,
+        router,
+        Arc::new(VectorSet::new(Arc::clone(hardware), InterruptKind::Msi)),
+    )
+}
+
+/// Decoding on and DMA off; how errors are reported stays as the host has it.
+fn idle_command(host: u16) -> u16 {
+    host & (command::PARITY | command::SERR) | command::IO | command::MEMORY
+}
+
+fn write_command(hardware: &dyn Hardware, value: u16) -> io::Result<()> {
+    hardware.write(
+        HardwareRegion::Config,
+        header::COMMAND.into(),
+        &value.to_le_bytes(),
+    )
+}
+
+/// Which bytes of an access to `register` fall into the `len` bytes of a field: where in the field the
+/// first of them stands, and their range in the access.
+fn overlap(register: u16, access_len: usize, field: u16, len: u16) -> Option<(u16, std::ops::Range<usize>)> {
+    let start = register.max(field);
+    let end = (usize::from(register) + access_len).min(usize::from(field) + usize::from(len));
+    let range = usize::from(start - register)..end.checked_sub(usize::from(register))?;
+    (range.start < range.end).then_some((start - field, range))
+}
+
+fn part(register: u16, data: &[u8], field: u16, len: u16) -> Option<(u16, &[u8])> {
+    let (at, range) = overlap(register, data.len(), field, len)?;
+    Some((at, &data[range]))
+}
+
+fn part_mut(register: u16, data: &mut [u8], field: u16, len: u16) -> Option<(u16, &mut [u8])> {
+    let (at, range) = overlap(register, data.len(), field, len)?;
+    Some((at, &mut data[range]))
+}
+
+/// `value` with `bytes` written at byte `at`.
+fn with_bytes(value: u16, at: u16, bytes: &[u8]) -> u16 {
+    let mut merged = value.to_le_bytes();
+    merged[usize::from(at)..][..bytes.len()].copy_from_slice(bytes);
+    u16::from_le_bytes(merged)
+}

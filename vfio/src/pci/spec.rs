@@ -1,0 +1,150 @@
+//! Registers of capabilities that a passed-through function takes over. Layout only; offsets are bytes from
+//! the capability's start, section numbers are of PCI Express Base 5.0.
+
+/// Any capability (§7.5.1.1.11).
+pub(crate) mod capability {
+    /// Bytes of id and next pointer.
+    pub(crate) const HEADER_LEN: u16 = 2;
+    /// The next pointer, 8 bits; its low two bits are reserved.
+    pub(crate) const NEXT: u16 = 1;
+    /// No capability stands below the type 0 header's end.
+    pub(crate) const FIRST: u16 = 0x40;
+    /// Where the space that only capabilities of the first kind reach ends.
+    pub(crate) const END: u16 = 0x100;
+}
+
+/// Any extended capability (§7.6.3).
+pub(crate) mod extended {
+    /// Bytes of id, version and next pointer.
+    pub(crate) const HEADER_LEN: u16 = 4;
+    /// The first one stands here.
+    pub(crate) const FIRST: u16 = 0x100;
+    /// Where they end.
+    pub(crate) const END: u16 = 0x1000;
+}
+
+/// Capability ids beyond those of the devices crate (PCI Code and ID Assignment §2).
+pub(crate) mod capability_id {
+    /// Vital product data.
+    pub(crate) const VPD: u8 = 0x03;
+    /// PCI-X.
+    pub(crate) const PCI_X: u8 = 0x07;
+    /// Vendor specific, with a length byte after the header.
+    pub(crate) const VENDOR: u8 = 0x09;
+    /// Subsystem ids of a bridge.
+    pub(crate) const SUBSYSTEM: u8 = 0x0d;
+    /// Advanced features: FLR for functions without the Express capability.
+    pub(crate) const ADVANCED_FEATURES: u8 = 0x13;
+    /// Enhanced allocation: BARs outside the BAR registers.
+    pub(crate) const ENHANCED_ALLOCATION: u8 = 0x14;
+}
+
+/// Extended capability ids beyond those of the devices crate (PCI Code and ID Assignment §3).
+pub(crate) mod extended_capability_id {
+    /// Vendor specific.
+    pub(crate) const VENDOR: u16 = 0x000b;
+    /// Address translation services.
+    pub(crate) const ATS: u16 = 0x000f;
+    /// Page requests.
+    pub(crate) const PAGE_REQUEST: u16 = 0x0013;
+    /// Process address space ids.
+    pub(crate) const PASID: u16 = 0x001b;
+}
+
+/// Power management (PCI Power Management 1.2 §3.2; §7.5.2).
+pub(crate) mod power {
+    /// Bytes of the capability.
+    pub(crate) const LEN: u16 = 8;
+    /// Capabilities, 16 bits.
+    pub(crate) const CAPABILITIES: u16 = 2;
+    /// States in which PME can be raised.
+    pub(crate) const PME_SUPPORT: u16 = 0xf800;
+    /// State D1 exists.
+    pub(crate) const D1_SUPPORT: u16 = 1 << 9;
+    /// State D2 exists.
+    pub(crate) const D2_SUPPORT: u16 = 1 << 10;
+    /// Control and status, 16 bits.
+    pub(crate) const CONTROL: u16 = 4;
+    /// The power state, 0 for D0 to 3 for D3hot.
+    pub(crate) const STATE: u16 = 0x3;
+    /// Returning from D3hot resets nothing.
+    pub(crate) const NO_SOFT_RESET: u16 = 1 << 3;
+}
+
+/// PCI Express (§7.5.3).
+pub(crate) mod express {
+    /// Bytes of a version 1 capability of an endpoint.
+    pub(crate) const LEN_V1: u16 = 0x14;
+    /// Bytes of a version 2 capability of an endpoint, up to link status 2.
+    pub(crate) const LEN_V2: u16 = 0x34;
+    /// Capabilities, 16 bits.
+    pub(crate) const CAPABILITIES: u16 = 2;
+    /// Version of the capability.
+    pub(crate) const VERSION: u16 = 0xf;
+    /// Port type, 0 for an endpoint.
+    pub(crate) const TYPE: u16 = 0xf << 4;
+    /// Port type of an endpoint inside the root complex.
+    pub(crate) const TYPE_ROOT_COMPLEX_ENDPOINT: u16 = 0x9 << 4;
+    /// Device capabilities, 32 bits.
+    pub(crate) const DEVICE_CAPABILITIES: u16 = 4;
+    /// Function level reset exists.
+    pub(crate) const FLR_CAPABLE: u32 = 1 << 28;
+    /// Device control, 16 bits.
+    pub(crate) const DEVICE_CONTROL: u16 = 8;
+    /// Writable bits of device control but the reset.
+    pub(crate) const DEVICE_CONTROL_WRITABLE: u16 = 0x7fff;
+    /// Relaxed ordering, no snoop and read request size: performance, and no harm to others.
+    pub(crate) const DEVICE_CONTROL_FORWARDED: u16 = 1 << 4 | 1 << 11 | 0x7 << 12;
+    /// Initiates a function level reset; reads as zero.
+    pub(crate) const INITIATE_FLR: u16 = 1 << 15;
+    /// Device control 2, 16 bits, from version 2.
+    pub(crate) const DEVICE_CONTROL_2: u16 = 0x28;
+    /// Writable bits of device control 2.
+    pub(crate) const DEVICE_CONTROL_2_WRITABLE: u16 = 0xffff;
+    /// Completion timeout value and disable.
+    pub(crate) const DEVICE_CONTROL_2_FORWARDED: u16 = 0x1f;
+}
+
+/// Vital product data (§7.9.19).
+pub(crate) mod vpd {
+    /// Bytes of the capability.
+    pub(crate) const LEN: u16 = 8;
+    /// Address, 16 bits.
+    pub(crate) const ADDRESS: u16 = 2;
+    /// Bit 15 of the address: written 1 it starts a write to the device's storage.
+    pub(crate) const WRITE: u16 = 1 << 15;
+}
+
+/// Vendor specific capability (§7.9.4).
+pub(crate) mod vendor {
+    /// Length of the capability, 8 bits.
+    pub(crate) const LENGTH: u16 = 2;
+    /// What the vendor defines begins here.
+    pub(crate) const BODY: u16 = 3;
+}
+
+/// Advanced features (PCI ECN "Advanced Capabilities for Conventional PCI").
+pub(crate) mod advanced_features {
+    /// Bytes of the capability.
+    pub(crate) const LEN: u16 = 6;
+    /// Capabilities, 8 bits.
+    pub(crate) const CAPABILITIES: u16 = 3;
+    /// Function level reset exists.
+    pub(crate) const FLR_CAPABLE: u8 = 1 << 1;
+    /// Control, 8 bits.
+    pub(crate) const CONTROL: u16 = 4;
+    /// Initiates a function level reset; reads as zero.
+    pub(crate) const INITIATE_FLR: u8 = 1 << 0;
+}
+
+/// Type 0 header (§7.5.1.2).
+pub(crate) mod header {
+    /// Bytes of the header.
+    pub(crate) const LEN: u16 = 0x40;
+    /// Layout of the header, without the multi-function bit.
+    pub(crate) const TYPE: u8 = 0x7f;
+    /// Bytes of the expansion ROM BAR.
+    pub(crate) const ROM_BAR_LEN: u16 = 4;
+    /// Built-in self test, 8 bits.
+    pub(crate) const BIST: u16 = 0x0f;
+}
