@@ -1,0 +1,253 @@
+//! The guest physical map and the I/O ports: where everything is, in order of address.
+//!
+//! ```text
+//! 0             boot structures, then RAM; VGA hole and ACPI tables below 1 MiB
+//! 0xC000_0000   32-bit MMIO window of PCI
+//! 0xE000_0000   ECAM, 1 MiB for each of 256 buses
+//! 0xFEC0_0000   I/O APIC, VT-d registers, local APICs and interrupt messages
+//! 0xFFFB_C000   pages KVM needs on Intel hosts
+//! 4 GiB         RAM that did not fit below
+//! RAM's end     64-bit MMIO window of PCI
+//! ```
+
+use vm_memory::GuestAddress;
+
+/// A range of guest physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    /// First address.
+    pub start: GuestAddress,
+    /// Length in bytes.
+    pub len: u64,
+}
+
+impl Range {
+    /// The addresses from `start` up to, and without, `end`.
+    pub const fn new(start: u64, end: u64) -> Self {
+        Self {
+            start: GuestAddress(start),
+            len: end - start,
+        }
+    }
+
+    /// First address behind the range.
+    pub const fn end(&self) -> GuestAddress {
+        GuestAddress(self.start.0 + self.len)
+    }
+
+    /// Last address of the range, which must not be empty.
+    pub const fn last(&self) -> GuestAddress {
+        GuestAddress(self.end().0 - 1)
+    }
+}
+
+const KIB: u64 = 1 << 10;
+const GIB: u64 = 1 << 30;
+
+/// Segment descriptors of the entry state.
+pub const GDT: Range = Range::new(0x500, 0x600);
+/// PVH start info with its memory map and module list.
+pub const START_INFO: Range = Range::new(0x6000, 0x7000);
+/// Linux's boot_params.
+pub const ZERO_PAGE: Range = Range::new(0x7000, 0x8000);
+/// The stack a kernel starts with; it needs none, but a pointer into RAM is kinder than 0.
+pub const BOOT_STACK: Range = Range::new(0x8000, 0x9000);
+/// Page tables that map the first 4 GiB to themselves: one PML4, one PDPT, four page directories.
+pub const PAGE_TABLES: Range = Range::new(0x9000, 0xf000);
+/// The kernel's command line.
+pub const CMDLINE: Range = Range::new(0x2_0000, 0x3_0000);
+/// Where conventional memory ends; a PC has its extended BIOS data area here.
+pub const CONVENTIONAL_END: GuestAddress = GuestAddress(0x9_fc00);
+/// ACPI tables, the RSDP first: it is searched for from here up to 1 MiB (ACPI 6.5 §5.2.5.1).
+pub const ACPI_TABLES: Range = Range::new(0xe_0000, 0x10_0000);
+/// Kernels and everything else that is loaded goes here or above.
+pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
+/// RAM below 4 GiB ends here at the latest.
+pub const LOW_RAM_MAX: GuestAddress = GuestAddress(3 * GIB);
+/// BARs that cannot be above 4 GiB.
+pub const MMIO_32: Range = Range::new(0xc000_0000, 0xe000_0000);
+/// Configuration space of every function, memory-mapped (PCIe 6.0 §7.2.2).
+pub const ECAM: Range = Range::new(0xe000_0000, 0xf000_0000);
+/// Registers of the I/O APIC.
+pub const IOAPIC: Range = Range::new(0xfec0_0000, 0xfec0_1000);
+/// Registers of the VT-d unit.
+pub const VTD: Range = Range::new(0xfed9_0000, 0xfed9_1000);
+/// Local APICs for reads, interrupt messages for writes; no IOMMU ever maps it.
+pub const LOCAL_APIC: Range = Range::new(0xfee0_0000, 0xfef0_0000);
+/// KVM's page for real mode without paging (KVM_SET_IDENTITY_MAP_ADDR).
+pub const KVM_IDENTITY_MAP: GuestAddress = KVM_PAGES.start;
+/// KVM's three pages for real mode's task state (KVM_SET_TSS_ADDR).
+pub const KVM_TSS: GuestAddress = GuestAddress(KVM_PAGES.start.0 + 4 * KIB);
+/// Both of the above.
+pub const KVM_PAGES: Range = Range::new(0xfffb_c000, 0xfffc_0000);
+/// RAM that does not fit below [`LOW_RAM_MAX`] starts here.
+pub const HIGH_RAM: GuestAddress = GuestAddress(4 * GIB);
+
+/// The ranges above, which must not touch each other.
+const MEMORY_MAP: [Range; 14] = [
+    GDT,
+    START_INFO,
+    ZERO_PAGE,
+    BOOT_STACK,
+    PAGE_TABLES,
+    CMDLINE,
+    ACPI_TABLES,
+    Range::new(HIGH_MEMORY.0, LOW_RAM_MAX.0),
+    MMIO_32,
+    ECAM,
+    IOAPIC,
+    VTD,
+    LOCAL_APIC,
+    KVM_PAGES,
+];
+
+/// First port of the clock.
+pub const RTC: u16 = 0x70;
+/// The command and status port of the keyboard controller.
+pub const KEYBOARD_CONTROLLER: u16 = 0x64;
+/// First port of the serial console.
+pub const COM1: u16 = 0x3f8;
+/// The panic port, where QEMU has it.
+pub const PVPANIC: u16 = 0x505;
+/// ACPI sleep control; sleep status is the next port.
+pub const SLEEP_REGISTERS: u16 = 0x600;
+/// PCI's configuration address and data ports.
+pub const PCI_CONFIG: u16 = 0xcf8;
+/// The reset register, one of the ports above to 8-bit accesses.
+pub const RESET_CONTROL: u16 = PCI_CONFIG + 1;
+/// What PCI devices may have, clear of everything above.
+pub const PCI_PORTS: Range = Range::new(0x1000, 0x1_0000);
+
+/// First port and number of ports of each device.
+const PORT_MAP: [Range; 6] = [
+    port_range(KEYBOARD_CONTROLLER, 1),
+    port_range(RTC, 2),
+    port_range(COM1, 8),
+    port_range(PVPANIC, 1),
+    port_range(SLEEP_REGISTERS, 2),
+    port_range(PCI_CONFIG, 8),
+];
+
+/// I/O APIC pin of the serial console.
+pub const COM1_IRQ: u8 = 4;
+/// First of the I/O APIC pins that PCI's INTx wires share.
+pub const PCI_FIRST_GSI: u8 = 16;
+/// Number of these pins.
+pub const PCI_GSIS: u8 = 8;
+
+const _: () = {
+    assert!(disjoint(&MEMORY_MAP) && disjoint(&PORT_MAP));
+    assert!(MEMORY_MAP[MEMORY_MAP.len() - 1].end().0 <= HIGH_RAM.0);
+    assert!(PORT_MAP[PORT_MAP.len() - 1].end().0 <= PCI_PORTS.start.0);
+    assert!(CMDLINE.end().0 <= CONVENTIONAL_END.0 && ACPI_TABLES.end().0 <= HIGH_MEMORY.0);
+    assert!(ECAM.len == 256 << 20 && ECAM.start.0.is_multiple_of(ECAM.len));
+    assert!(PAGE_TABLES.len == 6 * 4 * KIB && PAGE_TABLES.start.0.is_multiple_of(4 * KIB));
+};
+
+/// The RAM of a guest with `memory_bytes`: below the 32-bit hole, then above it.
+pub fn ram_ranges(memory_bytes: u64) -> Vec<(GuestAddress, u64)> {
+    let low = memory_bytes.min(LOW_RAM_MAX.0);
+    let ranges = [(GuestAddress(0), low), (HIGH_RAM, memory_bytes - low)];
+    ranges.into_iter().filter(|(_, len)| *len > 0).collect()
+}
+
+/// First address behind the RAM of a guest with `memory_bytes` that is below 4 GiB.
+pub fn low_ram_end(memory_bytes: u64) -> GuestAddress {
+    GuestAddress(memory_bytes.min(LOW_RAM_MAX.0))
+}
+
+/// First address behind all RAM of a guest with `memory_bytes`, at least 4 GiB.
+pub fn ram_end(memory_bytes: u64) -> GuestAddress {
+    GuestAddress(
+        HIGH_RAM
+            .0
+            .saturating_add(memory_bytes.saturating_sub(LOW_RAM_MAX.0)),
+    )
+}
+
+/// The 64-bit MMIO window: from the first GiB behind `ram_end` as far as the guest's `address_bits` reach,
+/// but no more than half of what they reach. `None` if not even 1 GiB is left.
+///
+/// It starts low on purpose. Where the host's IOMMU is narrower than its CPUs, or reserves the top of the
+/// space (AMD: the last 12 GiB below 1 TiB), low addresses are the ones that DMA can use.
+pub fn mmio_64(ram_end: GuestAddress, address_bits: u8) -> Option<Range> {
+    let space = 1u64.checked_shl(u32::from(address_bits))?;
+    let start = ram_end.0.max(HIGH_RAM.0).checked_next_multiple_of(GIB)?;
+    let len = space.checked_sub(start)?.min(space / 2) / GIB * GIB;
+    (len > 0).then_some(Range {
+        start: GuestAddress(start),
+        len,
+    })
+}
+
+/// The I/O APIC pin of INTx wire `pin` (0 is INTA) of `device` on bus 0. The swizzle spreads neighbours
+/// over all pins, as on q35.
+pub const fn intx_gsi(device: u8, pin: u8) -> u8 {
+    PCI_FIRST_GSI + (device + pin) % PCI_GSIS
+}
+
+const fn port_range(first: u16, count: u64) -> Range {
+    Range::new(first as u64, first as u64 + count)
+}
+
+const fn disjoint(ranges: &[Range]) -> bool {
+    let mut i = 1;
+    while i < ranges.len() {
+        if ranges[i - 1].end().0 > ranges[i].start.0 {
+            return false;
+        }
+        i += 1;
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_memory_is_one_range() {
+        assert_eq!(ram_ranges(64 << 20), [(GuestAddress(0), 64 << 20)]);
+        assert_eq!(ram_ranges(3 * GIB), [(GuestAddress(0), 3 * GIB)]);
+    }
+
+    #[test]
+    fn large_memory_is_split_around_the_hole() {
+        assert_eq!(ram_ranges(4 * GIB), [(GuestAddress(0), 3 * GIB), (HIGH_RAM, GIB)]);
+        assert_eq!(ram_end(4 * GIB), GuestAddress(5 * GIB));
+        assert_eq!(low_ram_end(4 * GIB), LOW_RAM_MAX);
+    }
+
+    #[test]
+    fn high_window_follows_ram_and_takes_half_of_the_space() {
+        let window = mmio_64(ram_end(4 * GIB + 4096), 40).expect("there is room");
+        assert_eq!(
+            window,
+            Range {
+                start: GuestAddress(6 * GIB),
+                len: 512 * GIB
+            }
+        );
+    }
+
+    #[test]
+    fn high_window_ends_where_the_address_bits_do() {
+        let window = mmio_64(GuestAddress(400 * GIB), 39).expect("there is room");
+        assert_eq!(window.end(), GuestAddress(512 * GIB));
+    }
+
+    #[test]
+    fn no_high_window_without_room() {
+        assert_eq!(mmio_64(HIGH_RAM, 32), None);
+        assert_eq!(mmio_64(GuestAddress(64 * GIB), 36), None);
+        assert_eq!(mmio_64(GuestAddress(u64::MAX), 52), None);
+        assert_eq!(mmio_64(HIGH_RAM, 64), None);
+    }
+
+    #[test]
+    fn intx_wires_stay_on_the_io_apic() {
+        assert_eq!(intx_gsi(0, 0), 16);
+        assert_eq!(intx_gsi(31, 3), 18);
+        assert!((0..32).all(|device| (0..4).all(|pin| (16..24).contains(&intx_gsi(device, pin)))));
+    }
+}
