@@ -1,0 +1,243 @@
+//! A kernel with all it starts with: checked once, loaded at each start.
+
+use std::fs::File;
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
+
+use super::bzimage::BzImage;
+use super::cmdline::Cmdline;
+use super::entry::EntryState;
+use super::error::BootError;
+use super::initramfs::{Initramfs, PAGE_BYTES, Unplaced};
+use super::pvh::PvhImage;
+use crate::layout::{self, Range};
+
+/// What to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    /// A bzImage, or an ELF file with a PVH note.
+    pub kernel: &'a Path,
+    /// The initial file system.
+    pub initrd: Option<&'a Path>,
+    /// The command line.
+    pub cmdline: &'a str,
+}
+
+/// A kernel, initrd and command line that fit together and into memory.
+#[derive(Debug)]
+pub struct Kernel {
+    file: File,
+    format: Format,
+    initrd: Option<Initramfs>,
+    cmdline: Cmdline,
+    memory_bytes: u64,
+}
+
+#[derive(Debug)]
+enum Format {
+    BzImage(BzImage),
+    Pvh(PvhImage),
+}
+
+/// What either format says about itself.
+pub(super) struct Demands {
+    /// First address the kernel does not use while it starts.
+    pub(super) end: GuestAddress,
+    /// First address the initrd must not reach, RAM apart.
+    pub(super) initrd_limit: GuestAddress,
+    /// Longest command line without its terminator.
+    pub(super) cmdline_max: usize,
+}
+
+impl Kernel {
+    /// Opens the files and checks that a guest with `memory_bytes` of RAM can start from them. They stay
+    /// open, so that a guest reset starts the same kernel even if the files were replaced meanwhile.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with which file.
+    pub fn open(source: &Source<'_>, memory_bytes: u64) -> Result<Self, BootError> {
+        let (file, len_bytes) = open_regular("kernel", source.kernel)?;
+        let image = ImageFile {
+            path: source.kernel,
+            file: &file,
+            len_bytes,
+        };
+        let format = Format::detect(&image)?;
+        let demands = format.demands();
+        let cmdline = Cmdline::new(source.cmdline, demands.cmdline_max)?;
+        let initrd = source.initrd.map(Unplaced::open).transpose()?;
+        let initrd_bytes = initrd.as_ref().map_or(0, |initrd| initrd.len_bytes);
+        check_size(source.kernel, demands.end, initrd_bytes, memory_bytes)?;
+        let limit = demands.initrd_limit.min(layout::low_ram_end(memory_bytes));
+        let initrd = initrd
+            .map(|initrd| initrd.place(demands.end, limit))
+            .transpose()?;
+        Ok(Self {
+            file,
+            format,
+            initrd,
+            cmdline,
+            memory_bytes,
+        })
+    }
+
+    /// Copies everything into guest RAM; `rsdp` is where the ACPI tables start. May be called again after
+    /// the guest ran, with the vCPUs stopped.
+    ///
+    /// # Errors
+    /// When RAM is not where the layout says, or a file became shorter since it was opened.
+    pub fn load(&self, memory: &GuestMemoryMmap, rsdp: GuestAddress) -> Result<EntryState, BootError> {
+        self.cmdline.load(memory)?;
+        if let Some(initrd) = &self.initrd {
+            initrd.load(memory)?;
+        }
+        let handover = Handover {
+            memory,
+            memory_bytes: self.memory_bytes,
+            initrd: self.initrd.as_ref().map(|initrd| initrd.range),
+            rsdp,
+        };
+        let entry = match &self.format {
+            Format::BzImage(image) => image.load(&self.file, &handover)?,
+            Format::Pvh(image) => image.load(&self.file, &handover)?,
+        };
+        entry.load_tables(memory)?;
+        Ok(entry)
+    }
+}
+
+/// What a kernel is told about the machine, besides the command line.
+pub(super) struct Handover<'a> {
+    pub(super) memory: &'a GuestMemoryMmap,
+    pub(super) memory_bytes: u64,
+    pub(super) initrd: Option<Range>,
+    pub(super) rsdp: GuestAddress,
+}
+
+/// The file a format is recognised from.
+pub(super) struct ImageFile<'a> {
+    pub(super) path: &'a Path,
+    pub(super) file: &'a File,
+    pub(super) len_bytes: u64,
+}
+
+impl ImageFile<'_> {
+    /// Fills `buffer` from `offset`; a file that ends before is truncated.
+    pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), BootError> {
+        self.check_len(offset.saturating_add(buffer.len() as u64))?;
+        self.file
+            .read_exact_at(buffer, offset)
+            .map_err(|source| BootError::Read {
+                what: "kernel",
+                path: self.path.to_owned(),
+                source,
+            })
+    }
+
+    pub(super) fn check_len(&self, expected: u64) -> Result<(), BootError> {
+        if expected > self.len_bytes {
+            return Err(BootError::Truncated {
+                path: self.path.to_owned(),
+                found: self.len_bytes,
+                expected,
+            });
+        }
+        Ok(())
+    }
+
+    pub(super) fn damaged(&self, what: &'static str, value: u64) -> BootError {
+        BootError::Damaged {
+            path: self.path.to_owned(),
+            what,
+            value,
+        }
+    }
+}
+
+impl Format {
+    fn detect(image: &ImageFile<'_>) -> Result<Self, BootError> {
+        if let Some(kernel) = BzImage::parse(image)? {
+            return Ok(Self::BzImage(kernel));
+        }
+        if let Some(kernel) = PvhImage::parse(image)? {
+            return Ok(Self::Pvh(kernel));
+        }
+        Err(BootError::NotAKernel {
+            path: image.path.to_owned(),
+        })
+    }
+
+    fn demands(&self) -> Demands {
+        match self {
+            Self::BzImage(image) => image.demands(),
+            Self::Pvh(image) => image.demands(),
+        }
+    }
+}
+
+fn check_size(path: &Path, end: GuestAddress, initrd_bytes: u64, memory_bytes: u64) -> Result<(), BootError> {
+    let too_big = |with_initrd, needed_bytes| BootError::TooBig {
+        path: path.to_owned(),
+        with_initrd,
+        needed_bytes,
+        available_bytes: memory_bytes,
+    };
+    let room = layout::low_ram_end(memory_bytes).0;
+    if end.0 > room {
+        return Err(too_big(false, end.0));
+    }
+    // Beyond the low RAM there is, more --memory does not help; then placing the initrd says what is wrong.
+    let both = end.0.next_multiple_of(PAGE_BYTES).saturating_add(initrd_bytes);
+    if both > room && room < layout::LOW_RAM_MAX.0 {
+        return Err(too_big(true, both));
+    }
+    Ok(())
+}
+
+/// Opens a file that must be regular and not empty, and tells its length in bytes.
+pub(super) fn open_regular(what: &'static str, path: &Path) -> Result<(File, u64), BootError> {
+    let failed = |source| BootError::Read {
+        what,
+        path: path.to_owned(),
+        source,
+    };
+    // Looked at before it is opened: opening a pipe would wait for its other end.
+    let kind = std::fs::metadata(path).map_err(failed)?;
+    if !kind.is_file() {
+        return Err(BootError::NotAFile {
+            what,
+            path: path.to_owned(),
+        });
+    }
+    let file = File::open(path).map_err(failed)?;
+    let len_bytes = file.metadata().map_err(failed)?.len();
+    if len_bytes == 0 {
+        return Err(BootError::Empty {
+            what,
+            path: path.to_owned(),
+        });
+    }
+    Ok((file, len_bytes))
+}
+
+/// Reads `target.len` bytes at `offset` of a file straight into guest RAM.
+pub(super) fn copy_file(
+    what: &'static str,
+    mut file: &File,
+    offset: u64,
+    memory: &GuestMemoryMmap,
+    target: Range,
+) -> Result<(), BootError> {
+    let failed = |source| BootError::Copy { what, source };
+    file.seek(SeekFrom::Start(offset))
+        .map_err(|error| failed(GuestMemoryError::IOError(error)))?;
+    memory
+        .read_exact_volatile_from(target.start, &mut file, target.len as usize)
+        .map_err(failed)
+}
+
+#[cfg(test)]
+mod tests;
