@@ -117,8 +117,6 @@ impl Pin {
 impl Ioapic {
     /// Bytes of guest memory it takes.
     pub const LEN_BYTES: u64 = 0x1000;
-    /// Number of pins.
-    pub const PINS: u8 = PINS;
 
     /// An I/O APIC with every pin masked.
     pub fn new(router: Arc<dyn MsiRouter>) -> Arc<Self> {
@@ -150,17 +148,6 @@ impl Ioapic {
                 pin.entry.set_remote_irr(false);
                 self.deliver_level(pin);
             }
-        }
-    }
-
-    /// Back to the state after power-on: every pin masked, no route left. Wires keep their levels.
-    pub fn reset(&self) {
-        let mut core = self.lock();
-        core.index = 0;
-        core.id = 0;
-        for (number, pin) in (0..PINS).zip(&mut core.pins) {
-            pin.entry = Entry::RESET;
-            self.update_route(number, pin);
         }
     }
 

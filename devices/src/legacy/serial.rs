@@ -23,13 +23,6 @@ use crate::{Device, Effect};
 
 use output::Output;
 
-/// Registers of the UART that a reset touches (PC16550D data sheet §8.0), and their reset values.
-const IER: u8 = 1;
-const IIR: u8 = 2;
-const LCR: u8 = 3;
-const MCR: u8 = 4;
-const RESET_VALUES: [(u8, u8); 3] = [(LCR, 0x03), (IER, 0), (MCR, 0x08)];
-
 /// Called when the guest has made room after a [`Serial::send`] that did not fit.
 pub type OnRoom = Box<dyn Fn() + Send + Sync>;
 
@@ -86,16 +79,6 @@ impl Serial {
     /// the output became writable.
     pub fn flush(&self) -> bool {
         self.lock().uart.writer_mut().drain()
-    }
-
-    /// Puts the registers into their state after a system reset. Input that was typed ahead stays.
-    pub fn reset(&self) {
-        let uart = &mut self.lock().uart;
-        for (register, value) in RESET_VALUES {
-            // The output is not touched, so there is no error to have.
-            let _ = uart.write(register, value);
-        }
-        uart.read(IIR);
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {

@@ -325,16 +325,6 @@ fn masking_in_service_keeps_the_route_that_brings_the_end() {
 }
 
 #[test]
-fn reset_masks_every_pin_and_takes_back_the_routes() {
-    let bench = Bench::new();
-    bench.set_entry(16, LEVEL | 0x40);
-    bench.assert(16, true);
-    bench.ioapic.reset();
-    assert_eq!(bench.routes(), [(16, Some(0x40)), (16, None)]);
-    assert_eq!(bench.entry(16), MASKED);
-}
-
-#[test]
 fn narrow_index_writes_are_taken_and_narrow_window_accesses_are_not() {
     let bench = Bench::new();
     let _ = bench.ioapic.write(0x00, &[1]);

@@ -202,17 +202,6 @@ fn closed_terminal_does_not_stop_the_guest() {
 }
 
 #[test]
-fn reset_restores_the_registers_and_keeps_typed_input() {
-    let bench = Bench::new();
-    bench.write(1, 0x0f);
-    bench.write(3, 0x83);
-    bench.serial.send(b"x");
-    bench.serial.reset();
-    assert_eq!((bench.read(1), bench.read(3)), (0, 0x03));
-    assert_eq!(bench.receive(), b"x");
-}
-
-#[test]
 fn wrong_widths_and_offsets_read_ones_and_write_nothing() {
     let bench = Bench::new();
     let mut data = [0; 4];
