@@ -120,6 +120,18 @@ impl AddressSpace {
         self.place_displaced(&mut layout);
     }
 
+    /// Takes away everything but RAM, wherever a guest may have moved it.
+    pub fn remove_devices(&self) {
+        let mut layout = self.lock_layout();
+        layout.displaced.clear();
+        for (start, region) in all(&self.memory) {
+            if region.kind() == MemoryKind::Device {
+                self.take(&mut layout, Place::Memory(GuestAddress(start)), &region);
+            }
+        }
+        *self.lock_ports_mut() = RangeMap::new();
+    }
+
     /// Adds a listener, which hears at once of everything that is mapped.
     ///
     /// # Errors
@@ -349,6 +361,12 @@ fn mappings(at: GuestAddress, region: &Region) -> impl Iterator<Item = Mapping> 
         backing: piece.backing.clone(),
         name: name.clone(),
     })
+}
+
+/// Every region of a space with its start.
+fn all(map: &RwLock<RangeMap<Arc<Region>>>) -> Vec<(u64, Arc<Region>)> {
+    let map = map.read().unwrap_or_else(PoisonError::into_inner);
+    map.iter().map(|(start, _, region)| (start, region.clone())).collect()
 }
 
 /// Finds who answers at `address`, the offset there, and how many bytes lie inside the region.

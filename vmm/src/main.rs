@@ -1,2 +1,73 @@
-//! x
-fn main() {}
+//! The `strait` command.
+
+use std::error::Error;
+use std::io::Write;
+use std::process::ExitCode;
+
+use strait::cli::{self, Cli, Command, RunArgs};
+use strait::machine::{self, Outcome};
+
+/// Wrong usage, as clap has it.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let Cli { command, verbose } = match cli::parse() {
+        Ok(cli) => cli,
+        Err((message, code)) => return say(&message, code),
+    };
+    start_log(verbose);
+    let Command::Run(args) = command;
+    run(args)
+}
+
+fn run(args: RunArgs) -> ExitCode {
+    if args.wants_device_help() {
+        return say(&RunArgs::device_help(), 0);
+    }
+    let config = match args.config() {
+        Ok(config) => config,
+        Err(message) => return say(&format!("strait: {message}"), USAGE),
+    };
+    match machine::run(&config) {
+        Ok(Outcome::Failed(why)) => say(&format!("strait: {why}"), 1),
+        Ok(outcome) => ExitCode::from(outcome.exit_code()),
+        Err(error) => say(&format!("strait: {}", chain(&*error)), 1),
+    }
+}
+
+/// Prints on standard output what was asked for, on standard error what went wrong.
+fn say(message: &str, code: u8) -> ExitCode {
+    let message = message.trim_end();
+    // A closed standard stream is no reason to fail in another way.
+    let _ = if code == 0 {
+        writeln!(std::io::stdout(), "{message}")
+    } else {
+        writeln!(std::io::stderr(), "{message}")
+    };
+    ExitCode::from(code)
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line = format!("{line}: {error}");
+        cause = error.source();
+    }
+    line
+}
+
+fn start_log(verbose: u8) {
+    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
+    env_logger::Builder::from_env(env_logger::Env::new().filter_or("STRAIT_LOG", level))
+        .format(|line, record| {
+            writeln!(
+                line,
+                "strait: {}: {}",
+                record.level().as_str().to_lowercase(),
+                record.args()
+            )
+        })
+        .init();
+}

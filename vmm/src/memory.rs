@@ -3,7 +3,10 @@
 //! Anonymous rather than shared, because shared memory gets no huge pages on stock hosts, and pinning
 //! 4 KiB pages for DMA takes about ten times as long.
 
-#![expect(unsafe_code, reason = "memory is mapped and unmapped here, and nowhere else in this package")]
+#![expect(
+    unsafe_code,
+    reason = "memory is mapped and unmapped here, and nowhere else in this package"
+)]
 
 use std::io;
 use std::ptr;
@@ -52,7 +55,10 @@ impl GuestRam {
             regions.push(Arc::new(block.region(start)?));
             blocks.push((start, Arc::new(block)));
         }
-        Ok(Self { memory: GuestMemoryMmap::from_arc_regions(regions)?, blocks })
+        Ok(Self {
+            memory: GuestMemoryMmap::from_arc_regions(regions)?,
+            blocks,
+        })
     }
 
     /// The RAM as bytes, for loading and for emulated devices.
@@ -62,7 +68,9 @@ impl GuestRam {
 
     /// Each contiguous block with its guest address.
     pub fn blocks(&self) -> impl Iterator<Item = (GuestAddress, Arc<dyn HostBacking>)> {
-        self.blocks.iter().map(|(start, block)| (*start, block.clone() as Arc<dyn HostBacking>))
+        self.blocks
+            .iter()
+            .map(|(start, block)| (*start, block.clone() as Arc<dyn HostBacking>))
     }
 }
 
@@ -79,8 +87,9 @@ impl RamBlock {
         let whole = len + HUGE_PAGE;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address the kernel chooses touches no memory that exists.
-        let start = unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, flags) }
-            .map_err(failed)? as usize;
+        let start =
+            unsafe { mmap_anonymous(ptr::null_mut(), whole, ProtFlags::READ | ProtFlags::WRITE, flags) }
+                .map_err(failed)? as usize;
         let address = start.next_multiple_of(HUGE_PAGE);
         unmap(start, address - start);
         unmap(address + len, start + whole - (address + len));
@@ -94,7 +103,10 @@ impl RamBlock {
     }
 
     fn region(&self, start: GuestAddress) -> Result<GuestRegionMmap, MemoryError> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        let (protection, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+        );
         // SAFETY: the range is mapped readable and writable, and `GuestRam` drops the region before the block.
         let region = unsafe { MmapRegion::build_raw(self.address as *mut u8, self.len, protection, flags) }?;
         GuestRegionMmap::new(region, start).ok_or(MemoryError::Region(MmapRegionError::InvalidPointer))

@@ -45,13 +45,23 @@ pub fn for_vcpu(supported: &CpuId, identity: Identity) -> Result<CpuId, vmm_sys_
     CpuId::from_entries(&leaves)
 }
 
+/// Bits of a guest physical address (leaf 0x8000_0008); 36 where the CPU does not tell, as the manuals say.
+pub fn address_bits(cpuid: &CpuId) -> u8 {
+    let leaf = cpuid.as_slice().iter().find(|leaf| leaf.function == 0x8000_0008);
+    leaf.map_or(36, |leaf| leaf.eax as u8)
+}
+
 fn adapt(leaf: &mut kvm_cpuid_entry2, identity: Identity) {
     let Identity { apic_id, cpus, .. } = identity;
     match leaf.function {
         0x1 => {
             leaf.ebx = leaf.ebx & 0xffff | cpus.min(255) << 16 | (apic_id & 0xff) << 24;
             leaf.ecx |= ECX_X2APIC | ECX_TSC_DEADLINE | ECX_HYPERVISOR;
-            leaf.edx = if cpus > 1 { leaf.edx | EDX_HTT } else { leaf.edx & !EDX_HTT };
+            leaf.edx = if cpus > 1 {
+                leaf.edx | EDX_HTT
+            } else {
+                leaf.edx & !EDX_HTT
+            };
         }
         // Intel, caches: cores in the package in bits 31:26, and no cache shared between cores.
         0x4 => leaf.eax = leaf.eax & 0x3fff | (cpus.min(64) - 1) << 26,
@@ -83,11 +93,20 @@ fn extended_topology(Identity { apic_id, cpus, .. }: Identity) -> [kvm_cpuid_ent
         edx: apic_id,
         ..Default::default()
     };
-    [level(0, 0, 1, LEVEL_THREAD), level(1, core_bits(cpus), cpus, LEVEL_CORE), level(2, 0, 0, 0)]
+    [
+        level(0, 0, 1, LEVEL_THREAD),
+        level(1, core_bits(cpus), cpus, LEVEL_CORE),
+        level(2, 0, 0, 0),
+    ]
 }
 
 fn timing(Identity { tsc_khz, .. }: Identity) -> kvm_cpuid_entry2 {
-    kvm_cpuid_entry2 { function: TIMING, eax: tsc_khz, ebx: APIC_BUS_KHZ, ..Default::default() }
+    kvm_cpuid_entry2 {
+        function: TIMING,
+        eax: tsc_khz,
+        ebx: APIC_BUS_KHZ,
+        ..Default::default()
+    }
 }
 
 #[cfg(test)]
@@ -95,16 +114,26 @@ mod tests {
     use super::*;
 
     fn leaf(cpuid: &CpuId, function: u32, index: u32) -> kvm_cpuid_entry2 {
-        let found = cpuid.as_slice().iter().find(|leaf| (leaf.function, leaf.index) == (function, index));
+        let found = cpuid
+            .as_slice()
+            .iter()
+            .find(|leaf| (leaf.function, leaf.index) == (function, index));
         *found.expect("the leaf exists")
     }
 
     #[test]
     fn each_vcpu_sees_its_own_apic_id_and_all_its_siblings() {
-        let host = [0x1, 0xb, 0x8000_0008, 0x8000_001e]
-            .map(|function| kvm_cpuid_entry2 { function, ebx: 0x1200_0800, ..Default::default() });
+        let host = [0x1, 0xb, 0x8000_0008, 0x8000_001e].map(|function| kvm_cpuid_entry2 {
+            function,
+            ebx: 0x1200_0800,
+            ..Default::default()
+        });
         let supported = CpuId::from_entries(&host).expect("four leaves fit");
-        let identity = Identity { apic_id: 5, cpus: 6, tsc_khz: 2_000_000 };
+        let identity = Identity {
+            apic_id: 5,
+            cpus: 6,
+            tsc_khz: 2_000_000,
+        };
         let cpuid = for_vcpu(&supported, identity).expect("few leaves fit");
         assert_eq!(leaf(&cpuid, 0x1, 0).ebx, 5 << 24 | 6 << 16 | 0x0800);
         assert_eq!(leaf(&cpuid, 0xb, 1).edx, 5);

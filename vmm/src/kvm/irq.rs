@@ -50,8 +50,16 @@ struct Table {
 impl GsiRouter {
     /// An empty table.
     pub fn new(vm: &Vm) -> Self {
-        let table = Table { messages: vec![None; usize::from(PINS)], free: BTreeSet::new() };
-        Self { shared: Arc::new(Shared { vm: vm.fd().clone(), table: Mutex::new(table) }) }
+        let table = Table {
+            messages: vec![None; usize::from(PINS)],
+            free: BTreeSet::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                vm: vm.fd().clone(),
+                table: Mutex::new(table),
+            }),
+        }
     }
 }
 
@@ -79,7 +87,12 @@ impl MsiRouter for GsiRouter {
         let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(GsiError::Event)?;
         let gsi = self.shared.allocate()?;
         let connected = Mutex::new(false);
-        Ok(Arc::new(GsiRoute { gsi, event, connected, shared: self.shared.clone() }))
+        Ok(Arc::new(GsiRoute {
+            gsi,
+            event,
+            connected,
+            shared: self.shared.clone(),
+        }))
     }
 }
 
@@ -117,7 +130,11 @@ impl Shared {
 
 fn entry((gsi, message): (u32, &Option<MsiMessage>)) -> Option<kvm_irq_routing_entry> {
     let message = message.as_ref()?;
-    let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    let mut entry = kvm_irq_routing_entry {
+        gsi,
+        type_: KVM_IRQ_ROUTING_MSI,
+        ..Default::default()
+    };
     entry.u.msi.address_lo = message.address as u32;
     entry.u.msi.address_hi = (message.address >> 32) as u32;
     entry.u.msi.data = message.data;
@@ -140,10 +157,16 @@ impl MsiRoute for GsiRoute {
         if let Some(message) = message {
             self.shared.set(self.gsi, Some(message))?;
             if !*connected {
-                self.shared.vm.register_irqfd(&self.event, self.gsi).map_err(refused)?;
+                self.shared
+                    .vm
+                    .register_irqfd(&self.event, self.gsi)
+                    .map_err(refused)?;
             }
         } else if *connected {
-            self.shared.vm.unregister_irqfd(&self.event, self.gsi).map_err(refused)?;
+            self.shared
+                .vm
+                .unregister_irqfd(&self.event, self.gsi)
+                .map_err(refused)?;
         }
         *connected = message.is_some();
         Ok(())

@@ -3,7 +3,10 @@
 //! All ioctls on /dev/kvm are made here. In-kernel local APICs with a split irqchip: the I/O APIC is ours,
 //! because interrupt remapping cannot work with the kernel's.
 
-#![expect(unsafe_code, reason = "memory slots, and the data of an I/O exit in the shared kvm_run page")]
+#![expect(
+    unsafe_code,
+    reason = "memory slots, and the data of an I/O exit in the shared kvm_run page"
+)]
 
 pub mod cpuid;
 pub mod irq;

@@ -37,7 +37,7 @@ impl ResetState {
             debug: vcpu.get_debug_regs()?,
             lapic: vcpu.get_lapic()?,
             events: vcpu.get_vcpu_events()?,
-            msrs: msrs.iter().filter_map(|index| read_msr(vcpu, *index)).collect(),
+            msrs: read_msrs(vcpu, msrs),
         })
     }
 
@@ -50,25 +50,44 @@ impl ResetState {
         vcpu.set_fpu(&self.fpu)?;
         vcpu.set_xcrs(&self.xcrs)?;
         vcpu.set_debug_regs(&self.debug)?;
-        for msr in &self.msrs {
-            write_msr(vcpu, *msr);
-        }
+        write_msrs(vcpu, &self.msrs);
         vcpu.set_lapic(&self.lapic)?;
         vcpu.set_vcpu_events(&self.events)
     }
 }
 
-/// Registers are read one by one: a list with one that this CPU lacks would stop there.
-fn read_msr(vcpu: &VcpuFd, index: u32) -> Option<kvm_msr_entry> {
-    let mut msrs = Msrs::from_entries(&[kvm_msr_entry { index, ..Default::default() }]).ok()?;
-    let read = index != MSR_TSC && vcpu.get_msrs(&mut msrs).is_ok_and(|count| count == 1);
-    read.then(|| msrs.as_slice()[0])
+/// The registers among `indices` that this CPU has. KVM stops a list at the first that it lacks, so what
+/// is behind that one is asked for again.
+fn read_msrs(vcpu: &VcpuFd, indices: &[u32]) -> Vec<kvm_msr_entry> {
+    let wanted: Vec<_> = indices.iter().filter(|index| **index != MSR_TSC).collect();
+    let entries: Vec<_> = wanted
+        .iter()
+        .map(|index| kvm_msr_entry {
+            index: **index,
+            ..Default::default()
+        })
+        .collect();
+    let mut read = Vec::new();
+    each_run(&entries, |msrs| {
+        let count = vcpu.get_msrs(msrs).unwrap_or(0);
+        read.extend_from_slice(&msrs.as_slice()[..count]);
+        count
+    });
+    read
 }
 
-/// Some listed registers are read-only and refuse their own value; nothing is lost then.
-fn write_msr(vcpu: &VcpuFd, msr: kvm_msr_entry) {
-    let written = Msrs::from_entries(&[msr]).ok().and_then(|msrs| vcpu.set_msrs(&msrs).ok());
-    if written != Some(1) {
-        log::trace!("MSR {:#x} keeps its value over the reset", msr.index);
+/// Writes registers back. A listed register that is read-only refuses even its own value; nothing is lost
+/// then.
+fn write_msrs(vcpu: &VcpuFd, entries: &[kvm_msr_entry]) {
+    each_run(entries, |msrs| vcpu.set_msrs(msrs).unwrap_or(0));
+}
+
+/// Calls `ioctl` until all entries are done; it says how many of a list it did before one failed.
+fn each_run(mut entries: &[kvm_msr_entry], mut ioctl: impl FnMut(&mut Msrs) -> usize) {
+    while let Ok(mut msrs) = Msrs::from_entries(entries)
+        && !entries.is_empty()
+    {
+        let done = ioctl(&mut msrs).min(entries.len());
+        entries = entries.get(done + 1..).unwrap_or_default();
     }
 }

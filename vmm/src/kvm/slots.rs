@@ -29,7 +29,10 @@ struct SlotError {
 impl MemorySlots {
     /// The slots of `vm`, none in use.
     pub fn new(vm: &Vm) -> Self {
-        Self { vm: vm.fd().clone(), slots: Mutex::default() }
+        Self {
+            vm: vm.fd().clone(),
+            slots: Mutex::default(),
+        }
     }
 
     fn set(&self, slot: u32, mapping: &Mapping, len: u64) -> Result<(), SlotError> {
@@ -44,14 +47,21 @@ impl MemorySlots {
         // SAFETY: a `HostBacking` keeps its range mapped while it lives. The address space holds it until
         // it has called `unmap`, which deletes the slot.
         let done = unsafe { self.vm.set_user_memory_region(region) };
-        done.map_err(|source| SlotError { slot, at, len, source })
+        done.map_err(|source| SlotError {
+            slot,
+            at,
+            len,
+            source,
+        })
     }
 }
 
 impl MapListener for MemorySlots {
     fn map(&self, mapping: &Mapping) -> Result<(), MapError> {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = (0..).find(|slot| !slots.values().any(|used| used == slot)).unwrap_or(u32::MAX);
+        let free = (0..)
+            .find(|slot| !slots.values().any(|used| used == slot))
+            .unwrap_or(u32::MAX);
         self.set(free, mapping, mapping.backing.len_bytes())?;
         slots.insert(mapping.at.0, free);
         Ok(())
@@ -59,7 +69,9 @@ impl MapListener for MemorySlots {
 
     fn unmap(&self, mapping: &Mapping) {
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(slot) = slots.remove(&mapping.at.0) else { return };
+        let Some(slot) = slots.remove(&mapping.at.0) else {
+            return;
+        };
         if let Err(error) = self.set(slot, mapping, 0) {
             log::error!("{error}: {}", error.source);
         }

@@ -15,10 +15,14 @@ pub enum SystemError {
     )]
     Missing,
     /// The node cannot be opened for lack of rights.
-    #[error("No permission to open /dev/kvm: add yourself to its group (`usermod -aG kvm $USER`) or run as root")]
+    #[error(
+        "No permission to open /dev/kvm: add yourself to its group (`usermod -aG kvm $USER`) or run as root"
+    )]
     Permission,
     /// The module is there but not usable.
-    #[error("/dev/kvm cannot be used: is virtualization turned off in the firmware, or in use by another hypervisor?")]
+    #[error(
+        "/dev/kvm cannot be used: is virtualization turned off in the firmware, or in use by another hypervisor?"
+    )]
     Unusable(#[source] io::Error),
     /// Another kernel interface.
     #[error("KVM speaks API version {0}, strait needs 12")]
@@ -33,14 +37,23 @@ pub enum SystemError {
 
 /// What strait cannot work without.
 const NEEDED: [(Cap, &str); 8] = [
-    (Cap::Irqchip, "the in-kernel interrupt controller (KVM_CAP_IRQCHIP)"),
-    (Cap::SplitIrqchip, "the split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)"),
+    (
+        Cap::Irqchip,
+        "the in-kernel interrupt controller (KVM_CAP_IRQCHIP)",
+    ),
+    (
+        Cap::SplitIrqchip,
+        "the split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)",
+    ),
     (Cap::Irqfd, "irqfd (KVM_CAP_IRQFD)"),
     (Cap::SignalMsi, "MSI from user space (KVM_CAP_SIGNAL_MSI)"),
     (Cap::UserMemory, "user memory regions (KVM_CAP_USER_MEMORY)"),
     (Cap::ImmediateExit, "immediate exit (KVM_CAP_IMMEDIATE_EXIT)"),
     (Cap::X2ApicApi, "x2APIC (KVM_CAP_X2APIC_API)"),
-    (Cap::TscDeadlineTimer, "the TSC deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)"),
+    (
+        Cap::TscDeadlineTimer,
+        "the TSC deadline timer (KVM_CAP_TSC_DEADLINE_TIMER)",
+    ),
 ];
 
 /// An open /dev/kvm that has all we need.

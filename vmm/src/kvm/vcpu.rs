@@ -76,6 +76,8 @@ pub struct Vcpu {
     id: u32,
     fd: VcpuFd,
     reset_state: ResetState,
+    /// Has not run since it was made.
+    fresh: bool,
 }
 
 impl Vcpu {
@@ -84,16 +86,40 @@ impl Vcpu {
     /// # Errors
     /// Names the step that failed.
     pub fn new(vm: &Vm, system: &System, supported: &CpuId, id: u32, cpus: u32) -> Result<Self, VcpuError> {
-        let failed = |step| move |errno: kvm_ioctls::Error| VcpuError::Setup { step, id, source: errno.into() };
-        let fd = vm.fd().create_vcpu(u64::from(id)).map_err(failed("create the file"))?;
+        let failed = |step| {
+            move |errno: kvm_ioctls::Error| VcpuError::Setup {
+                step,
+                id,
+                source: errno.into(),
+            }
+        };
+        let fd = vm
+            .fd()
+            .create_vcpu(u64::from(id))
+            .map_err(failed("create the file"))?;
         let tsc_khz = fd.get_tsc_khz().unwrap_or(0);
-        let cpuid = cpuid::for_vcpu(supported, Identity { apic_id: id, cpus, tsc_khz })
-            .map_err(|_| VcpuError::Cpuid(id))?;
+        let cpuid = cpuid::for_vcpu(
+            supported,
+            Identity {
+                apic_id: id,
+                cpus,
+                tsc_khz,
+            },
+        )
+        .map_err(|_| VcpuError::Cpuid(id))?;
         fd.set_cpuid2(&cpuid).map_err(failed("set the CPUID"))?;
         set_msrs(&fd, &[MTRR_DEFAULT_TYPE, MISC_ENABLE]).map_err(failed("set the registers"))?;
-        let list = system.kvm().get_msr_index_list().map_err(failed("list the registers"))?;
+        let list = system
+            .kvm()
+            .get_msr_index_list()
+            .map_err(failed("list the registers"))?;
         let reset_state = ResetState::capture(&fd, list.as_slice()).map_err(failed("read the state"))?;
-        Ok(Self { id, fd, reset_state })
+        Ok(Self {
+            id,
+            fd,
+            reset_state,
+            fresh: true,
+        })
     }
 
     /// Puts the vCPU into the state after power-on; the first one then starts at `entry`, the others wait
@@ -103,8 +129,14 @@ impl Vcpu {
     /// When KVM refuses a register.
     pub fn reset(&mut self, entry: &EntryState) -> Result<(), VcpuError> {
         let id = self.id;
-        let failed = |errno: kvm_ioctls::Error| VcpuError::Setup { step: "reset the state", id, source: errno.into() };
-        self.reset_state.restore(&self.fd).map_err(failed)?;
+        let failed = |errno: kvm_ioctls::Error| VcpuError::Setup {
+            step: "reset the state",
+            id,
+            source: errno.into(),
+        };
+        if !std::mem::take(&mut self.fresh) {
+            self.reset_state.restore(&self.fd).map_err(failed)?;
+        }
         if id == 0 {
             let mut sregs = self.fd.get_sregs().map_err(failed)?;
             entry.apply_sregs(&mut sregs);
@@ -140,13 +172,17 @@ impl Vcpu {
             Ok(VcpuExit::IoapicEoi(vector)) => Exit::EndOfInterrupt(vector),
             Ok(VcpuExit::Intr) => Exit::Interrupted,
             Ok(VcpuExit::Shutdown) => Exit::Shutdown,
-            Ok(VcpuExit::FailEntry(reason, _)) => {
-                Exit::Failed(format!("The CPU refuses to enter vCPU {} (reason {reason:#x})", self.id))
-            }
+            Ok(VcpuExit::FailEntry(reason, _)) => Exit::Failed(format!(
+                "The CPU refuses to enter vCPU {} (reason {reason:#x})",
+                self.id
+            )),
             Ok(VcpuExit::InternalError) => Exit::Failed(self.internal_error()),
             Ok(other) => {
                 let exit = format!("{other:?}");
-                Exit::Failed(format!("KVM stops vCPU {} with an exit it should not make: {exit}", self.id))
+                Exit::Failed(format!(
+                    "KVM stops vCPU {} with an exit it should not make: {exit}",
+                    self.id
+                ))
             }
             Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
             Err(errno) => Exit::Failed(format!("KVM cannot run vCPU {}: {errno}", self.id)),
@@ -165,7 +201,10 @@ impl Vcpu {
         let run = self.fd.get_kvm_run();
         // SAFETY: KVM filled in the union's `io` for this exit reason (KVM_EXIT_IO).
         let io = unsafe { run.__bindgen_anon_1.io };
-        let (size, len) = (usize::from(io.size).max(1), usize::from(io.size) * io.count as usize);
+        let (size, len) = (
+            usize::from(io.size).max(1),
+            usize::from(io.size) * io.count as usize,
+        );
         let offset = io.data_offset as usize;
         let data = if offset >= page_bytes && len <= page_bytes {
             // SAFETY: KVM puts the data in the page behind kvm_run (KVM_PIO_PAGE_OFFSET) and never more
@@ -175,8 +214,16 @@ impl Vcpu {
             &mut []
         };
         match read {
-            true => Exit::PortRead { port: io.port, size, data },
-            false => Exit::PortWrite { port: io.port, size, data },
+            true => Exit::PortRead {
+                port: io.port,
+                size,
+                data,
+            },
+            false => Exit::PortWrite {
+                port: io.port,
+                size,
+                data,
+            },
         }
     }
 
@@ -184,14 +231,27 @@ impl Vcpu {
         // SAFETY: KVM filled in the union's `internal` for this exit reason (KVM_EXIT_INTERNAL_ERROR).
         let suberror = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal.suberror };
         let rip = self.fd.get_regs().map(|regs| regs.rip).unwrap_or(0);
-        let what = if suberror == 1 { "cannot emulate the instruction" } else { "internal error" };
-        format!("KVM stops vCPU {}: {what} at {rip:#x} (suberror {suberror})", self.id)
+        let what = if suberror == 1 {
+            "cannot emulate the instruction"
+        } else {
+            "internal error"
+        };
+        format!(
+            "KVM stops vCPU {}: {what} at {rip:#x} (suberror {suberror})",
+            self.id
+        )
     }
 }
 
 fn set_msrs(fd: &VcpuFd, values: &[(u32, u64)]) -> Result<(), kvm_ioctls::Error> {
-    let entries: Vec<_> =
-        values.iter().map(|&(index, data)| kvm_msr_entry { index, data, ..Default::default() }).collect();
+    let entries: Vec<_> = values
+        .iter()
+        .map(|&(index, data)| kvm_msr_entry {
+            index,
+            data,
+            ..Default::default()
+        })
+        .collect();
     let msrs = Msrs::from_entries(&entries).map_err(|_| kvm_ioctls::Error::new(libc::EINVAL))?;
     match fd.set_msrs(&msrs)? {
         written if written == entries.len() => Ok(()),
@@ -201,6 +261,7 @@ fn set_msrs(fd: &VcpuFd, values: &[(u32, u64)]) -> Result<(), kvm_ioctls::Error>
 
 /// All vCPUs of a guest before their threads have them.
 pub fn all(vm: &Vm, system: &System, supported: &CpuId, cpus: u32) -> Result<Vec<Vcpu>, VcpuError> {
-    (0..cpus).map(|id| Vcpu::new(vm, system, supported, id, cpus)).collect()
+    (0..cpus)
+        .map(|id| Vcpu::new(vm, system, supported, id, cpus))
+        .collect()
 }
-

@@ -3,9 +3,9 @@
 use std::io;
 use std::sync::Arc;
 
+use kvm_bindings::kvm_device_type_KVM_DEV_TYPE_VFIO as KVM_DEV_TYPE_VFIO;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, kvm_create_device, kvm_enable_cap};
 use kvm_bindings::{KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS};
-use kvm_bindings::kvm_device_type_KVM_DEV_TYPE_VFIO as KVM_DEV_TYPE_VFIO;
 use kvm_ioctls::{DeviceFd, VmFd};
 use strait_devices::irq::ioapic::PINS;
 
@@ -32,10 +32,16 @@ impl Vm {
     /// # Errors
     /// Names the step that failed.
     pub fn new(system: &System) -> Result<Self, VmError> {
-        let fd = system.kvm().create_vm().map_err(failed("create a virtual machine"))?;
-        fd.set_tss_address(layout::KVM_TSS.0 as usize).map_err(failed("place its task state segment"))?;
-        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP.0).map_err(failed("place its identity map"))?;
-        enable(&fd, KVM_CAP_SPLIT_IRQCHIP, u64::from(PINS)).map_err(failed("split the interrupt controller"))?;
+        let fd = system
+            .kvm()
+            .create_vm()
+            .map_err(failed("create a virtual machine"))?;
+        fd.set_tss_address(layout::KVM_TSS.0 as usize)
+            .map_err(failed("place its task state segment"))?;
+        fd.set_identity_map_address(layout::KVM_IDENTITY_MAP.0)
+            .map_err(failed("place its identity map"))?;
+        enable(&fd, KVM_CAP_SPLIT_IRQCHIP, u64::from(PINS))
+            .map_err(failed("split the interrupt controller"))?;
         let x2apic = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
         enable(&fd, KVM_CAP_X2APIC_API, u64::from(x2apic)).map_err(failed("use 32-bit APIC ids"))?;
         Ok(Self { fd: Arc::new(fd) })
@@ -52,15 +58,28 @@ impl Vm {
     /// # Errors
     /// When the kernel has none.
     pub fn vfio_device(&self) -> Result<DeviceFd, VmError> {
-        let mut device = kvm_create_device { type_: KVM_DEV_TYPE_VFIO, fd: 0, flags: 0 };
-        self.fd.create_device(&mut device).map_err(failed("create its VFIO device"))
+        let mut device = kvm_create_device {
+            type_: KVM_DEV_TYPE_VFIO,
+            fd: 0,
+            flags: 0,
+        };
+        self.fd
+            .create_device(&mut device)
+            .map_err(failed("create its VFIO device"))
     }
 }
 
 fn failed(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
-    move |errno| VmError { step, source: errno.into() }
+    move |errno| VmError {
+        step,
+        source: errno.into(),
+    }
 }
 
 fn enable(fd: &VmFd, cap: u32, argument: u64) -> Result<(), kvm_ioctls::Error> {
-    fd.enable_cap(&kvm_enable_cap { cap, args: [argument, 0, 0, 0], ..Default::default() })
+    fd.enable_cap(&kvm_enable_cap {
+        cap,
+        args: [argument, 0, 0, 0],
+        ..Default::default()
+    })
 }

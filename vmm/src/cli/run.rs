@@ -1,0 +1,101 @@
+//! `strait run`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::config::{Config, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize};
+
+/// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
+#[derive(Debug, Args)]
+#[command(after_help = AFTER_HELP)]
+pub struct RunArgs {
+    /// The kernel: a bzImage (/boot/vmlinuz-*) or an ELF vmlinux with a PVH note.
+    #[arg(long, short, value_name = "FILE")]
+    kernel: PathBuf,
+    /// The initial RAM file system.
+    #[arg(long, visible_alias = "initramfs", value_name = "FILE")]
+    initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    #[arg(
+        long,
+        visible_alias = "append",
+        value_name = "STR",
+        default_value = "console=ttyS0"
+    )]
+    cmdline: String,
+    /// The guest's memory: a number with M or G (MiB without), from 64M on.
+    #[arg(long, short, value_name = "SIZE", default_value = "512M")]
+    memory: MemorySize,
+    /// Virtual CPUs, 1 to 64.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
+    cpus: u32,
+    /// A PCI device to pass, may be given again: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys,
+    /// or vfio-pci,host=01:00.0[,id=NAME]. `--device vfio-pci,help` lists the keys.
+    #[arg(long, short, value_name = "DEVICE")]
+    device: Vec<String>,
+    /// End with code 32 when the guest resets, instead of starting it again.
+    #[arg(long)]
+    no_reboot: bool,
+}
+
+const AFTER_HELP: &str = "\
+The guest's serial console is this terminal: Ctrl-A X ends strait, Ctrl-A Ctrl-A sends Ctrl-A.
+
+Exit codes: 0 the guest powered off, 1 error, 2 wrong usage, 32 the guest reset under --no-reboot,
+34 the guest panicked.
+
+Example, with the NIC at 01:00.0 bound to vfio-pci:
+  strait run --kernel /boot/vmlinuz --initrd initrd.img --memory 2G --cpus 2 --device 01:00.0";
+
+impl RunArgs {
+    /// True if the user only asks for the keys of `--device`.
+    pub fn wants_device_help(&self) -> bool {
+        self.device
+            .iter()
+            .any(|device| matches!(device.as_str(), "help" | "vfio-pci,help"))
+    }
+
+    /// The keys of `--device`, a line each.
+    pub fn device_help() -> String {
+        DEVICE_KEYS
+            .iter()
+            .map(|(key, meaning)| format!("{key:10} {meaning}\n"))
+            .collect()
+    }
+
+    /// The machine these arguments describe.
+    ///
+    /// # Errors
+    /// One sentence on the argument that is wrong.
+    pub fn config(self) -> Result<Config, String> {
+        let mut devices: Vec<DeviceConfig> = Vec::new();
+        for text in &self.device {
+            let device: DeviceConfig = text
+                .parse()
+                .map_err(|error| format!("--device {text}: {error}"))?;
+            if devices.iter().any(|other| other.host == device.host) {
+                return Err(format!(
+                    "--device {text}: {} is given twice; leave one out",
+                    device.host
+                ));
+            }
+            devices.push(device);
+        }
+        if devices.len() > MAX_DEVICES {
+            return Err(format!(
+                "{} devices are given; at most {MAX_DEVICES} can be passed",
+                devices.len()
+            ));
+        }
+        Ok(Config {
+            kernel: self.kernel,
+            initrd: self.initrd,
+            cmdline: self.cmdline,
+            memory: self.memory,
+            cpus: self.cpus,
+            devices,
+            no_reboot: self.no_reboot,
+        })
+    }
+}

@@ -1,0 +1,237 @@
+//! What a virtual machine is: the values of `strait run`, checked as far as they can be without the host.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use strait_vfio::host::HostBdf;
+
+/// Bytes of the smallest guest a Debian kernel boots in.
+pub const MIN_MEMORY: u64 = 64 << 20;
+/// Most vCPUs: one bit each in the tables that list them.
+pub const MAX_CPUS: u32 = 64;
+/// Most passed devices: a root port each, device numbers 1 to 31 of bus 0.
+pub const MAX_DEVICES: usize = 31;
+
+/// A virtual machine.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A bzImage, or an ELF vmlinux with a PVH note.
+    pub kernel: PathBuf,
+    /// The initial file system.
+    pub initrd: Option<PathBuf>,
+    /// The kernel's command line.
+    pub cmdline: String,
+    /// RAM.
+    pub memory: MemorySize,
+    /// vCPUs, 1 to [`MAX_CPUS`].
+    pub cpus: u32,
+    /// Passed devices in the order of their root ports.
+    pub devices: Vec<DeviceConfig>,
+    /// Whether a reset by the guest ends the process.
+    pub no_reboot: bool,
+}
+
+/// RAM in bytes, a multiple of 4 KiB, at least [`MIN_MEMORY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemorySize(u64);
+
+impl MemorySize {
+    /// The size in bytes.
+    pub fn bytes(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for MemorySize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}M", self.0 >> 20)
+    }
+}
+
+/// A size that is no size, or not one of RAM.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemorySizeError {
+    /// Not a number with a unit.
+    #[error("{0:?} is not a size; write a number and M or G, as in 512M or 4G")]
+    Syntax(String),
+    /// Too small to boot anything.
+    #[error("{0:?} is too little memory; the least is {min}M", min = MIN_MEMORY >> 20)]
+    TooSmall(String),
+    /// More than any address bus.
+    #[error("{0:?} is more memory than a CPU can address")]
+    TooBig(String),
+    /// Not whole pages.
+    #[error("{0:?} is not a whole number of 4 KiB pages")]
+    Pages(String),
+}
+
+impl FromStr for MemorySize {
+    type Err = MemorySizeError;
+
+    /// A number with K, M, G or T; MiB without, as QEMU has it.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let syntax = || MemorySizeError::Syntax(text.to_owned());
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+            "K" | "KB" | "KIB" => 10,
+            "" | "M" | "MB" | "MIB" => 20,
+            "G" | "GB" | "GIB" => 30,
+            "T" | "TB" | "TIB" => 40,
+            _ => return Err(syntax()),
+        };
+        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = if is_number { digits } else { return Err(syntax()) };
+        let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+        match bytes.filter(|bytes| *bytes <= 1 << 46) {
+            None => Err(MemorySizeError::TooBig(text.to_owned())),
+            Some(bytes) if bytes < MIN_MEMORY => Err(MemorySizeError::TooSmall(text.to_owned())),
+            Some(bytes) if bytes % 4096 != 0 => Err(MemorySizeError::Pages(text.to_owned())),
+            Some(bytes) => Ok(Self(bytes)),
+        }
+    }
+}
+
+/// The value of `--device`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceConfig {
+    /// The device on the host.
+    pub host: HostBdf,
+    /// A name of the user's for it.
+    pub id: Option<String>,
+}
+
+/// The keys of `--device`, with what they mean.
+pub const DEVICE_KEYS: [(&str, &str); 3] = [
+    (
+        "host",
+        "the device: 0000:01:00.0, 01:00.0, pci_0000_01_00_0 or a path in /sys",
+    ),
+    ("sysfsdev", "the same, by its path in /sys, as in QEMU"),
+    ("id", "a name of your own for the device, for messages"),
+];
+
+/// A device value that cannot be understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceConfigError {
+    /// A key nobody knows.
+    #[error("{0:?} is not a key of --device; the keys are {keys}", keys = known_keys())]
+    UnknownKey(String),
+    /// A key twice.
+    #[error("the key {0:?} is given twice")]
+    Repeated(&'static str),
+    /// Another driver than vfio-pci.
+    #[error("{0:?} is not a kind of device; the one kind is vfio-pci, as in vfio-pci,host=01:00.0")]
+    Kind(String),
+    /// No device named.
+    #[error("no device is named; write --device 01:00.0 or --device vfio-pci,host=01:00.0")]
+    NoHost,
+    /// A name that is none.
+    #[error(transparent)]
+    Name(#[from] strait_vfio::host::ParseBdfError),
+}
+
+impl FromStr for DeviceConfig {
+    type Err = DeviceConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (mut host, mut id) = (None, None);
+        for (position, part) in text.split(',').enumerate() {
+            match part.split_once('=') {
+                None if position == 0 && part == "vfio-pci" => {}
+                None if position == 0 && looks_like_a_device(part) => host = Some(part),
+                None if position == 0 => return Err(DeviceConfigError::Kind(part.to_owned())),
+                Some(("host" | "sysfsdev" | "path", value)) => set(&mut host, "host", value)?,
+                Some(("id", value)) => set(&mut id, "id", value)?,
+                Some((key, _)) => return Err(DeviceConfigError::UnknownKey(key.to_owned())),
+                None => return Err(DeviceConfigError::UnknownKey(part.to_owned())),
+            }
+        }
+        let host = host.ok_or(DeviceConfigError::NoHost)?.parse()?;
+        Ok(Self {
+            host,
+            id: id.map(str::to_owned),
+        })
+    }
+}
+
+/// A first word with a digit, a colon or a slash means a device, not a kind of device.
+fn looks_like_a_device(word: &str) -> bool {
+    word.contains([':', '/', '.']) || word.starts_with("pci_")
+}
+
+fn set<'a>(to: &mut Option<&'a str>, key: &'static str, value: &'a str) -> Result<(), DeviceConfigError> {
+    match to.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(DeviceConfigError::Repeated(key)),
+    }
+}
+
+fn known_keys() -> String {
+    DEVICE_KEYS.map(|(key, _)| key).join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_qemu_reads_them() {
+        let bytes = |text: &str| text.parse().map(MemorySize::bytes);
+        assert_eq!(bytes("512"), Ok(512 << 20));
+        assert_eq!(bytes("512M"), Ok(512 << 20));
+        assert_eq!(bytes("4g"), Ok(4 << 30));
+        assert_eq!(bytes("65536K"), Ok(64 << 20));
+    }
+
+    #[test]
+    fn sizes_that_cannot_be_say_why() {
+        let error = |text: &str| {
+            text.parse::<MemorySize>()
+                .expect_err("no size of RAM")
+                .to_string()
+        };
+        assert_eq!(error("0"), "\"0\" is too little memory; the least is 64M");
+        assert_eq!(error("63M"), "\"63M\" is too little memory; the least is 64M");
+        assert!(error("-4G").contains("not a size"));
+        assert!(error("four").contains("not a size"));
+        assert!(error("").contains("not a size"));
+        assert!(error("99999999T").contains("more memory"));
+        assert!(error("18446744073709551616").contains("more memory"));
+        assert!(error("65537K").contains("4 KiB"));
+    }
+
+    #[test]
+    fn a_device_has_many_spellings() {
+        let spellings = [
+            "0000:01:00.0",
+            "01:00.0",
+            "pci_0000_01_00_0",
+            "/sys/bus/pci/devices/0000:01:00.0",
+            "vfio-pci,host=01:00.0",
+            "vfio-pci,sysfsdev=/sys/bus/pci/devices/0000:01:00.0",
+            "host=01:00.0",
+        ];
+        for text in spellings {
+            let device: DeviceConfig = text.parse().expect(text);
+            assert_eq!(device.host.to_string(), "0000:01:00.0", "{text}");
+        }
+        let named: DeviceConfig = "vfio-pci,host=01:00.0,id=net0".parse().expect("QEMU's habit");
+        assert_eq!(named.id.as_deref(), Some("net0"));
+    }
+
+    #[test]
+    fn an_unknown_key_lists_the_known_ones() {
+        let error = "01:00.0,adress=3"
+            .parse::<DeviceConfig>()
+            .expect_err("no such key")
+            .to_string();
+        assert_eq!(
+            error,
+            "\"adress\" is not a key of --device; the keys are host, sysfsdev, id"
+        );
+        assert!("e1000,host=01:00.0".parse::<DeviceConfig>().is_err());
+        assert!("vfio-pci".parse::<DeviceConfig>().is_err());
+        assert!("01:00.0,host=02:00.0".parse::<DeviceConfig>().is_err());
+    }
+}

@@ -1,0 +1,109 @@
+//! The one thread beside the vCPUs: what is typed, signals, and what the vCPUs report.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+use strait_devices::legacy::Serial;
+
+use crate::machine::{Event, Events};
+use crate::terminal::{Escape, Key};
+
+/// Bytes taken from standard input at a time.
+const CHUNK: usize = 256;
+
+/// Waits for whatever happens next.
+pub struct EventLoop {
+    signals: UnixStream,
+    stdin: Option<OwnedFd>,
+    escape: Escape,
+    /// Typed bytes that the guest's serial port has no room for yet.
+    typed: Vec<u8>,
+}
+
+impl EventLoop {
+    /// Takes over SIGTERM, SIGINT and SIGHUP, and standard input.
+    ///
+    /// # Errors
+    /// When a signal cannot be taken over.
+    pub fn new() -> io::Result<Self> {
+        let (signals, raise) = UnixStream::pair()?;
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            pipe::register(signal, raise.try_clone()?)?;
+        }
+        let stdin = io::stdin().as_fd().try_clone_to_owned().ok();
+        Ok(Self {
+            signals,
+            stdin,
+            escape: Escape::default(),
+            typed: Vec::new(),
+        })
+    }
+
+    /// Serves the console until a vCPU reports something, a signal arrives or the user quits.
+    ///
+    /// # Errors
+    /// When the host's poll fails.
+    pub fn next_event(&mut self, events: &Events, console: &Serial) -> io::Result<Event> {
+        loop {
+            self.pass_on(console);
+            let [woken, signalled, typed] = self.wait(events)?;
+            if woken && let Some(event) = events.take() {
+                return Ok(event);
+            }
+            if signalled {
+                return Ok(Event::Quit);
+            }
+            if typed && self.read_typed() {
+                return Ok(Event::Quit);
+            }
+        }
+    }
+
+    /// Polls and says which of the three sources is ready. Standard input is left alone while the guest
+    /// has no room; the serial port wakes us through `events` when it has.
+    fn wait(&self, events: &Events) -> io::Result<[bool; 3]> {
+        let stdin = self.stdin.as_ref().filter(|_| self.typed.is_empty());
+        let mut fds = vec![
+            PollFd::new(events, PollFlags::IN),
+            PollFd::new(&self.signals, PollFlags::IN),
+        ];
+        fds.extend(stdin.map(|fd| PollFd::new(fd, PollFlags::IN)));
+        match poll(&mut fds, None) {
+            Err(rustix::io::Errno::INTR) => return Ok([false; 3]),
+            done => done?,
+        };
+        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
+        Ok([ready(0), ready(1), ready(2)])
+    }
+
+    /// Reads what was typed; true if it says to quit. At its end, or when it cannot be read, standard
+    /// input is forgotten and the guest goes on.
+    fn read_typed(&mut self) -> bool {
+        let mut bytes = [0; CHUNK];
+        let Some(stdin) = &self.stdin else { return false };
+        match rustix::io::read(stdin, &mut bytes) {
+            Ok(0) => self.stdin = None,
+            Ok(len) => {
+                let keys = bytes[..len].iter().filter_map(|byte| self.escape.feed(*byte));
+                for key in keys {
+                    match key {
+                        Key::Byte(byte) => self.typed.push(byte),
+                        Key::Quit => return true,
+                    }
+                }
+            }
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
+            Err(_) => self.stdin = None,
+        }
+        false
+    }
+
+    fn pass_on(&mut self, console: &Serial) {
+        let taken = console.send(&self.typed);
+        self.typed.drain(..taken);
+    }
+}

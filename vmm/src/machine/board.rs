@@ -1,0 +1,117 @@
+//! The emulated devices of a machine and where they sit.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use strait_devices::acpi_pm::SleepRegisters;
+use strait_devices::address_space::{AddressSpace, PlaceError};
+use strait_devices::irq::MsiRouter;
+use strait_devices::irq::ioapic::Ioapic;
+use strait_devices::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
+use strait_devices::pci::cam::{self, Cam};
+use strait_devices::pci::ecam::Ecam;
+use strait_devices::pci::firmware;
+use strait_devices::pci::{Function, RootComplex, RootPort};
+use strait_devices::region::Region;
+use strait_devices::{Device, Place};
+use strait_vfio::pci::Passthrough;
+
+use super::{Platform, RunError};
+use crate::kvm::irq::GsiRouter;
+use crate::layout;
+
+/// Every emulated device of one start of the guest. Dropping it takes them all out of the map.
+pub struct Board {
+    /// The console.
+    pub serial: Arc<Serial>,
+    /// The interrupt controller of the wires.
+    pub ioapic: Arc<Ioapic>,
+    root: Arc<RootComplex>,
+    space: Arc<AddressSpace>,
+}
+
+impl Board {
+    /// All devices after power-on, with buses numbered and BARs assigned.
+    ///
+    /// # Errors
+    /// When a device cannot be opened for the guest, or the BARs do not fit.
+    pub fn build(platform: &Platform) -> Result<Self, RunError> {
+        let router: Arc<dyn MsiRouter> = Arc::new(GsiRouter::new(&platform.vm));
+        let ioapic = Ioapic::new(router.clone());
+        let serial = Arc::new(serial(&ioapic, platform));
+        let root = Arc::new(RootComplex::new(root_ports(platform, &router)?));
+        let board = Self {
+            serial,
+            ioapic,
+            root,
+            space: platform.space.clone(),
+        };
+        board.place()?;
+        let mut apply = |effect| {
+            let _only_maps = board.space.apply(effect);
+        };
+        firmware::configure(&board.root, platform.windows(), &mut apply)?;
+        Ok(board)
+    }
+
+    /// Puts every passed device back into the state after power-on, for the board that comes after.
+    pub fn reset_devices(&self) {
+        for port in self.root.ports() {
+            let _only_maps = self.space.apply(port.reset());
+        }
+    }
+
+    fn place(&self) -> Result<(), PlaceError> {
+        let clock = Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let pci = Arc::new(ResetControl::new(Arc::new(Cam::new(self.root.clone()))));
+        self.memory(layout::IOAPIC, self.ioapic.clone())?;
+        self.memory(layout::ECAM, Arc::new(Ecam::new(self.root.clone())))?;
+        self.ports(layout::COM1, Serial::PORTS, self.serial.clone())?;
+        self.ports(layout::RTC, Rtc::PORTS, Arc::new(Rtc::new(clock)))?;
+        self.ports(
+            layout::KEYBOARD_CONTROLLER,
+            KeyboardController::PORTS,
+            Arc::new(KeyboardController),
+        )?;
+        self.ports(layout::PVPANIC, Pvpanic::PORTS, Arc::new(Pvpanic))?;
+        self.ports(
+            layout::SLEEP_REGISTERS,
+            SleepRegisters::PORTS,
+            Arc::new(SleepRegisters),
+        )?;
+        self.ports(cam::PORT, cam::PORTS, pci)
+    }
+
+    fn memory(&self, range: layout::Range, device: Arc<dyn Device>) -> Result<(), PlaceError> {
+        self.space
+            .add(Place::Memory(range.start), Region::trapped(device, range.len))
+    }
+
+    fn ports(&self, first: u16, count: u64, device: Arc<dyn Device>) -> Result<(), PlaceError> {
+        self.space.add(Place::Port(first), Region::trapped(device, count))
+    }
+}
+
+/// BARs leave the map before their devices go, so that no memory slot outlives an mmap.
+impl Drop for Board {
+    fn drop(&mut self) {
+        self.space.remove_devices();
+    }
+}
+
+/// Each device behind a port of its own (one slot, one IOMMU group in the guest).
+fn root_ports(platform: &Platform, router: &Arc<dyn MsiRouter>) -> Result<Vec<Arc<RootPort>>, RunError> {
+    let mut ports = Vec::new();
+    for (number, device) in (1..).zip(platform.devices()) {
+        let function: Arc<dyn Function> = Passthrough::new(device.clone(), router.clone())?;
+        ports.push(Arc::new(RootPort::new(number, vec![(0, function)])));
+    }
+    Ok(ports)
+}
+
+fn serial(ioapic: &Arc<Ioapic>, platform: &Platform) -> Serial {
+    let events = platform.events.clone();
+    let wake = Box::new(move || events.wake());
+    Serial::new(ioapic.line(layout::COM1_IRQ), Box::new(io::stdout()), wake)
+}

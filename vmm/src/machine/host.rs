@@ -1,0 +1,81 @@
+//! What is asked of the host before anything on it changes.
+
+use std::fs;
+
+use kvm_bindings::CpuId;
+use strait_vfio::host::{self, HostBdf};
+
+use super::RunError;
+use crate::boot::{Kernel, Source};
+use crate::config::{Config, MemorySize};
+use crate::kvm::System;
+
+/// A wish the host cannot fulfil.
+#[derive(Debug, thiserror::Error)]
+enum HostError {
+    #[error("--memory {wanted} is more than the {has}M this host has; give less")]
+    Memory { wanted: MemorySize, has: u64 },
+    #[error("--cpus {wanted} is more than the {has} vCPUs KVM runs in one guest here; give fewer")]
+    Cpus { wanted: u32, has: usize },
+}
+
+/// A host that was found able to run the machine.
+pub struct Host {
+    /// KVM, with all we need.
+    pub system: System,
+    /// What KVM lets a guest see of the CPU.
+    pub cpuid: CpuId,
+    /// The kernel, found bootable.
+    pub kernel: Kernel,
+}
+
+impl Host {
+    /// Asks everything that can be asked, cheapest first.
+    ///
+    /// # Errors
+    /// The first thing in the way, and what to do about it.
+    pub fn check(config: &Config) -> Result<Self, RunError> {
+        check_memory(config.memory)?;
+        let source = Source {
+            kernel: &config.kernel,
+            initrd: config.initrd.as_deref(),
+            cmdline: &config.cmdline,
+        };
+        let kernel = Kernel::open(&source, config.memory.bytes())?;
+        let system = System::open()?;
+        let (wanted, has) = (config.cpus, system.max_vcpus());
+        if wanted as usize > has {
+            return Err(HostError::Cpus { wanted, has }.into());
+        }
+        let cpuid = system.supported_cpuid()?;
+        let devices: Vec<HostBdf> = config.devices.iter().map(|device| device.host).collect();
+        if !devices.is_empty() {
+            host::check(&host::Root::real(), &devices, config.memory.bytes())?;
+        }
+        Ok(Self {
+            system,
+            cpuid,
+            kernel,
+        })
+    }
+}
+
+/// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.
+fn check_memory(wanted: MemorySize) -> Result<(), HostError> {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total_kib: Option<u64> = info.lines().find_map(|line| {
+        line.strip_prefix("MemTotal:")?
+            .trim()
+            .split(' ')
+            .next()?
+            .parse()
+            .ok()
+    });
+    match total_kib {
+        Some(kib) if wanted.bytes() > kib << 10 => Err(HostError::Memory {
+            wanted,
+            has: kib >> 10,
+        }),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,146 @@
+//! What stays through a guest's reset: KVM's virtual machine, RAM, the open devices and their DMA.
+
+use std::mem;
+use std::sync::Arc;
+
+use strait_devices::Place;
+use strait_devices::address_space::AddressSpace;
+use strait_devices::pci::firmware::Windows;
+use strait_devices::region::Region;
+use vm_memory::Bytes;
+
+use super::RunError;
+use super::board::Board;
+use super::host::Host;
+use super::passthrough::HostDevices;
+use super::state::{Event, Events};
+use crate::acpi::{self, AcpiConfig};
+use crate::boot::{EntryState, Kernel};
+use crate::config::Config;
+use crate::event_loop::EventLoop;
+use crate::kvm::slots::MemorySlots;
+use crate::kvm::vcpu::{self, Vcpu};
+use crate::kvm::{Vm, cpuid};
+use crate::layout::{self, Range};
+use crate::memory::GuestRam;
+use crate::vcpu::{Surroundings, VcpuThread, install_kick};
+
+/// The lasting part of a machine.
+///
+/// Field order is drop order: the map goes first and takes memory slots and DMA mappings with it, while
+/// the container that holds them still has its devices; RAM goes after everything that reaches it.
+pub struct Platform {
+    vcpus: Vec<Vcpu>,
+    /// Guest physical memory and ports.
+    pub space: Arc<AddressSpace>,
+    host_devices: Option<HostDevices>,
+    /// Where vCPUs report.
+    pub events: Arc<Events>,
+    ram: GuestRam,
+    kernel: Kernel,
+    mmio_64: Option<Range>,
+    /// The virtual machine.
+    pub vm: Vm,
+}
+
+impl Platform {
+    /// Builds the machine in the order that hardware comes up: RAM, memory map, devices, CPUs. Each step
+    /// that fails undoes itself and those before it.
+    ///
+    /// # Errors
+    /// Says which step failed and what to do.
+    pub fn build(config: &Config, host: Host) -> Result<Self, RunError> {
+        let vm = Vm::new(&host.system)?;
+        let memory_bytes = config.memory.bytes();
+        let ram = GuestRam::new(&layout::ram_ranges(memory_bytes))?;
+        let space = Arc::new(AddressSpace::new());
+        space.add_listener(Arc::new(MemorySlots::new(&vm)))?;
+        for (start, backing) in ram.blocks() {
+            space.add(Place::Memory(start), Region::ram(backing))?;
+        }
+        let host_devices = match config.devices.is_empty() {
+            true => None,
+            false => Some(HostDevices::open(&config.devices, &vm, &space)?),
+        };
+        let mmio_64 = layout::mmio_64(layout::ram_end(memory_bytes), cpuid::address_bits(&host.cpuid));
+        let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
+        install_kick()?;
+        let events = Arc::new(Events::new()?);
+        Ok(Self {
+            vcpus,
+            space,
+            host_devices,
+            events,
+            ram,
+            kernel: host.kernel,
+            mmio_64,
+            vm,
+        })
+    }
+
+    /// The passed devices in the order of their root ports.
+    pub fn devices(&self) -> &[Arc<strait_vfio::Device>] {
+        self.host_devices.as_ref().map_or(&[], HostDevices::devices)
+    }
+
+    /// What the host bridge forwards.
+    pub fn windows(&self) -> Windows {
+        let range = |range: Range| range.start.0..range.end().0;
+        Windows {
+            io: range(layout::PCI_PORTS),
+            memory_32: range(layout::MMIO_32),
+            memory_64: self.mmio_64.map_or(0..0, range),
+        }
+    }
+
+    /// Loads the kernel and runs the guest until something happens to it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be loaded or a vCPU not be started.
+    pub fn run_guest(&mut self, board: &Board, event_loop: &mut EventLoop) -> Result<Event, RunError> {
+        let entry = self.load()?;
+        for vcpu in &mut self.vcpus {
+            vcpu.reset(&entry)?;
+        }
+        let threads = self.start(board)?;
+        let event = event_loop.next_event(&self.events, &board.serial);
+        self.stop(threads);
+        Ok(event?)
+    }
+
+    fn load(&self) -> Result<EntryState, RunError> {
+        let config = AcpiConfig {
+            apic_ids: self.vcpus.iter().map(Vcpu::id).collect(),
+            mmio_64: self.mmio_64,
+            extra: Vec::new(),
+        };
+        let tables = acpi::build(&config, layout::ACPI_TABLES)?;
+        let memory = self.ram.memory();
+        memory.write_slice(&tables.bytes, tables.address)?;
+        Ok(self.kernel.load(memory, tables.rsdp)?)
+    }
+
+    fn start(&mut self, board: &Board) -> Result<Vec<VcpuThread>, RunError> {
+        let surroundings = Surroundings {
+            space: self.space.clone(),
+            ioapic: board.ioapic.clone(),
+            events: self.events.clone(),
+        };
+        let mut threads = Vec::new();
+        for vcpu in mem::take(&mut self.vcpus) {
+            match VcpuThread::start(vcpu, surroundings.clone()) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    self.stop(threads);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(threads)
+    }
+
+    fn stop(&mut self, threads: Vec<VcpuThread>) {
+        threads.iter().for_each(VcpuThread::ask_to_stop);
+        self.vcpus = threads.into_iter().filter_map(VcpuThread::join).collect();
+    }
+}
