@@ -2,7 +2,7 @@
 # Sets up the lab host as a plain machine with KVM, VFIO and its native drivers, then hands over:
 # to the agent that the harness talks to, or to a shell on the console.
 export PATH=/lab/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
-export HOME=/root TERM=${TERM:-vt100} LC_ALL=C.UTF-8
+export HOME=/root TERM=${TERM:-vt100}
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp
 mkdir -p /dev/pts /dev/shm /run/lab
@@ -11,6 +11,7 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t debugfs debugfs /sys/kernel/debug
 mount -t tracefs tracefs /sys/kernel/tracing
 hostname lab
+[ -e /usr/bin/awk ] || ln -s mawk /usr/bin/awk
 ip link set lo up
 for module in kvm_amd vfio_pci igb nvme 8139cp; do modprobe $module; done
 

@@ -7,26 +7,43 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-/// The cache folder, locked against a second lab that would prepare it at the same time.
+/// The cache folder. A lab that runs holds its lock shared, one that prepares holds it alone: what
+/// a lab runs from is never replaced under it.
 pub(crate) struct Cache {
     folder: PathBuf,
-    /// Held for its lock; the kernel releases it when the process ends.
-    _lock: File,
+    /// The kernel releases the lock when the process ends.
+    lock: File,
 }
 
 impl Cache {
-    /// Opens the cache folder and waits for another lab that is still preparing it.
+    /// Opens the cache folder and waits for another lab that is preparing it.
     pub(crate) fn open() -> Result<Self> {
         let folder = folder()?;
         fs::create_dir_all(&folder)
             .with_context(|| format!("Cannot create the cache folder {}", folder.display()))?;
         let lock = File::create(folder.join("lock"))
             .with_context(|| format!("Cannot write in the cache folder {}", folder.display()))?;
-        if lock.try_lock().is_err() {
-            eprintln!("Waiting for another lab that prepares {}", folder.display());
-            lock.lock().context("Cannot lock the cache folder")?;
+        let cache = Self { folder, lock };
+        cache.share()?;
+        Ok(cache)
+    }
+
+    /// Waits until no other lab uses the folder, then keeps others out.
+    pub(crate) fn take_alone(&self) -> Result<()> {
+        if self.lock.try_lock().is_err() {
+            eprintln!("Waiting for the labs that use {}", self.folder.display());
+            self.lock.lock().context("Cannot lock the cache folder")?;
         }
-        Ok(Self { folder, _lock: lock })
+        Ok(())
+    }
+
+    /// Lets other labs use the folder too.
+    pub(crate) fn share(&self) -> Result<()> {
+        if self.lock.try_lock_shared().is_err() {
+            eprintln!("Waiting for another lab that prepares {}", self.folder.display());
+            self.lock.lock_shared().context("Cannot lock the cache folder")?;
+        }
+        Ok(())
     }
 
     /// A path inside the cache folder.

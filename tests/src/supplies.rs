@@ -13,7 +13,7 @@ use crate::progress;
 use crate::root::Root;
 
 /// Raise this when the way the tree is made changes, so that old caches are rebuilt.
-const RECIPE: u32 = 1;
+const RECIPE: u32 = 2;
 
 /// What the lab host runs, and what prepares it. QEMU serves as the lab machine where the build
 /// machine has none with `igb`, and inside the lab as Strait's peer.
@@ -56,6 +56,8 @@ pub(crate) struct Supplies {
     /// The root filesystem of the lab host, kernels and modules included.
     pub(crate) root: Root,
     kernels: Vec<Kernel>,
+    /// Held for its lock.
+    _cache: Cache,
 }
 
 impl Supplies {
@@ -64,13 +66,23 @@ impl Supplies {
         let cache = Cache::open()?;
         let release = Release::of_this_machine()?;
         let recipe = format!("{RECIPE} {} {}\n", release.codename, PACKAGES.join(" "));
-        let root = cache.path("root");
+        let root = Root::new(cache.path("root"));
         if !cache.is_stamped("root", &recipe) {
-            eprintln!("Preparing the lab in {}, once:", cache.path("").display());
-            build(&cache, release)?;
-            cache.write_stamp("root", &recipe)?;
+            cache.take_alone()?;
+            // Another lab may have prepared it while this one waited.
+            if !cache.is_stamped("root", &recipe) {
+                eprintln!("Preparing the lab in {}, once:", cache.path("").display());
+                build(&cache, &release)?;
+                cache.write_stamp("root", &recipe)?;
+            }
+            cache.share()?;
         }
-        Self::open(Root::new(root))
+        let kernels = Kernel::all_in(&root)?;
+        Ok(Self {
+            root,
+            kernels,
+            _cache: cache,
+        })
     }
 
     /// The newest kernel of a series, if there is one.
@@ -84,16 +96,10 @@ impl Supplies {
             format!("There is no {HOST_SERIES} kernel in the lab's tree, run `cargo lab clean`")
         })
     }
-
-    fn open(root: Root) -> Result<Self> {
-        let kernels = Kernel::all_in(&root)?;
-        Ok(Self { root, kernels })
-    }
 }
 
-fn build(cache: &Cache, release: Release) -> Result<()> {
+fn build(cache: &Cache, release: &Release) -> Result<()> {
     let apt = Apt::new(cache, release)?;
-    apt.update()?;
     let mut packages = apt.with_dependencies(&PACKAGES)?;
     let Some(kernel) = apt.kernel(HOST_SERIES)? else {
         bail!("The configured Debian sources have no {HOST_SERIES} kernel");

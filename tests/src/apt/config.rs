@@ -7,20 +7,24 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use super::{Release, sources};
+use super::Release;
+use super::sources::{self, Source};
 use crate::cache::Cache;
 use crate::command;
+
+/// Where the release's own keyring package keeps the keys of all releases.
+const KEYRING: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// apt with folders of its own.
 pub(crate) struct Apt {
     pub(super) config: PathBuf,
     pub(super) archives: PathBuf,
-    pub(super) release: Release,
+    sources: PathBuf,
 }
 
 impl Apt {
-    /// Writes the configuration into the cache folder.
-    pub(crate) fn new(cache: &Cache, release: Release) -> Result<Self> {
+    /// Writes the configuration into the cache folder and reads the package lists.
+    pub(crate) fn new(cache: &Cache, release: &Release) -> Result<Self> {
         let folder = cache.make_folder("apt")?;
         for name in [
             "etc/none",
@@ -31,17 +35,39 @@ impl Apt {
         ] {
             cache.make_folder(&format!("apt/{name}"))?;
         }
-        let debian = sources::collect(Path::new("/etc/apt"), &release)?;
-        write(&folder.join("etc/sources/lab.sources"), &sources::render(&debian))?;
+        let apt = Self {
+            config: folder.join("etc/apt.conf"),
+            archives: cache.make_folder("apt/archives")?,
+            sources: folder.join("etc/sources/lab.sources"),
+        };
         // An empty list of installed packages: apt then resolves a dependency tree from nothing.
         write(&folder.join("state/status"), "")?;
-        let config = folder.join("etc/apt.conf");
-        write(&config, &(own_settings(&folder) + &network_settings()?))?;
-        Ok(Self {
-            config,
-            archives: cache.make_folder("apt/archives")?,
-            release,
-        })
+        write(&apt.config, &(own_settings(&folder) + &network_settings()?))?;
+
+        let own = sources::collect(Path::new("/etc/apt"), release)?;
+        write(&apt.sources, &sources::render(&own))?;
+        apt.update()?;
+        if let Some(newer) = release.newer() {
+            apt.add_release(&own, &release.codename, newer, &folder.join("keyring"))?;
+        }
+        Ok(apt)
+    }
+
+    /// Adds a newer release from the same archives. Its keys come with the running release's own
+    /// keyring package, which the running release's keys vouch for.
+    fn add_release(&self, own: &[Source], from: &str, to: &str, folder: &Path) -> Result<()> {
+        let keyring = self.with_dependencies(&["debian-archive-keyring"])?;
+        if folder.exists() {
+            fs::remove_dir_all(folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
+        }
+        Self::unpack(&self.download(&keyring)?, folder)?;
+        let keys = folder.join(KEYRING);
+        let newer: Vec<Source> = own
+            .iter()
+            .map(|source| source.of_release(from, to, &keys))
+            .collect();
+        write(&self.sources, &(sources::render(own) + &sources::render(&newer)))?;
+        self.update()
     }
 
     /// A command of apt's family under the private configuration.

@@ -28,20 +28,17 @@ pub(crate) struct Package {
 
 impl Apt {
     /// Fetches the package lists. apt checks their signatures.
-    pub(crate) fn update(&self) -> Result<()> {
+    pub(super) fn update(&self) -> Result<()> {
         progress::step("Reading the package lists", || {
             retry(|| command::run(self.command("apt-get").args(["-q", "update"])).map(drop))
         })
         .context("Cannot read the package lists of the configured Debian sources")
     }
 
-    /// These packages and everything they depend on, from the newest suite the lab uses.
+    /// The newest of these packages, and everything they depend on.
     pub(crate) fn with_dependencies(&self, names: &[&str]) -> Result<Vec<Package>> {
         let mut install = self.command("apt-get");
         install.args(["-y", "--print-uris"]);
-        if let Some(suite) = self.release.backports() {
-            install.args(["-t", &suite]);
-        }
         let listing = command::output(install.arg("install").args(names))
             .context("Cannot find the lab's packages in the configured Debian sources")?;
         Ok(listing.lines().filter_map(Package::parse).collect())

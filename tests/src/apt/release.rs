@@ -20,9 +20,11 @@ impl Release {
         Self::parse(&text)
     }
 
-    /// Debian 12 has a QEMU without `igb` and a 6.1 kernel; its backports have what the lab needs.
-    pub(crate) fn backports(&self) -> Option<String> {
-        (self.version == "12").then(|| format!("{}-backports", self.codename))
+    /// The release to take the lab's tree from, where it is not this one. Debian 12 has a QEMU
+    /// without `igb`, and in the QEMU of its backports the registers of virtual functions do not
+    /// answer.
+    pub(crate) fn newer(&self) -> Option<&'static str> {
+        (self.version == "12").then_some("trixie")
     }
 
     fn parse(text: &str) -> Result<Self> {
@@ -50,14 +52,14 @@ mod tests {
     const BOOKWORM: &str = "ID=debian\nVERSION_ID=\"12\"\nVERSION_CODENAME=bookworm\n";
 
     #[test]
-    fn only_debian_12_needs_backports() {
+    fn only_debian_12_takes_the_tree_from_a_newer_release() {
         let twelve = Release::parse(BOOKWORM).expect("a Debian release");
         let thirteen = Release {
             version: "13".to_owned(),
             codename: "trixie".to_owned(),
         };
-        assert_eq!(twelve.backports().as_deref(), Some("bookworm-backports"));
-        assert_eq!(thirteen.backports(), None);
+        assert_eq!(twelve.newer(), Some("trixie"));
+        assert_eq!(thirteen.newer(), None);
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn parse_stanza(lines: &[&str]) -> Vec<Source> {
         .collect()
 }
 
-/// Drops other vendors' archives and adds the backports suite beside the main one.
+/// Drops other vendors' archives.
 fn keep_debian(sources: Vec<Source>, release: &Release) -> Vec<Source> {
     let mut kept = Vec::new();
     for mut source in sources {
@@ -166,27 +166,37 @@ fn keep_debian(sources: Vec<Source>, release: &Release) -> Vec<Source> {
         source
             .suites
             .retain(|suite| is_release_suite(suite, &release.codename));
-        if others_key || source.suites.is_empty() || source.uri.starts_with("cdrom:") {
-            continue;
-        }
-        let backports = release
-            .backports()
-            .filter(|_| source.suites.contains(&release.codename));
-        if let Some(suite) = backports
-            && !source.suites.contains(&suite)
+        if !others_key
+            && !source.suites.is_empty()
+            && !source.uri.starts_with("cdrom:")
+            && !kept.contains(&source)
         {
-            source.suites.push(suite);
-        }
-        if !kept.contains(&source) {
             kept.push(source);
         }
     }
     kept
 }
 
+impl Source {
+    /// The same archive's suites of another release, signed by the keys in `keyring` too.
+    pub(super) fn of_release(&self, from: &str, to: &str, keyring: &Path) -> Self {
+        let keyring = keyring.display();
+        let suites = self.suites.iter().filter_map(|suite| suite.strip_prefix(from));
+        Self {
+            suites: suites.map(|rest| format!("{to}{rest}")).collect(),
+            signed_by: match &self.signed_by {
+                Some(path) if path.starts_with('/') => Some(format!("{path}, {keyring}")),
+                Some(key) => Some(key.clone()),
+                None => Some(keyring.to_string()),
+            },
+            ..self.clone()
+        }
+    }
+}
+
 fn is_release_suite(suite: &str, codename: &str) -> bool {
     let rest = suite.strip_prefix(codename);
-    rest.is_some_and(|rest| matches!(rest, "" | "-updates" | "-security" | "-backports"))
+    rest.is_some_and(|rest| matches!(rest, "" | "-updates" | "-security"))
 }
 
 #[cfg(test)]
@@ -201,14 +211,15 @@ mod tests {
     }
 
     #[test]
-    fn one_line_source_keeps_its_key_and_gains_backports() {
+    fn another_release_comes_from_the_same_archive() {
         let line = "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://mirror.example/debian bookworm main contrib";
-        let sources = keep_debian(parse_one_line(line).into_iter().collect(), &bookworm());
+        let own = keep_debian(parse_one_line(line).into_iter().collect(), &bookworm());
+        let newer = own[0].of_release("bookworm", "trixie", Path::new("/cache/keys.gpg"));
         assert_eq!(
-            render(&sources),
-            "Types: deb\nURIs: http://mirror.example/debian\nSuites: bookworm bookworm-backports\n\
+            render(&[newer]),
+            "Types: deb\nURIs: http://mirror.example/debian\nSuites: trixie\n\
              Components: main\nArchitectures: amd64\n\
-             Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg\n\n"
+             Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg, /cache/keys.gpg\n\n"
         );
     }
 

@@ -1,5 +1,7 @@
-//! Where consoles and error output of a run are kept for the reader: `.lab/` in the checkout.
+//! Where consoles and error output of a run are kept for the reader: STRAIT_LAB_LOGS, or `.lab/` in
+//! the checkout.
 
+use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,12 +17,26 @@ pub(crate) struct Logs {
 impl Logs {
     /// Empties and opens the folder.
     pub(crate) fn open() -> Result<Self> {
-        let folder = workspace().join(".lab");
-        if folder.exists() {
-            fs::remove_dir_all(&folder).with_context(|| format!("Cannot empty {}", folder.display()))?;
-        }
+        let folder = match env::var_os("STRAIT_LAB_LOGS").filter(|value| !value.is_empty()) {
+            Some(folder) => PathBuf::from(folder),
+            None => workspace().join(".lab"),
+        };
         fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}", folder.display()))?;
-        Ok(Self { folder })
+        let logs = Self { folder };
+        logs.remove_old()?;
+        Ok(logs)
+    }
+
+    /// Only what the lab writes: a mistyped folder must not cost anyone their files.
+    fn remove_old(&self) -> Result<()> {
+        let entries =
+            fs::read_dir(&self.folder).with_context(|| format!("Cannot read {}", self.folder.display()))?;
+        for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
+            if path.extension().is_some_and(|extension| extension == "log") {
+                fs::remove_file(&path).with_context(|| format!("Cannot remove {}", path.display()))?;
+            }
+        }
+        Ok(())
     }
 
     /// The path of one log.

@@ -105,11 +105,14 @@ impl Drop for Machine {
     }
 }
 
-/// The machine's own QEMU where it has an `igb`, else the one in the lab's tree; and the folders
+/// The machine's own QEMU where it is fit, else the one in the lab's tree; and the folders
 /// of its firmware where they are not where it looks by itself.
 fn qemu(supplies: &Supplies) -> Result<(Command, Vec<PathBuf>)> {
     let name = "qemu-system-x86_64";
-    if command::output(Command::new(name).args(["-device", "help"])).is_ok_and(|help| has_igb(&help)) {
+    let ask = |option: [&str; 2]| command::output(Command::new(name).args(option).arg("-nodefaults"));
+    let fit = ask(["-device", "help"]).is_ok_and(|help| has_igb(&help))
+        && ask(["-version", "-no-user-config"]).is_ok_and(|version| !has_dead_virtual_functions(&version));
+    if fit {
         return Ok((Command::new(name), Vec::new()));
     }
     let own = || supplies.root.command(&format!("usr/bin/{name}"));
@@ -123,6 +126,16 @@ fn qemu(supplies: &Supplies) -> Result<(Command, Vec<PathBuf>)> {
 
 fn has_igb(help: &str) -> bool {
     help.contains("name \"igb\"")
+}
+
+/// In QEMU 10.0 the registers of virtual functions did not answer; 10.0.13 is known to be mended.
+/// The first line of `-version` is `QEMU emulator version 10.0.2 (Debian ...)`.
+fn has_dead_virtual_functions(version: &str) -> bool {
+    let number = version.split_whitespace().nth(3).unwrap_or_default();
+    let patch = number
+        .strip_prefix("10.0.")
+        .and_then(|patch| patch.parse::<u32>().ok());
+    patch.is_some_and(|patch| patch < 13)
 }
 
 fn fixed_arguments() -> Result<Vec<String>> {
@@ -212,4 +225,20 @@ fn device_arguments(disk: &std::path::Path) -> Vec<String> {
         ["-device", "edu"],
     ];
     words.concat().into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn early_10_0_is_not_fit() {
+        assert!(has_dead_virtual_functions(
+            "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"
+        ));
+        assert!(!has_dead_virtual_functions(
+            "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0)"
+        ));
+        assert!(!has_dead_virtual_functions("QEMU emulator version 8.2.2"));
+    }
 }

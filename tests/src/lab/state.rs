@@ -64,7 +64,15 @@ impl HostState {
         }
     }
 
+    /// `None` where a part is missing: a check that compares nothing would always pass.
     fn parse(text: &str) -> Option<Self> {
+        let has = |key: &str| text.lines().any(|line| line.starts_with(key));
+        if !["device ", "pins ", "vfio-interrupts ", "vms "]
+            .into_iter()
+            .all(has)
+        {
+            return None;
+        }
         let mut state = Self::default();
         for line in text.lines() {
             match line.split_once(' ')? {
@@ -139,14 +147,21 @@ const HARMLESS: [(&str, &str); 3] = [
 mod tests {
     use super::*;
 
-    fn state(text: &str) -> HostState {
-        HostState::parse(text).expect("a readable state")
+    /// A state of these lines, the other parts as on an idle host.
+    fn state(lines: &str) -> HostState {
+        let idle = "device 0000:02:00.0 nvme (null)\npins 12\nvfio-interrupts 0\nvms 0\n";
+        HostState::parse(&format!("{idle}{lines}")).expect("a readable state")
+    }
+
+    #[test]
+    fn a_missing_part_is_no_state() {
+        assert_eq!(HostState::parse("device 0000:02:00.0 nvme (null)\nvms 0\n"), None);
     }
 
     #[test]
     fn driver_left_on_vfio_is_a_change() {
-        let before = state("device 0000:01:00.0 igb (null)\npins 12\nvfio-interrupts 0\nvms 0\n");
-        let after = state("device 0000:01:00.0 vfio-pci vfio-pci\npins 12\nvfio-interrupts 0\nvms 0\n");
+        let before = state("device 0000:01:00.0 igb (null)\n");
+        let after = state("device 0000:01:00.0 vfio-pci vfio-pci\n");
         assert_eq!(before.changes(&after).len(), 1);
         assert!(before.changes(&before).is_empty());
     }
@@ -162,7 +177,7 @@ mod tests {
 
     #[test]
     fn left_interrupts_machines_and_warnings_are_changes() {
-        let before = state("vfio-interrupts 0\nvms 0\n");
+        let before = state("");
         let mut after = state("vfio-interrupts 3\nvms 1\n");
         after.warnings = warnings("<6>[1.0] fine\n<4>[2.0] WARNING: something\n");
         assert_eq!(before.changes(&after).len(), 3);
