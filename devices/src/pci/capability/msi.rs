@@ -246,3 +246,211 @@ fn place(at: u16, (start, len): Field, value: u64, byte: u8) -> Option<u64> {
     bytes[usize::from(index)] = byte;
     Some(u64::from_le_bytes(bytes))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{Binding, FakeBinder, FakeRouter};
+
+    struct Fixture {
+        msi: Msi,
+        router: Arc<FakeRouter>,
+        binder: Arc<FakeBinder>,
+    }
+
+    fn fixture(log2_vectors: u16, address_64: bool, per_vector_masking: bool) -> Fixture {
+        let (router, binder) = (FakeRouter::new(), FakeBinder::new());
+        let shape = MsiShape {
+            log2_vectors,
+            address_64,
+            per_vector_masking,
+        };
+        Fixture {
+            msi: Msi::new(shape, router.clone(), binder.clone()),
+            router,
+            binder,
+        }
+    }
+
+    fn bind(span: u16, vectors: &[u16]) -> Binding {
+        Binding::Bind {
+            span,
+            vectors: vectors.to_vec(),
+        }
+    }
+
+    fn read<const N: usize>(msi: &Msi, offset: u16) -> [u8; N] {
+        let mut data = [0; N];
+        msi.read(offset, &mut data);
+        data
+    }
+
+    #[test]
+    fn lengths_and_control_follow_the_shape() {
+        let shapes = [
+            (false, false, 0x0a),
+            (true, false, 0x0e),
+            (false, true, 0x14),
+            (true, true, 0x18),
+        ];
+        for (address_64, masking, len) in shapes {
+            let Fixture { msi, .. } = fixture(5, address_64, masking);
+            assert_eq!(msi.len_bytes(), len);
+            let shape = MsiShape::from_control(u16::from_le_bytes(read(&msi, MESSAGE_CONTROL)));
+            assert_eq!(
+                shape,
+                MsiShape {
+                    log2_vectors: 5,
+                    address_64,
+                    per_vector_masking: masking
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn reserved_vector_counts_are_cut_to_32() {
+        assert_eq!(MsiShape::from_control(0x7 << 1).log2_vectors, 5);
+        let Fixture { msi, .. } = fixture(9, false, false);
+        assert_eq!(u16::from_le_bytes(read(&msi, MESSAGE_CONTROL)), 5 << 1);
+    }
+
+    #[test]
+    fn one_vector_is_unmasked_as_soon_as_it_is_enabled() {
+        let Fixture {
+            mut msi,
+            router,
+            binder,
+        } = fixture(0, true, false);
+        msi.write(ADDRESS, &0xfee0_1003u32.to_le_bytes());
+        msi.write(ADDRESS + 4, &0x1u32.to_le_bytes());
+        msi.write(0x0c, &0x41u16.to_le_bytes());
+        msi.write(MESSAGE_CONTROL, &ENABLE.to_le_bytes());
+        let message = MsiMessage {
+            address: 0x1_fee0_1000,
+            data: 0x41,
+        };
+        assert_eq!(router.routes()[0].settings(), [Some(message)]);
+        assert_eq!(binder.calls(), [bind(1, &[0])]);
+    }
+
+    #[test]
+    fn enabling_is_seen_in_a_doubleword_write_and_in_a_byte() {
+        let Fixture { mut msi, .. } = fixture(0, false, false);
+        msi.write(0, &(u32::from(ENABLE) << 16).to_le_bytes());
+        assert!(msi.is_enabled());
+        msi.write(MESSAGE_CONTROL, &[0]);
+        assert!(!msi.is_enabled());
+    }
+
+    #[test]
+    fn several_messages_differ_in_the_low_bits_of_the_data() {
+        let Fixture {
+            mut msi,
+            router,
+            binder,
+        } = fixture(5, false, false);
+        msi.write(ADDRESS, &0xfee0_0000u32.to_le_bytes());
+        msi.write(0x08, &0x4f7fu16.to_le_bytes());
+        msi.write(MESSAGE_CONTROL, &(ENABLE | 2 << 4).to_le_bytes());
+        let data: Vec<_> = router
+            .routes()
+            .iter()
+            .map(|route| route.message().map(|m| m.data))
+            .collect();
+        assert_eq!(data, [0x4f7c, 0x4f7d, 0x4f7e, 0x4f7f].map(Some));
+        assert_eq!(binder.calls(), [bind(4, &[0, 1, 2, 3])], "all in one call");
+    }
+
+    #[test]
+    fn more_messages_than_the_function_has_are_not_granted() {
+        let Fixture { mut msi, router, .. } = fixture(1, false, false);
+        msi.write(MESSAGE_CONTROL, &(ENABLE | 7 << 4).to_le_bytes());
+        assert_eq!(router.routes().len(), 2);
+    }
+
+    #[test]
+    fn another_number_of_messages_starts_over() {
+        let Fixture { mut msi, binder, .. } = fixture(2, false, false);
+        msi.write(MESSAGE_CONTROL, &(ENABLE | 2 << 4).to_le_bytes());
+        msi.write(MESSAGE_CONTROL, &(ENABLE | 1 << 4).to_le_bytes());
+        assert_eq!(
+            binder.calls(),
+            [bind(4, &[0, 1, 2, 3]), Binding::Release, bind(2, &[0, 1])]
+        );
+    }
+
+    #[test]
+    fn mask_bits_hold_single_vectors_back() {
+        let Fixture {
+            mut msi,
+            router,
+            binder,
+        } = fixture(1, true, true);
+        msi.write(0x10, &u32::MAX.to_le_bytes());
+        assert_eq!(
+            read(&msi, 0x10),
+            [0x3, 0, 0, 0],
+            "only the bits of vectors that exist"
+        );
+        msi.write(MESSAGE_CONTROL, &(ENABLE | 1 << 4).to_le_bytes());
+        assert!(binder.calls().is_empty());
+        msi.write(0x10, &[0x1]);
+        msi.write(0x10, &[0x3]);
+        msi.write(0x10, &[0x0]);
+        assert_eq!(binder.calls(), [bind(2, &[1]), bind(2, &[0])]);
+        let data = |route: usize| {
+            router.routes()[route]
+                .settings()
+                .iter()
+                .map(|m| m.map(|m| m.data))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(data(0), [Some(1), None, Some(1)]);
+        router.routes()[0].set_pending(true);
+        assert_eq!(read(&msi, 0x14), [0x2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn pending_bits_and_reserved_bytes_are_read_only() {
+        let Fixture { mut msi, .. } = fixture(1, true, true);
+        msi.write(0x14, &[0xff; 4]);
+        msi.write(0x0e, &[0xff; 2]);
+        assert_eq!(read(&msi, 0x14), [0; 4]);
+        assert_eq!(read(&msi, 0x0e), [0; 2]);
+    }
+
+    #[test]
+    fn disabling_and_reset_give_everything_back() {
+        let Fixture { mut msi, binder, .. } = fixture(0, false, false);
+        msi.write(MESSAGE_CONTROL, &ENABLE.to_le_bytes());
+        msi.write(MESSAGE_CONTROL, &[0, 0]);
+        msi.write(MESSAGE_CONTROL, &ENABLE.to_le_bytes());
+        msi.reset();
+        assert_eq!(
+            binder.calls(),
+            [bind(1, &[0]), Binding::Release, bind(1, &[0]), Binding::Release]
+        );
+        assert_eq!(read(&msi, MESSAGE_CONTROL), [0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn routes_follow_the_registers(
+            log2_vectors in 0u16..6,
+            address_64: bool,
+            masking: bool,
+            writes in prop::collection::vec((0u16..0x20, prop::collection::vec(any::<u8>(), 1..5)), 1..40),
+        ) {
+            let Fixture { mut msi, .. } = fixture(log2_vectors, address_64, masking);
+            for (at, data) in writes {
+                msi.write(at, &data);
+                for n in 0..1u16 << log2_vectors {
+                    prop_assert_eq!(msi.vectors.message(n), msi.registers.message(msi.shape, n));
+                }
+            }
+        }
+    }
+}

@@ -109,6 +109,11 @@ impl Vectors {
         self.vectors.get(usize::from(n))?.route.as_ref()
     }
 
+    /// What vector `n` sends now, `None` while it is silent.
+    pub fn message(&self, n: u16) -> Option<MsiMessage> {
+        self.vectors.get(usize::from(n))?.message
+    }
+
     fn count(&self) -> u16 {
         u16::try_from(self.vectors.len()).unwrap_or(u16::MAX)
     }
