@@ -4,7 +4,8 @@
 //! outside the space; what it returns is disjoint. The caller walks a copy, so that two looks at one
 //! register agree.
 
-use strait_devices::pci::capability::{msi, msix};
+use strait_devices::pci::capability::msi::{self, MsiShape};
+use strait_devices::pci::capability::msix;
 use strait_devices::pci::spec::{capability_id, header, status};
 
 use super::spec::{self, advanced_features, capability, express, extended, power, vendor, vpd};
@@ -42,8 +43,10 @@ impl ConfigRead for [u8] {
 pub(crate) struct Capability {
     pub(crate) id: u8,
     pub(crate) offset: u16,
-    /// Its bytes as far as its id says; only the header for an unknown id.
+    /// Its bytes as far as its id says and the next capability lets it; only the header for an unknown id.
     pub(crate) len: u16,
+    /// It has room for all that its id needs.
+    pub(crate) is_whole: bool,
 }
 
 /// A capability beyond them.
@@ -58,38 +61,47 @@ pub(crate) struct ExtendedCapability {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Walk<T> {
     pub(crate) found: Vec<T>,
-    /// False when the list loops, leaves its space or overlaps itself: the rest was left out.
+    /// False when the list loops or leaves its space, the rest of it left out, or when it runs through the
+    /// middle of a capability.
     pub(crate) is_sound: bool,
 }
 
 /// Walks the list that starts at the capabilities pointer.
 pub(crate) fn capabilities(config: &(impl ConfigRead + ?Sized)) -> Walk<Capability> {
-    let mut walk = Walk {
-        found: Vec::<Capability>::new(),
-        is_sound: true,
+    let (offsets, is_complete) = offsets(config);
+    let measure = |&offset: &u16| {
+        let id = config.u8(offset);
+        let next = offsets.iter().copied().filter(|&other| other > offset).min();
+        let room = next.unwrap_or(capability::END) - offset;
+        let (needed, wanted) = length(config, id, offset);
+        Capability {
+            id,
+            offset,
+            len: wanted.min(room),
+            is_whole: needed <= room,
+        }
     };
+    let found: Vec<Capability> = offsets.iter().map(measure).collect();
+    let is_sound = is_complete && found.iter().all(|found| found.is_whole);
+    Walk { found, is_sound }
+}
+
+/// Where capabilities stand, at least two bytes each and none twice, and whether the list came to its end.
+fn offsets(config: &(impl ConfigRead + ?Sized)) -> (Vec<u16>, bool) {
+    let mut offsets = Vec::new();
     if config.u16(header::STATUS) & status::CAPABILITIES == 0 {
-        return walk;
+        return (offsets, true);
     }
     let mut pointer = config.u8(header::CAPABILITIES);
     while pointer != 0 {
         let offset = u16::from(pointer & !0x3);
-        let end = |at: &Capability| at.offset + at.len;
-        let id = config.u8(offset);
-        let len = length(config, id, offset);
-        let is_free = walk
-            .found
-            .iter()
-            .all(|other| end(other) <= offset || offset + len <= other.offset);
-        let is_inside = offset >= capability::FIRST && offset + len <= capability::END;
-        if !is_free || !is_inside || walk.found.len() == MAX_CAPABILITIES {
-            walk.is_sound = false;
-            break;
+        if offset < capability::FIRST || offsets.contains(&offset) || offsets.len() == MAX_CAPABILITIES {
+            return (offsets, false);
         }
-        walk.found.push(Capability { id, offset, len });
+        offsets.push(offset);
         pointer = config.u8(offset + capability::NEXT);
     }
-    walk
+    (offsets, true)
 }
 
 /// Walks the list that starts at the end of the first 256 bytes.
@@ -121,23 +133,28 @@ pub(crate) fn extended_capabilities(config: &(impl ConfigRead + ?Sized)) -> Walk
     walk
 }
 
-/// Bytes of the capability `id` that stands at `offset`.
-fn length(config: &(impl ConfigRead + ?Sized), id: u8, offset: u16) -> u16 {
+/// Bytes that capability `id` at `offset` needs, and those it takes where there is room.
+fn length(config: &(impl ConfigRead + ?Sized), id: u8, offset: u16) -> (u16, u16) {
+    let exactly = |len| (len, len);
     match id {
-        capability_id::POWER => power::LEN,
+        capability_id::POWER => exactly(power::LEN),
         capability_id::MSI => {
-            msi::MsiShape::from_control(config.u16(offset + msi::MESSAGE_CONTROL)).len_bytes()
+            exactly(MsiShape::from_control(config.u16(offset + msi::MESSAGE_CONTROL)).len_bytes())
         }
-        capability_id::MSIX => msix::CAPABILITY_LEN,
+        capability_id::MSIX => exactly(msix::CAPABILITY_LEN),
         capability_id::EXPRESS => match config.u16(offset + express::CAPABILITIES) & express::VERSION {
-            0 | 1 => express::LEN_V1,
-            _ => express::LEN_V2,
+            0 | 1 => exactly(express::LEN_V1),
+            _ => (express::LEN_V2_LEAST, express::LEN_V2),
         },
-        spec::capability_id::VPD => vpd::LEN,
-        spec::capability_id::PCI_X | spec::capability_id::SUBSYSTEM => 8,
-        spec::capability_id::VENDOR => u16::from(config.u8(offset + vendor::LENGTH)).max(vendor::BODY),
-        spec::capability_id::ADVANCED_FEATURES => advanced_features::LEN,
-        _ => capability::HEADER_LEN,
+        spec::capability_id::VPD => exactly(vpd::LEN),
+        spec::capability_id::ADVANCED_FEATURES => exactly(advanced_features::LEN),
+        // Lengths that vendors get wrong do no harm: the next capability limits them.
+        spec::capability_id::VENDOR => (
+            vendor::BODY,
+            u16::from(config.u8(offset + vendor::LENGTH)).max(vendor::BODY),
+        ),
+        spec::capability_id::PCI_X | spec::capability_id::SUBSYSTEM => (capability::HEADER_LEN, 8),
+        _ => exactly(capability::HEADER_LEN),
     }
 }
 
@@ -191,20 +208,39 @@ mod tests {
     }
 
     #[test]
-    fn pointers_into_the_header_and_past_the_end_are_not_followed() {
-        for pointer in [0x04, 0x3c, 0xff, 0xfc] {
-            let config = space(&[(0x34, &[pointer]), (0xfc, &[0x10, 0x00])]);
-            let walk = capabilities(&config[..]);
+    fn pointers_into_the_header_are_not_followed() {
+        for pointer in [0x04, 0x3c, 0x01] {
+            let walk = capabilities(&space(&[(0x34, &[pointer])])[..]);
             assert!(walk.found.is_empty() && !walk.is_sound, "{pointer:#x}");
         }
     }
 
     #[test]
-    fn a_capability_inside_another_is_left_out() {
-        let config = space(&[(0x34, &[0x40]), (0x40, &[0x11, 0x44]), (0x44, &[0x05, 0x00])]);
+    fn a_capability_without_room_is_not_whole() {
+        let inside = space(&[(0x34, &[0x40]), (0x40, &[0x11, 0x44]), (0x44, &[0x05, 0x00])]);
+        let at_the_end = space(&[(0x34, &[0xfc]), (0xfc, &[0x10, 0x00])]);
+        let whole = |config: &[u8]| {
+            capabilities(config)
+                .found
+                .iter()
+                .map(|found| found.is_whole)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(whole(&inside), [false, true]);
+        assert_eq!(whole(&at_the_end), [false]);
+        assert!(!capabilities(&inside[..]).is_sound);
+    }
+
+    #[test]
+    fn a_vendor_capability_ends_where_the_next_begins() {
+        let config = space(&[
+            (0x34, &[0x40]),
+            (0x40, &[0x09, 0x50, 0xff]),
+            (0x50, &[0x01, 0x00]),
+        ]);
         let walk = capabilities(&config[..]);
-        assert_eq!(walk.found.len(), 1);
-        assert!(!walk.is_sound);
+        assert_eq!(walk.found[0].len, 0x10);
+        assert!(walk.is_sound);
     }
 
     #[test]

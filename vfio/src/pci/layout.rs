@@ -17,11 +17,12 @@ pub(crate) struct Layout {
     pub(crate) msi: Option<Capability>,
     pub(crate) msix: Option<Capability>,
     pub(crate) vpd: Option<u16>,
+    pub(crate) express: Option<u16>,
     /// The Express capability of a function that can reset itself.
     pub(crate) express_flr: Option<u16>,
     /// The advanced features capability of such a function.
     pub(crate) advanced_flr: Option<u16>,
-    /// What was wrong with the capability lists.
+    /// Nothing was wrong with the capability lists.
     pub(crate) is_sound: bool,
 }
 
@@ -50,7 +51,12 @@ const HIDDEN_EXTENDED: [u16; 7] = [
 /// The capabilities of a snapshot, before it is decided which of them the guest sees.
 pub(crate) fn find(hardware: &dyn Hardware, snapshot: &[u8]) -> (Layout, Walk<Capability>) {
     let walk = capabilities(snapshot);
-    let first = |id| walk.found.iter().find(|found| found.id == id).copied();
+    let first = |id| {
+        walk.found
+            .iter()
+            .find(|found| found.id == id && found.is_whole)
+            .copied()
+    };
     let express = first(capability_id::EXPRESS).map(|found| found.offset);
     let express_can = |at: &u16| snapshot.u32(at + express::DEVICE_CAPABILITIES) & express::FLR_CAPABLE != 0;
     let advanced = first(spec::capability_id::ADVANCED_FEATURES).map(|found| found.offset);
@@ -62,6 +68,7 @@ pub(crate) fn find(hardware: &dyn Hardware, snapshot: &[u8]) -> (Layout, Walk<Ca
         msi: first(capability_id::MSI).filter(|_| has_msi),
         msix: first(capability_id::MSIX),
         vpd: first(spec::capability_id::VPD).map(|found| found.offset),
+        express,
         express_flr: express.filter(express_can),
         advanced_flr: advanced.filter(advanced_can),
         is_sound: walk.is_sound,
@@ -84,8 +91,7 @@ pub(crate) fn overlay(snapshot: &[u8], layout: &mut Layout, walk: &Walk<Capabili
     if walk.is_sound {
         forward_unowned(&mut overlay, walk);
     }
-    let has_express = visible.iter().any(|found| found.id == capability_id::EXPRESS);
-    if has_express && snapshot.len() > usize::from(extended::FIRST) {
+    if layout.express.is_some() && snapshot.len() > usize::from(extended::FIRST) {
         let walk = extended_capabilities(snapshot);
         layout.is_sound &= walk.is_sound;
         patch_extended(&mut overlay, &walk.found);
@@ -114,17 +120,17 @@ fn patch_header(overlay: &mut Overlay, snapshot: &[u8]) {
     overlay.replace(header::INTERRUPT_PIN, &[0]);
 }
 
-/// The capabilities the guest sees, and those it does not: what it must not use, and second ones of a kind
-/// there is one of.
+/// The capabilities the guest sees, and those it does not: what it must not use, what has no room, and
+/// second ones of a kind there is one of.
 fn split(layout: &Layout, walk: &Walk<Capability>) -> (Vec<Capability>, Vec<Capability>) {
     let is_visible = |found: &Capability| match found.id {
         capability_id::MSI => layout.msi == Some(*found),
         capability_id::MSIX => layout.msix == Some(*found),
         capability_id::POWER => layout.power == Some(found.offset),
-        capability_id::EXPRESS => walk.found.iter().find(|other| other.id == found.id) == Some(found),
+        capability_id::EXPRESS => layout.express == Some(found.offset),
         // Fixed BARs, where there are no registers to place them.
         spec::capability_id::ENHANCED_ALLOCATION => false,
-        _ => true,
+        _ => found.is_whole,
     };
     walk.found.iter().copied().partition(is_visible)
 }
@@ -150,7 +156,7 @@ fn link(overlay: &mut Overlay, visible: &[Capability]) {
 }
 
 fn patch_capability(overlay: &mut Overlay, snapshot: &[u8], found: Capability) {
-    let Capability { id, offset, len } = found;
+    let Capability { id, offset, len, .. } = found;
     let body = offset + capability::HEADER_LEN;
     let body_len = len - capability::HEADER_LEN;
     match id {

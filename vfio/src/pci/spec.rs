@@ -75,8 +75,10 @@ pub(crate) mod power {
 pub(crate) mod express {
     /// Bytes of a version 1 capability of an endpoint.
     pub(crate) const LEN_V1: u16 = 0x14;
-    /// Bytes of a version 2 capability of an endpoint, up to link status 2.
-    pub(crate) const LEN_V2: u16 = 0x34;
+    /// Bytes of a version 2 capability, up to slot status 2.
+    pub(crate) const LEN_V2: u16 = 0x3c;
+    /// Bytes of a version 2 capability up to device status 2, without which it is none.
+    pub(crate) const LEN_V2_LEAST: u16 = 0x2c;
     /// Capabilities, 16 bits.
     pub(crate) const CAPABILITIES: u16 = 2;
     /// Version of the capability.
