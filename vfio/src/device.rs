@@ -55,9 +55,10 @@ pub struct Device {
     regions: Vec<Region>,
     interrupts: [InterruptInfo; 2],
     resettable: bool,
-    /// Nothing touched it since the last reset. The kernel resets it when it is opened
-    /// (`vfio_pci_core_enable`).
-    clean: AtomicBool,
+    /// The last reset worked. The kernel resets the function when it is opened (`vfio_pci_core_enable`).
+    was_reset: AtomicBool,
+    /// Nothing touched the function since then.
+    is_fresh: AtomicBool,
     /// `None` only while it is dropped.
     vfio: Option<VfioDevice>,
     /// After the device, which leaves it.
@@ -83,9 +84,8 @@ impl Device {
             .map_err(|source| DeviceError::Open { bdf, source })?;
         let describe = |what: String| move |source| DeviceError::Describe { bdf, what, source };
         let file = sys::borrow(&vfio);
-        let flags = sys::device_info(file)
-            .map_err(describe("reset".to_owned()))?
-            .u32(4);
+        let info = sys::device_info(file).map_err(describe("flags".to_owned()))?;
+        let resettable = info.u32(4) & uapi::VFIO_DEVICE_FLAGS_RESET != 0;
         let region = |id: HardwareRegion| Region::ask(file, id).map_err(describe(id.to_string()));
         let regions = HardwareRegion::ALL
             .into_iter()
@@ -98,8 +98,9 @@ impl Device {
             sysfs,
             regions,
             interrupts,
-            resettable: flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0,
-            clean: AtomicBool::new(flags & uapi::VFIO_DEVICE_FLAGS_RESET != 0),
+            resettable,
+            was_reset: AtomicBool::new(resettable),
+            is_fresh: AtomicBool::new(resettable),
             vfio: Some(vfio),
             _container: Arc::clone(container),
         }))
@@ -257,19 +258,22 @@ impl Hardware for Device {
         if !self.resettable {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        sys::device_reset(self.file()?)?;
-        self.clean.store(true, Ordering::Release);
-        Ok(())
+        let result = sys::device_reset(self.file()?);
+        self.was_reset.store(result.is_ok(), Ordering::Relaxed);
+        result
     }
 
     fn prepare(&self) -> io::Result<()> {
-        let result = if self.clean.load(Ordering::Acquire) {
+        if self.is_fresh.swap(false, Ordering::Relaxed) {
             Ok(())
         } else {
             self.reset()
-        };
-        self.clean.store(false, Ordering::Release);
-        result
+        }
+    }
+
+    fn retire(&self) {
+        let was_reset = self.was_reset.load(Ordering::Relaxed);
+        self.is_fresh.store(was_reset, Ordering::Relaxed);
     }
 }
 

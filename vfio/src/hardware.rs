@@ -155,9 +155,12 @@ pub trait Hardware: Send + Sync {
     /// `Unsupported` for a function without a way to reset it, else what the host's driver says.
     fn reset(&self) -> io::Result<()>;
 
-    /// Takes the function into use: resets it unless that was the last thing that happened to it.
+    /// Takes the function into use: resets it unless it is fresh.
     ///
     /// # Errors
     /// As [`Hardware::reset`].
     fn prepare(&self) -> io::Result<()>;
+
+    /// The function is out of use, and fresh if the last reset worked.
+    fn retire(&self);
 }

@@ -1,12 +1,13 @@
 //! Which parts of a BAR can be mapped into the guest, and what answers for the rest.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use strait_devices::pci::bar::{BAR_COUNT, Bar, BarError, BarKind, Bars};
 use strait_devices::pci::spec::header;
-use strait_devices::region::{MappedPiece, Region};
+use strait_devices::region::{HostAddress, HostBacking, MappedPiece, Region};
 use strait_devices::{Device, Effect};
 
 use super::discover::ConfigRead;
@@ -55,10 +56,16 @@ pub(crate) fn region(
         _ => mappable(&hardware.region(id), bar.len_bytes, &traps),
     };
     let piece = |area: &Range<u64>| match hardware.map(id, area.start, area.end - area.start) {
-        Ok(backing) => Some(MappedPiece {
-            offset: area.start,
-            backing,
-        }),
+        Ok(mapping) => {
+            let backing = Arc::new(OwnedPiece {
+                mapping,
+                _owner: Owner(Arc::clone(hardware)),
+            });
+            Some(MappedPiece {
+                offset: area.start,
+                backing,
+            })
+        }
         Err(error) => {
             log::warn!(
                 "{}: cannot map {id} at {:#x}, it will be slow: {error}",
@@ -124,6 +131,32 @@ fn round_up(address: u64) -> u64 {
     address
         .checked_next_multiple_of(PAGE_SIZE)
         .unwrap_or(u64::MAX / PAGE_SIZE * PAGE_SIZE)
+}
+
+/// A mapping that goes before the function it is of: the kernel keeps a group busy while a BAR is mapped.
+#[derive(Debug)]
+struct OwnedPiece {
+    mapping: Arc<dyn HostBacking>,
+    _owner: Owner,
+}
+
+/// Whose mapping it is.
+struct Owner(Arc<dyn Hardware>);
+
+impl fmt::Debug for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
+}
+
+impl HostBacking for OwnedPiece {
+    fn host_address(&self) -> HostAddress {
+        self.mapping.host_address()
+    }
+
+    fn len_bytes(&self) -> u64 {
+        self.mapping.len_bytes()
+    }
 }
 
 /// Answers for a BAR by reading and writing the device's file, but for the MSI-X structures.

@@ -128,7 +128,7 @@ impl Passthrough {
         let msix = msix_layout(&*hardware, &snapshot, &mut layout, &bars);
         let config = layout::overlay(&snapshot, &mut layout, &walk);
         if !layout.is_sound {
-            log::warn!("{name}: a capability list loops or leaves its space; the rest of it is left out");
+            log::warn!("{name}: a capability list is broken; what is wrong in it is left out");
         }
         let model = msix
             .as_ref()
@@ -263,7 +263,7 @@ impl Passthrough {
             lock(msix).reset();
         }
         if let Err(error) = self.hardware.reset() {
-            self.report("reset the function; it keeps its state", &error);
+            self.report("reset the function, which keeps its state", &error);
         }
     }
 
@@ -323,8 +323,6 @@ impl Function for Passthrough {
         if self.asks_for_reset(register, data) {
             log::info!("{}: the guest resets the function", self.name());
             self.reset_function(state);
-            // The guest goes on using it: only the host's own reset leaves it fresh.
-            let _ = self.hardware.prepare();
         }
         self.update_master(state);
         self.effect(&before, state)
@@ -335,6 +333,7 @@ impl Function for Passthrough {
         let state = &mut *guard;
         let before = state.places(&self.layout);
         self.reset_function(state);
+        self.hardware.retire();
         self.effect(&before, state)
     }
 }
