@@ -168,3 +168,136 @@ fn bounds(events: &[(u16, BorrowedFd<'_>)]) -> (u16, u16) {
     let vector = |event: Option<&(u16, BorrowedFd<'_>)>| event.map_or(0, |event| event.0);
     (vector(events.first()), vector(events.last()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::{AsFd, AsRawFd, RawFd};
+
+    use super::*;
+    use crate::mock::{Call, MockHardware};
+
+    const MSIX: InterruptKind = InterruptKind::Msix;
+
+    fn hardware(resizable: bool) -> MockHardware {
+        MockHardware::new().with_interrupts(MSIX, 10, resizable)
+    }
+
+    struct Fixture {
+        hardware: Arc<MockHardware>,
+        vectors: VectorSet,
+        event: File,
+    }
+
+    fn fixture(hardware: MockHardware) -> Fixture {
+        let hardware = Arc::new(hardware);
+        let vectors = VectorSet::new(hardware.clone(), MSIX);
+        Fixture {
+            hardware,
+            vectors,
+            event: tempfile::tempfile().expect("a temporary file"),
+        }
+    }
+
+    impl Fixture {
+        fn bind(&self, vectors: &[u16]) -> Result<(), BindError> {
+            let events: Vec<_> = vectors
+                .iter()
+                .map(|&vector| (vector, self.event.as_fd()))
+                .collect();
+            self.vectors.bind(10, &events)
+        }
+
+        /// A call for vectors from `start`, `true` for those with an event.
+        fn set(&self, start: u16, live: &[bool]) -> Call {
+            let fd: RawFd = self.event.as_raw_fd();
+            Call::SetInterrupts(MSIX, start, live.iter().map(|live| live.then_some(fd)).collect())
+        }
+    }
+
+    #[test]
+    fn without_dynamic_vectors_the_whole_table_is_set_up_first_and_then_single_vectors() {
+        let f = fixture(hardware(false));
+        f.bind(&[1]).expect("bound");
+        f.bind(&[9]).expect("bound");
+        let mut table = [false; 10];
+        table[1] = true;
+        assert_eq!(f.hardware.take_calls(), [f.set(0, &table), f.set(9, &[true])]);
+    }
+
+    #[test]
+    fn with_dynamic_vectors_only_those_in_use_are_set_up() {
+        let f = fixture(hardware(true));
+        f.bind(&[1]).expect("bound");
+        f.bind(&[9]).expect("bound");
+        f.bind(&[0]).expect("bound");
+        assert_eq!(
+            f.hardware.take_calls(),
+            [f.set(1, &[true]), f.set(9, &[true]), f.set(0, &[true])]
+        );
+    }
+
+    #[test]
+    fn several_vectors_are_one_call_for_each_run() {
+        let f = fixture(hardware(true));
+        f.bind(&[0, 2]).expect("bound");
+        f.bind(&[3, 4, 6]).expect("bound");
+        let calls = [
+            f.set(0, &[true, false, true]),
+            f.set(3, &[true, true]),
+            f.set(6, &[true]),
+        ];
+        assert_eq!(f.hardware.take_calls(), calls);
+    }
+
+    #[test]
+    fn a_host_short_of_vectors_gives_what_it_has() {
+        let f = fixture(MockHardware {
+            vectors: 4,
+            ..hardware(false)
+        });
+        f.bind(&[0]).expect("the host has four");
+        let error = f.bind(&[4]).expect_err("beyond the fourth");
+        assert_eq!(
+            error.to_string(),
+            "the host gives 0000:01:00.0 only 4 MSI-X vectors, the guest uses vector 4"
+        );
+        f.bind(&[3]).expect("the fourth");
+    }
+
+    #[test]
+    fn a_vector_beyond_those_of_the_device_never_reaches_the_kernel() {
+        let f = fixture(hardware(true));
+        f.bind(&[10]).expect_err("there are ten");
+        assert!(f.hardware.take_calls().is_empty());
+    }
+
+    #[test]
+    fn release_disables_once_and_a_later_bind_starts_over() {
+        let f = fixture(hardware(true));
+        f.vectors.release();
+        f.bind(&[0]).expect("bound");
+        f.vectors.release();
+        f.vectors.release();
+        f.bind(&[2]).expect("bound");
+        let calls = [
+            f.set(0, &[true]),
+            Call::DisableInterrupts(MSIX),
+            f.set(2, &[true]),
+        ];
+        assert_eq!(f.hardware.take_calls(), calls);
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_errno_and_the_type_disabled() {
+        let f = fixture(hardware(true));
+        f.hardware.kill();
+        let error = f.bind(&[0]).expect_err("the device is gone");
+        let source = error
+            .source()
+            .and_then(|source| source.downcast_ref::<io::Error>());
+        assert_eq!(source.and_then(io::Error::raw_os_error), Some(libc::ENODEV));
+        f.vectors.release();
+        assert!(f.hardware.take_calls().is_empty());
+    }
+}

@@ -31,6 +31,8 @@ pub mod host;
 mod interrupt;
 mod lock;
 mod mapping;
+#[cfg(test)]
+mod mock;
 pub mod pci;
 mod sys;
 

@@ -1,0 +1,155 @@
+//! Bus mastering, power states and resets.
+
+use super::*;
+
+#[test]
+fn at_the_start_the_hardware_decodes_and_does_no_dma() {
+    let hardware = Arc::new(nic().with_config(0x04, &[0x44, 0x01]));
+    let _function = Passthrough::new(hardware.clone(), FakeRouter::new()).expect("an endpoint");
+    assert_eq!(hardware.take_calls(), [config_write(0x04, &[0x43, 0x01])]);
+}
+
+#[test]
+fn bus_mastering_is_the_guests() {
+    let guest = guest(nic());
+    guest.write(0x04, &[0x06, 0x04]);
+    guest.write(0x04, &[0x06, 0x00]);
+    guest.write(0x04, &[0x02]);
+    assert_eq!(
+        guest.hardware.take_calls(),
+        [
+            config_write(0x04, &[0x07, 0x01]),
+            config_write(0x04, &[0x03, 0x01])
+        ]
+    );
+    assert_eq!(guest.u16(0x04), 0x0002);
+}
+
+#[test]
+fn no_dma_goes_on_after_the_function_is_dropped() {
+    let Guest {
+        hardware, function, ..
+    } = guest(nic());
+    let _ = function.write_config(0x04, &[0x04]);
+    hardware.take_calls();
+    drop(function);
+    assert_eq!(hardware.take_calls(), [config_write(0x04, &[0x03, 0x01])]);
+}
+
+#[test]
+fn a_function_level_reset_takes_the_bars_away_first() {
+    let guest = guest(nic());
+    guest.enable();
+    guest.write(0x04, &[0x06]);
+    guest.write(MSIX + 2, &[0x00, 0x80]);
+    guest.hardware.take_calls();
+    let gone = guest.write(EXPRESS + 8, &[0x10, 0xa8]);
+    assert_eq!(
+        gone.iter().map(|remap| remap.to).collect::<Vec<_>>(),
+        [None, None]
+    );
+    let calls = guest.hardware.take_calls();
+    assert_eq!(calls.last(), Some(&Call::Reset));
+    assert!(
+        calls.contains(&config_write(0x04, &[0x03, 0x01])),
+        "no DMA over the reset"
+    );
+    assert!(
+        calls
+            .iter()
+            .all(|call| !matches!(call, Call::Write(_, 0xa8, data) if data[1] & 0x80 != 0))
+    );
+    assert_eq!(
+        (guest.u16(0x04), guest.u32(0x10), guest.u16(MSIX + 2)),
+        (0, 0, 0x0009)
+    );
+    assert_eq!(guest.u16(EXPRESS + 8) & 0x8000, 0);
+    assert_eq!(guest.enable().len(), 2, "the guest's driver puts everything back");
+}
+
+#[test]
+fn a_function_that_cannot_reset_itself_is_not_reset_by_the_guest() {
+    let guest = guest(nic().with_config(EXPRESS + 4, &[0; 4]));
+    guest.write(EXPRESS + 8, &[0x00, 0x80]);
+    assert!(!guest.hardware.take_calls().contains(&Call::Reset));
+}
+
+#[test]
+fn advanced_features_reset_too() {
+    let hardware = MockHardware::new().with_capabilities(&[(0x40, 0x13, &[0x06, 0x03, 0xff, 0xff])]);
+    let guest = guest(hardware);
+    guest.write(0x44, &[0x01]);
+    assert_eq!(guest.hardware.take_calls(), [Call::Reset]);
+    assert_eq!(guest.u16(0x44), 0);
+}
+
+#[test]
+fn low_power_takes_bars_and_dma_away_and_never_reaches_the_hardware() {
+    let guest = guest(nic());
+    guest.enable();
+    guest.write(0x04, &[0x06]);
+    guest.hardware.take_calls();
+    let gone = guest.write(POWER + 4, &[0x03, 0x00]);
+    assert_eq!(gone.len(), 2);
+    assert_eq!(guest.hardware.take_calls(), [config_write(0x04, &[0x03, 0x01])]);
+    let back = guest.write(POWER + 4, &[0x00, 0x00]);
+    assert_eq!(back[0].to, memory(0xfe00_0000));
+    assert_eq!(guest.hardware.take_calls(), [config_write(0x04, &[0x07, 0x01])]);
+    assert_eq!(guest.u16(POWER + 4), 0x0008, "nothing was lost on the way");
+}
+
+#[test]
+fn a_power_state_that_does_not_exist_is_not_entered() {
+    let guest = guest(nic());
+    guest.write(POWER + 4, &[0x02]);
+    assert_eq!(guest.u16(POWER + 4), 0x0008);
+    assert_eq!(guest.u16(POWER + 2) & 0xf800, 0, "no wake-up events");
+}
+
+#[test]
+fn a_host_reset_undoes_all_the_guest_set() {
+    let guest = guest(nic());
+    guest.enable();
+    guest.write(MSI + 2, &[0x01]);
+    guest.write(0x3c, &[0x0b]);
+    guest.hardware.take_calls();
+    let gone = remaps(guest.function.reset());
+    assert_eq!(gone.len(), 2);
+    assert_eq!(
+        guest.hardware.take_calls(),
+        [Call::DisableInterrupts(InterruptKind::Msi), Call::Reset]
+    );
+    assert_eq!(
+        (
+            guest.u16(0x04),
+            guest.u32(0x10),
+            guest.u8(0x3c),
+            guest.u16(MSI + 2)
+        ),
+        (0, 0, 0, 0x0180)
+    );
+}
+
+#[test]
+fn a_second_function_on_the_same_hardware_works_like_the_first() {
+    let first = guest(nic());
+    first.enable();
+    let _ = first.function.reset();
+    let again = Passthrough::new(first.hardware.clone(), FakeRouter::new()).expect("still an endpoint");
+    let second = Guest {
+        hardware: first.hardware.clone(),
+        router: FakeRouter::new(),
+        function: again,
+    };
+    assert_eq!(second.enable().len(), 2);
+}
+
+#[test]
+fn a_function_without_a_reset_starts_all_the_same() {
+    let guest = guest(MockHardware {
+        is_resettable: false,
+        ..nic()
+    });
+    let _ = guest.function.reset();
+    assert_eq!(guest.enable().len(), 2);
+}
