@@ -113,9 +113,6 @@ pub enum CheckError {
     },
 }
 
-/// What the host maps beside guest RAM, at most: the kernel's and our own small mappings.
-const MEMLOCK_MARGIN: u64 = 16 << 20;
-
 /// Checks that `devices` can be passed to a guest of `memory_bytes`, and returns their groups. Changes
 /// nothing: a group's file is opened and closed again.
 ///
@@ -227,11 +224,10 @@ fn holder(root: &Root, path: &Path) -> String {
 }
 
 fn check_memlock(root: &Root, memory_bytes: u64) -> Result<(), CheckError> {
-    let needed = memory_bytes.saturating_add(MEMLOCK_MARGIN);
     match process::lockable_bytes(root) {
-        Some(limit) if limit < needed => Err(CheckError::Memlock {
-            needed: needed.div_ceil(1 << 20),
-            needed_kib: needed.div_ceil(1 << 10),
+        Some(limit) if limit < memory_bytes => Err(CheckError::Memlock {
+            needed: memory_bytes.div_ceil(1 << 20),
+            needed_kib: memory_bytes.div_ceil(1 << 10),
             limit: limit >> 20,
         }),
         _ => Ok(()),
