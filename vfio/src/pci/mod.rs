@@ -1,8 +1,8 @@
 //! A passed-through function as the guest sees it.
 //!
 //! [`Passthrough`] is the function. Its configuration space is a copy of the hardware's with parts taken
-//! over ([`config`]), found by bounded walks ([`discover`]); its BARs are mapped where they can be and
-//! trapped where they must be ([`bars`]); its interrupt vectors are the models of `strait-devices` tied to
+//! over (`config`), found by bounded walks (`discover`); its BARs are mapped where they can be and
+//! trapped where they must be (`bars`); its interrupt vectors are the models of `strait-devices` tied to
 //! the hardware's.
 
 mod bars;
