@@ -1,6 +1,6 @@
 //! The one thread beside the vCPUs: what is typed, signals, and what the vCPUs report.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
@@ -14,11 +14,14 @@ use crate::terminal::{Escape, Key};
 
 /// Bytes taken from standard input at a time.
 const CHUNK: usize = 256;
+/// Bytes typed on a terminal that wait for a guest which does not read; more are dropped.
+const TYPE_AHEAD: usize = 4096;
 
 /// Waits for whatever happens next.
 pub struct EventLoop {
     signals: UnixStream,
     stdin: Option<OwnedFd>,
+    is_terminal: bool,
     escape: Escape,
     /// Typed bytes that the guest's serial port has no room for yet.
     typed: Vec<u8>,
@@ -35,9 +38,11 @@ impl EventLoop {
             pipe::register(signal, raise.try_clone()?)?;
         }
         let stdin = io::stdin().as_fd().try_clone_to_owned().ok();
+        let is_terminal = io::stdin().is_terminal();
         Ok(Self {
             signals,
             stdin,
+            is_terminal,
             escape: Escape::default(),
             typed: Vec::new(),
         })
@@ -63,10 +68,14 @@ impl EventLoop {
         }
     }
 
-    /// Polls and says which of the three sources is ready. Standard input is left alone while the guest
-    /// has no room; the serial port wakes us through `events` when it has.
+    /// Polls and says which of the three sources is ready. A pipe is left alone while the guest has no
+    /// room; the serial port wakes us through `events` when it has. A terminal is read all the same, for
+    /// the escape key.
     fn wait(&self, events: &Events) -> io::Result<[bool; 3]> {
-        let stdin = self.stdin.as_ref().filter(|_| self.typed.is_empty());
+        let stdin = self
+            .stdin
+            .as_ref()
+            .filter(|_| self.is_terminal || self.typed.is_empty());
         let mut fds = vec![
             PollFd::new(events, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
@@ -91,7 +100,8 @@ impl EventLoop {
                 let keys = bytes[..len].iter().filter_map(|byte| self.escape.feed(*byte));
                 for key in keys {
                     match key {
-                        Key::Byte(byte) => self.typed.push(byte),
+                        Key::Byte(byte) if self.typed.len() < TYPE_AHEAD => self.typed.push(byte),
+                        Key::Byte(_) => {}
                         Key::Quit => return true,
                     }
                 }

@@ -207,9 +207,10 @@ impl Vcpu {
         );
         let offset = io.data_offset as usize;
         let data = if offset >= page_bytes && len <= page_bytes {
+            let start = std::ptr::from_mut(run).cast::<u8>().wrapping_add(offset);
             // SAFETY: KVM puts the data in the page behind kvm_run (KVM_PIO_PAGE_OFFSET) and never more
             // than that page; both belong to the mapping that `self.fd` owns, unused until the next `run`.
-            unsafe { slice::from_raw_parts_mut(std::ptr::from_mut(run).cast::<u8>().add(offset), len) }
+            unsafe { slice::from_raw_parts_mut(start, len) }
         } else {
             &mut []
         };

@@ -105,6 +105,7 @@ impl Platform {
         let threads = self.start(board)?;
         let event = event_loop.next_event(&self.events, &board.serial);
         self.stop(threads);
+        board.serial.flush();
         Ok(event?)
     }
 
