@@ -36,7 +36,7 @@ impl<'a> Assigned<'a> {
             "cd /sys/bus/pci/devices/{NIC}; nic=$(ls net | head -n 1); ip link set $nic up; \
              for i in $(seq 100); do [ $(cat net/$nic/carrier) = 1 ] && break; sleep 0.1; done; \
              echo 0 > sriov_drivers_autoprobe; echo 1 > sriov_numvfs; \
-             ip link set $nic vf 0 mac 52:54:00:11:22:44; basename $(readlink virtfn0)"
+             basename $(readlink virtfn0)"
         );
         let bdf = agent.sh(&prepare).context("Cannot create a virtual function")?;
         let bdf = bdf.trim().to_owned();

@@ -1,10 +1,11 @@
 //! The Linux in the lab machine, once it answers.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::machine::{Console, Machine};
+use super::machine::{Console, Host, Machine};
 use super::{Logs, Share};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
@@ -22,12 +23,12 @@ pub(crate) struct LabHost {
 
 impl LabHost {
     /// Boots the lab host. One that never came up is tried once more, and said.
-    pub(crate) fn boot(supplies: &Supplies, logs: &Logs, strait: Option<&std::path::Path>) -> Result<Self> {
-        match Self::try_boot(supplies, logs, strait) {
+    pub(crate) fn boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {
+        match Self::try_boot(supplies, logs, strait, kind) {
             Ok(host) => Ok(host),
             Err(error) => {
                 eprintln!("The lab host did not come up ({error:#}), trying once more");
-                Self::try_boot(supplies, logs, strait).with_context(|| {
+                Self::try_boot(supplies, logs, strait, kind).with_context(|| {
                     format!(
                         "The lab host did not come up twice, see {}",
                         console(logs).display()
@@ -37,10 +38,10 @@ impl LabHost {
         }
     }
 
-    fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&std::path::Path>) -> Result<Self> {
+    fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {
         let start = Instant::now();
         let share = Share::new(supplies, strait)?;
-        let mut machine = Machine::start(supplies, &share, &Console::Log(console(logs)))?;
+        let mut machine = Machine::start(supplies, &share, kind, &Console::Log(console(logs)))?;
         let agent = Agent::new(machine.connect()?)?;
         agent.is_up(BOOT_LIMIT)?;
         eprintln!("  The lab host is up ({:.1} s)", start.elapsed().as_secs_f64());

@@ -31,9 +31,18 @@ pub(crate) enum Console {
     Terminal,
 }
 
+/// What kind of host the lab is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// With all that passthrough needs.
+    Whole,
+    /// As a user finds a machine whose IOMMU is off.
+    WithoutIommu,
+}
+
 impl Machine {
     /// Starts the machine.
-    pub(crate) fn start(supplies: &Supplies, share: &Share, console: &Console) -> Result<Self> {
+    pub(crate) fn start(supplies: &Supplies, share: &Share, host: Host, console: &Console) -> Result<Self> {
         let socket = share.path("agent.socket");
         let disk = share.path("nvme.img");
         File::create(&disk)
@@ -49,7 +58,11 @@ impl Machine {
         for folder in firmware {
             command.arg("-L").arg(folder);
         }
-        let mut append = "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt".to_owned();
+        let iommu = match host {
+            Host::Whole => "intel_iommu=on iommu=pt",
+            Host::WithoutIommu => "intel_iommu=off",
+        };
+        let mut append = format!("console=ttyS0 panic=-1 quiet {iommu}");
         match console {
             Console::Log(path) => {
                 command.args(["-serial", &format!("file:{}", path.display())]);
@@ -205,7 +218,8 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &std::path::Path
 }
 
 /// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
-/// behind a bridge, and a teaching device with INTx and DMA.
+/// behind a bridge, a NIC with two functions in one IOMMU group, and a teaching device with INTx and
+/// DMA.
 fn device_arguments(disk: &std::path::Path) -> Vec<String> {
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
     let words = [
@@ -222,6 +236,14 @@ fn device_arguments(disk: &std::path::Path) -> Vec<String> {
         ["-device", "pcie-pci-bridge,id=bridge,bus=rp3"],
         ["-netdev", "user,id=net1,net=10.0.3.0/24"],
         ["-device", "rtl8139,netdev=net1,bus=bridge,romfile="],
+        ["-device", "pcie-root-port,id=rp4,chassis=4,slot=4"],
+        ["-netdev", "user,id=net2,restrict=on"],
+        [
+            "-device",
+            "e1000e,netdev=net2,bus=rp4,addr=0.0,multifunction=on,romfile=",
+        ],
+        ["-netdev", "user,id=net3,restrict=on"],
+        ["-device", "e1000e,netdev=net3,bus=rp4,addr=0.1,romfile="],
         ["-device", "edu"],
     ];
     words.concat().into_iter().map(str::to_owned).collect()

@@ -10,6 +10,6 @@ mod state;
 pub(crate) use device::{Assigned, NIC};
 pub(crate) use host::LabHost;
 pub(crate) use logs::{Logs, workspace};
-pub(crate) use machine::{Console, Machine};
+pub(crate) use machine::{Console, Host, Machine};
 pub(crate) use share::{Share, build_strait};
 pub(crate) use state::HostState;

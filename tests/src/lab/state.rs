@@ -131,7 +131,15 @@ fn warnings(raw: &str) -> Vec<String> {
 }
 
 /// Warnings that say nothing about the VMM, each with the reason.
-const HARMLESS: [(&str, &str); 3] = [
+const HARMLESS: [(&str, &str); 5] = [
+    (
+        "attempted to set invalid MAC filter",
+        "igb does not take the multicast filters that igbvf asks for",
+    ),
+    (
+        "eth0: Reset adapter",
+        "the host's igb starts anew when virtual functions are created",
+    ),
     ("clocksource", "an emulated CPU on a busy machine misses ticks"),
     (
         "Unhandled WRMSR(0xc001",

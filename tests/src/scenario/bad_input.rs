@@ -1,7 +1,103 @@
 //! Mistakes: each gets one clear line, its exit code, and changes nothing on the host.
 
-use super::Scenario;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::mistakes::{COMMAND_LINE, DEVICES, HOST, IMAGES, Mistake, WITHOUT_IOMMU};
+use super::{Context, Host, Scenario, Verdict};
+
+/// A refusal takes milliseconds; a guest that starts instead runs into this.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What `timeout` answers in its program's place.
+const TIMED_OUT: i32 = 124;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    Vec::new()
+    let usual = [COMMAND_LINE, IMAGES, DEVICES, HOST].concat();
+    let mut scenarios: Vec<Scenario> = usual.into_iter().map(scenario).collect();
+    scenarios.extend(
+        WITHOUT_IOMMU
+            .iter()
+            .map(|mistake| scenario(*mistake).on(Host::WithoutIommu)),
+    );
+    scenarios
+}
+
+fn scenario(mistake: Mistake) -> Scenario {
+    Scenario::new(mistake.name, mistake.about, 90, move |lab| {
+        check(lab, &mistake)?;
+        Ok(Verdict::Passed)
+    })
+    .strait_only()
+}
+
+fn check(lab: &Context, mistake: &Mistake) -> Result<()> {
+    let script = script(mistake);
+    let finished = lab.agent.exec(&script, LIMIT * 2)?;
+    let text = format!(
+        "{script}\n\ncode {}\n{}\n{}",
+        finished.code, finished.output, finished.errors
+    );
+    lab.logs.append(&format!("{}.log", mistake.name), &text);
+
+    ensure!(
+        finished.code != TIMED_OUT,
+        "It was not refused: a guest ran until it was stopped"
+    );
+    let errors = finished.errors.trim_end();
+    ensure!(
+        mistake.codes.contains(&finished.code),
+        "It ended with code {}, expected one of {:?}: {errors}",
+        finished.code,
+        mistake.codes
+    );
+    let lines = errors.lines().count();
+    ensure!(lines == 1, "It said {lines} lines instead of one: {errors}");
+    ensure!(
+        errors.starts_with("strait: "),
+        "It does not say who speaks: {errors}"
+    );
+    for words in mistake.words {
+        ensure!(says_one_of(errors, words), "It does not say `{words}`: {errors}");
+    }
+    Ok(())
+}
+
+/// The preparation's own noise is kept away from the error output under test.
+fn script(mistake: &Mistake) -> String {
+    let Mistake {
+        prepare, run, undo, ..
+    } = mistake;
+    format!(
+        "K='--kernel /lab/guest/vmlinuz-6.12'; I='--initrd /lab/guest/initramfs-6.12'; NIC=0000:01:00.0\n\
+         bind() {{ cd /sys/bus/pci/devices/$1; echo $1 > driver/unbind; echo vfio-pci > driver_override; \
+         echo $1 > /sys/bus/pci/drivers_probe; cd /tmp; }}\n\
+         restore() {{ cd /sys/bus/pci/devices/$1; echo $1 > driver/unbind; echo > driver_override; \
+         echo $1 > /sys/bus/pci/drivers_probe; cd /tmp; }}\n\
+         cd /tmp\n\
+         {{ {prepare}\n}} > /tmp/prepare.log 2>&1\n\
+         timeout {} {run} < /dev/null\n\
+         code=$?\n\
+         {{ {undo}\n}} > /tmp/undo.log 2>&1\n\
+         exit $code",
+        LIMIT.as_secs()
+    )
+}
+
+/// `words` holds alternatives between bars; case does not matter.
+fn says_one_of(text: &str, words: &str) -> bool {
+    let text = text.to_lowercase();
+    words.split('|').any(|word| text.contains(&word.to_lowercase()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_alternative_counts_and_case_does_not() {
+        assert!(says_one_of("Cannot lock memory", "memlock|LOCK MEMORY"));
+        assert!(!says_one_of("Cannot lock memory", "igb|nvme"));
+    }
 }

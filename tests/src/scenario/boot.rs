@@ -20,9 +20,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new("boot-6.1", "Debian's 6.1 kernel boots", 90, |lab| {
             boot(lab, "vmlinuz", OLD_SERIES, 1)
         }),
-        Scenario::new("boot-smp", "four CPUs come up on two of the host", 120, |lab| {
-            boot(lab, "vmlinuz", HOST_SERIES, 4)
+        Scenario::new("boot-smp", "two CPUs come up", 120, |lab| {
+            boot(lab, "vmlinuz", HOST_SERIES, 2)
         }),
+        Scenario::new("boot-smp-4", "four CPUs come up on two of the host", 600, |lab| {
+            boot(lab, "vmlinuz", HOST_SERIES, 4)
+        })
+        .full(),
         Scenario::new(
             "console-input",
             "the guest reads what is typed, and outlives a closed input",

@@ -5,6 +5,7 @@ mod bad_input;
 mod boot;
 mod context;
 mod life_cycle;
+mod mistakes;
 mod nic;
 mod runner;
 mod unit;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+pub(crate) use crate::lab::Host;
 pub(crate) use context::Context;
 pub(crate) use runner::{Selection, list, test};
 
@@ -23,6 +25,9 @@ pub(crate) enum Verdict {
     /// It cannot be tried here, for this reason.
     Skipped(String),
 }
+
+/// What a scenario does.
+type Work = Box<dyn Fn(&Context) -> Result<Verdict>>;
 
 /// One promise.
 pub(crate) struct Scenario {
@@ -36,16 +41,18 @@ pub(crate) struct Scenario {
     pub(crate) full: bool,
     /// QEMU can be asked for the same.
     pub(crate) qemu: bool,
+    /// Where it runs.
+    pub(crate) host: Host,
     /// The work.
-    pub(crate) run: fn(&Context) -> Result<Verdict>,
+    pub(crate) run: Work,
 }
 
 impl Scenario {
-    const fn new(
+    fn new(
         name: &'static str,
         about: &'static str,
         limit_s: u64,
-        run: fn(&Context) -> Result<Verdict>,
+        run: impl Fn(&Context) -> Result<Verdict> + 'static,
     ) -> Self {
         Self {
             name,
@@ -53,17 +60,23 @@ impl Scenario {
             limit: Duration::from_secs(limit_s),
             full: false,
             qemu: true,
-            run,
+            host: Host::Whole,
+            run: Box::new(run),
         }
     }
 
-    const fn full(mut self) -> Self {
+    fn full(mut self) -> Self {
         self.full = true;
         self
     }
 
-    const fn strait_only(mut self) -> Self {
+    fn strait_only(mut self) -> Self {
         self.qemu = false;
+        self
+    }
+
+    fn on(mut self, host: Host) -> Self {
+        self.host = host;
         self
     }
 }

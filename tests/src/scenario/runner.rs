@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow, bail};
 
 use super::unit::{self, Counts};
 use super::{Context, Scenario, Verdict, all};
-use crate::lab::{HostState, LabHost, Logs, build_strait};
+use crate::lab::{Host, HostState, LabHost, Logs, build_strait};
 use crate::outside::Outside;
 use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies};
 use crate::vmm::Vmm;
@@ -26,10 +26,10 @@ pub(crate) struct Selection {
 
 /// Prints the scenarios.
 pub(crate) fn list() {
-    println!("{UNIT:18} the unit tests of every package");
+    println!("{UNIT:22} the unit tests of every package");
     for scenario in all() {
         let tier = if scenario.full { " (--full)" } else { "" };
-        println!("{:18} {}{tier}", scenario.name, scenario.about);
+        println!("{:22} {}{tier}", scenario.name, scenario.about);
     }
 }
 
@@ -40,7 +40,7 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
     if selection.names.is_empty() || selection.names.iter().any(|name| name == UNIT) {
         counts = unit::run()?;
         println!(
-            "{UNIT:18} {} passed, {} failed, {} skipped",
+            "{UNIT:22} {} passed, {} failed, {} skipped",
             counts.passed, counts.failed, counts.skipped
         );
     }
@@ -93,47 +93,63 @@ fn run_scenarios(scenarios: &[Scenario], selection: &Selection, counts: &mut Cou
         .into_iter()
         .filter(|series| supplies.kernel(series).is_some())
         .collect();
-    let host = LabHost::boot(&supplies, &logs, strait.as_deref())?;
-    for scenario in scenarios {
-        let start = Instant::now();
-        let lab = Context {
-            agent: &host.agent,
-            vmm: selection.vmm,
-            outside: &outside,
-            logs: &logs,
-            name: scenario.name,
-            deadline: start + scenario.limit,
-            series: &series,
-            extra_cmdline: &selection.cmdline,
-            live: selection.live,
-        };
-        let verdict = run_one(scenario, &lab);
-        let seconds = start.elapsed().as_secs_f64();
-        let name = scenario.name;
-        match verdict {
-            Ok(Verdict::Passed) => {
-                counts.passed += 1;
-                println!("{name:18} passed  {seconds:6.1} s");
+    for kind in [Host::Whole, Host::WithoutIommu] {
+        let here = scenarios.iter().filter(|scenario| scenario.host == kind);
+        let (here, skipped): (Vec<&Scenario>, Vec<&Scenario>) =
+            here.partition(|scenario| scenario.qemu || selection.vmm == Vmm::Strait);
+        if !here.is_empty() {
+            let host = LabHost::boot(&supplies, &logs, strait.as_deref(), kind)?;
+            for scenario in here {
+                let lab = Context {
+                    agent: &host.agent,
+                    vmm: selection.vmm,
+                    outside: &outside,
+                    logs: &logs,
+                    name: scenario.name,
+                    deadline: Instant::now() + scenario.limit,
+                    series: &series,
+                    extra_cmdline: &selection.cmdline,
+                    live: selection.live,
+                };
+                run_and_count(scenario, &lab, counts);
             }
-            Ok(Verdict::Skipped(why)) => {
-                counts.skipped += 1;
-                println!("{name:18} skipped: {why}");
-            }
-            Err(error) => {
-                counts.failed += 1;
-                println!("{name:18} FAILED  {seconds:6.1} s  {error:#}");
-                println!("{:18} see {}", "", logs.path(&format!("{name}.log")).display());
-            }
+        }
+        for scenario in skipped {
+            counts.skipped += 1;
+            println!("{:22} skipped: only strait promises this", scenario.name);
         }
     }
     Ok(())
 }
 
+fn run_and_count(scenario: &Scenario, lab: &Context<'_>, counts: &mut Counts) {
+    let start = Instant::now();
+    let verdict = run_one(scenario, lab);
+    let seconds = start.elapsed().as_secs_f64();
+    let name = scenario.name;
+    match verdict {
+        Ok(Verdict::Passed) => {
+            counts.passed += 1;
+            println!("{name:22} passed  {seconds:6.1} s");
+        }
+        Ok(Verdict::Skipped(why)) => {
+            counts.skipped += 1;
+            println!("{name:22} skipped: {why}");
+        }
+        Err(error) => {
+            counts.failed += 1;
+            println!("{name:22} FAILED  {seconds:6.1} s  {error:#}");
+            println!(
+                "{:22} see {}",
+                "",
+                lab.logs.path(&format!("{name}.log")).display()
+            );
+        }
+    }
+}
+
 /// A scenario and the look at the host behind it.
 fn run_one(scenario: &Scenario, lab: &Context<'_>) -> Result<Verdict> {
-    if lab.vmm == Vmm::Qemu && !scenario.qemu {
-        return Ok(Verdict::Skipped("only strait promises this".to_owned()));
-    }
     let before = HostState::take(lab.agent)?;
     let verdict = (scenario.run)(lab);
     let changes = HostState::changes_since(&before, lab.agent)?;
