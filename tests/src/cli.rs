@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::scenario::{self, Selection};
 use crate::vmm::Vmm;
-use crate::{agent, cache, shell};
+use crate::{agent, bench, cache, demo, shell};
 
 /// The lab of Strait: a machine with an IOMMU, KVM and PCI devices in software.
 ///
@@ -23,6 +23,12 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Boot a guest with the passed-through NIC, show its console and give a verdict.
+    Demo {
+        /// Who runs the guest.
+        #[arg(long, value_enum, default_value_t = Vmm::Strait)]
+        vmm: Vmm,
+    },
     /// Run the tests of the project; the last line is `N passed, N failed, N skipped`.
     Test {
         /// Only these scenarios; a trailing `*` stands for anything, `unit` for the unit tests.
@@ -42,6 +48,15 @@ enum Command {
         /// Show the guests' consoles, kernel messages included.
         #[arg(long)]
         live: bool,
+    },
+    /// Measure strait beside QEMU; prints a table and writes bench.json beside the logs.
+    Bench {
+        /// How often each is started.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+        /// Only one of them.
+        #[arg(long, value_enum)]
+        vmm: Option<Vmm>,
     },
     /// Open a shell on the lab host, with strait on its PATH; leave it with `exit`.
     Shell,
@@ -84,6 +99,11 @@ pub(crate) fn run() -> Result<ExitCode> {
             cmdline,
             live,
         }),
+        Command::Demo { vmm } => demo::demo(vmm),
+        Command::Bench { rounds, vmm } => {
+            let both = vec![Vmm::Strait, Vmm::Qemu];
+            bench::bench(rounds, &vmm.map_or(both, |vmm| vec![vmm]))
+        }
         Command::Shell => shell::shell(),
         Command::Run {
             script,

@@ -24,7 +24,6 @@ pub(crate) struct Guest<'a> {
     agent: &'a Agent,
     name: String,
     /// The process id in the lab host.
-    #[expect(dead_code, reason = "the benchmark needs it")]
     pub(crate) pid: u32,
     console: String,
     /// Up to where the console was read in the lab host.

@@ -4,9 +4,11 @@
 
 mod agent;
 mod apt;
+mod bench;
 mod cache;
 mod cli;
 mod command;
+mod demo;
 mod guest;
 mod initramfs;
 mod kernel;

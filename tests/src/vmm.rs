@@ -42,7 +42,6 @@ impl Default for GuestConfig {
 
 impl Vmm {
     /// As a user names it.
-    #[expect(dead_code, reason = "the benchmark needs it")]
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Strait => "strait",

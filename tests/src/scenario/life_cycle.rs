@@ -7,8 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
-use crate::lab::Assigned;
-use crate::vmm::GuestConfig;
+use crate::vmm::{GuestConfig, Vmm};
 
 /// What strait answers when the guest asks for a reset under `--no-reboot`.
 const RESET: i32 = 32;
@@ -25,7 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new(
             "restart",
-            "power-off and a new start, five times with the same NIC",
+            "power-off and a new start, five times, the NIC named in five ways",
             300,
             |lab| restart(lab, 5),
         ),
@@ -117,8 +116,8 @@ fn reboot(lab: &Context, times: u32) -> Result<Verdict> {
 
 fn restart(lab: &Context, times: u32) -> Result<Verdict> {
     let nic = lab.bind_nic()?;
-    for round in 1..=times {
-        ping_once(lab, &nic).with_context(|| format!("Start {round} of {times}"))?;
+    for (round, name) in (1..=times).zip(names(lab, &nic.bdf).iter().cycle()) {
+        ping_once(lab, name).with_context(|| format!("Start {round} of {times} with device {name}"))?;
     }
     nic.restore()?;
     Ok(Verdict::Passed)
@@ -135,7 +134,7 @@ fn kill(lab: &Context, times: u32) -> Result<Verdict> {
         })
         .with_context(|| format!("Death {round} of {times}"))?;
     }
-    ping_once(lab, &nic).context("A fresh start after the VMM was killed")?;
+    ping_once(lab, &nic.bdf).context("A fresh start after the VMM was killed")?;
     nic.restore()?;
     Ok(Verdict::Passed)
 }
@@ -148,13 +147,32 @@ fn terminate(lab: &Context) -> Result<Verdict> {
         guest.signal(SIGTERM)?;
         guest.wait()
     })?;
-    ping_once(lab, &nic).context("A fresh start after SIGTERM")?;
+    ping_once(lab, &nic.bdf).context("A fresh start after SIGTERM")?;
     nic.restore()?;
     Ok(Verdict::Passed)
 }
 
-fn ping_once(lab: &Context, nic: &Assigned<'_>) -> Result<()> {
-    lab.with_guest(&lab.config_with(nic, "net,ping3"), |guest| {
+/// The ways to name a device; QEMU knows one.
+fn names(lab: &Context, bdf: &str) -> Vec<String> {
+    let short = bdf.trim_start_matches("0000:");
+    match lab.vmm {
+        Vmm::Qemu => vec![bdf.to_owned()],
+        Vmm::Strait => vec![
+            bdf.to_owned(),
+            short.to_owned(),
+            format!("pci_{}", bdf.replace([':', '.'], "_")),
+            format!("/sys/bus/pci/devices/{bdf}"),
+            format!("vfio-pci,host={short},id=net0"),
+        ],
+    }
+}
+
+fn ping_once(lab: &Context, device: &str) -> Result<()> {
+    let config = GuestConfig {
+        devices: vec![device.to_owned()],
+        ..lab.config("net,ping3")
+    };
+    lab.with_guest(&config, |guest| {
         pinged(guest)?;
         guest.expect_power_off()
     })?;
