@@ -181,6 +181,14 @@ impl AddressSpace {
         self.apply(write_to(&self.ports, u64::from(port), data))
     }
 
+    /// Writes in either space.
+    pub fn write_at(&self, place: Place, data: &[u8]) -> Effect {
+        match place {
+            Place::Memory(address) => self.write(address, data),
+            Place::Port(port) => self.write_port(port, data),
+        }
+    }
+
     /// Applies changes of the map and hands back any other effect.
     pub fn apply(&self, effect: Effect) -> Effect {
         let Effect::Remap(remaps) = effect else {
@@ -366,7 +374,9 @@ fn mappings(at: GuestAddress, region: &Region) -> impl Iterator<Item = Mapping> 
 /// Every region of a space with its start.
 fn all(map: &RwLock<RangeMap<Arc<Region>>>) -> Vec<(u64, Arc<Region>)> {
     let map = map.read().unwrap_or_else(PoisonError::into_inner);
-    map.iter().map(|(start, _, region)| (start, region.clone())).collect()
+    map.iter()
+        .map(|(start, _, region)| (start, region.clone()))
+        .collect()
 }
 
 /// Finds who answers at `address`, the offset there, and how many bytes lie inside the region.

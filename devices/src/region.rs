@@ -41,11 +41,13 @@ pub struct MappedPiece {
 
 /// A range of guest addresses: its device answers every access that reaches us, its mapped pieces are
 /// handed to the hypervisor so that accesses to them do not.
+///
+/// Field order is drop order: what is mapped goes before the device it belongs to.
 pub struct Region {
     len_bytes: u64,
     kind: MemoryKind,
-    device: Arc<dyn Device>,
     pieces: Vec<MappedPiece>,
+    device: Arc<dyn Device>,
 }
 
 impl Region {

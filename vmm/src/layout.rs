@@ -113,8 +113,6 @@ pub const PVPANIC: u16 = 0x505;
 pub const SLEEP_REGISTERS: u16 = 0x600;
 /// PCI's configuration address and data ports.
 pub const PCI_CONFIG: u16 = 0xcf8;
-/// The reset register, one of the ports above to 8-bit accesses.
-pub const RESET_CONTROL: u16 = PCI_CONFIG + 1;
 /// What PCI devices may have, clear of everything above.
 pub const PCI_PORTS: Range = Range::new(0x1000, 0x1_0000);
 

@@ -73,50 +73,56 @@ pub fn install_kick() -> io::Result<()> {
 
 fn run(mut vcpu: Vcpu, to: &Surroundings, stop: &AtomicBool) -> Vcpu {
     while !stop.load(Ordering::Acquire) {
-        let effect = match vcpu.run() {
-            Exit::PortRead { port, size, data } => {
-                for unit in data.chunks_mut(size) {
-                    to.space.read_port(port, unit);
-                }
-                continue;
-            }
-            Exit::PortWrite { port, size, data } => write_port(to, port, size, data),
-            Exit::MemoryRead(address, data) => {
-                to.space.read(GuestAddress(address), data);
-                continue;
-            }
-            Exit::MemoryWrite(address, data) => to.space.write(GuestAddress(address), data),
-            Exit::EndOfInterrupt(vector) => {
-                to.ioapic.end_of_interrupt(vector);
-                continue;
-            }
-            Exit::Interrupted => continue,
-            Exit::Shutdown => return leave(vcpu, to, Event::TripleFault),
-            Exit::Failed(why) => return leave(vcpu, to, Event::Failed(why)),
+        let mut earlier = None;
+        let mut noted = |place, data: &[u8]| {
+            earlier = earlier.take().or(event_of(to.space.write_at(place, data)));
         };
-        match effect {
-            Effect::Reset => return leave(vcpu, to, Event::Reset),
-            Effect::PowerOff => return leave(vcpu, to, Event::PowerOff),
-            Effect::Panic => to.events.report(Event::GuestPanic),
-            Effect::None | Effect::Remap(_) => {}
+        let event = handle(vcpu.run(&mut noted), to);
+        if let Some(event) = earlier.or(event) {
+            // A guest that reports its panic may still have a dump to write.
+            let goes_on = event == Event::GuestPanic;
+            to.events.report(event);
+            if !goes_on {
+                break;
+            }
         }
     }
     vcpu
 }
 
-/// Writes the units of a string instruction one by one; the last effect that matters counts.
-fn write_port(to: &Surroundings, port: u16, size: usize, data: &[u8]) -> Effect {
-    let mut effect = Effect::None;
-    for unit in data.chunks(size) {
-        let next = to.space.write_port(port, unit);
-        if !matches!(next, Effect::None) {
-            effect = next;
+/// Does what an exit asks for; an event if the guest cannot go on as it is.
+fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
+    match exit {
+        Exit::PortRead { port, size, data } => {
+            data.chunks_mut(size)
+                .for_each(|unit| to.space.read_port(port, unit));
+            None
         }
+        Exit::PortWrite { port, size, data } => {
+            let mut units = data.chunks(size);
+            units.find_map(|unit| event_of(to.space.write_port(port, unit)))
+        }
+        Exit::MemoryRead(address, data) => {
+            to.space.read(GuestAddress(address), data);
+            None
+        }
+        Exit::MemoryWrite(address, data) => event_of(to.space.write(GuestAddress(address), data)),
+        Exit::EndOfInterrupt(vector) => {
+            to.ioapic.end_of_interrupt(vector);
+            None
+        }
+        Exit::Interrupted => None,
+        Exit::Shutdown => Some(Event::TripleFault),
+        Exit::Failed(why) => Some(Event::Failed(why)),
     }
-    effect
 }
 
-fn leave(vcpu: Vcpu, to: &Surroundings, event: Event) -> Vcpu {
-    to.events.report(event);
-    vcpu
+/// What an effect that the address space could not apply means for the machine.
+fn event_of(effect: Effect) -> Option<Event> {
+    match effect {
+        Effect::None | Effect::Remap(_) => None,
+        Effect::Reset => Some(Event::Reset),
+        Effect::PowerOff => Some(Event::PowerOff),
+        Effect::Panic => Some(Event::GuestPanic),
+    }
 }

@@ -206,13 +206,23 @@ fn removing_devices_leaves_ram() {
     let listener = FakeListener::new();
     space.add_listener(listener.clone()).expect("nothing to refuse");
     space.add(at(0), Region::ram(backing(PAGE))).expect("free");
-    let (placed, waiting) = (half_mapped(RamDevice::new("a", 0x2000)), half_mapped(RamDevice::new("b", 0x2000)));
+    let (placed, waiting) = (
+        half_mapped(RamDevice::new("a", 0x2000)),
+        half_mapped(RamDevice::new("b", 0x2000)),
+    );
     let _none = space.apply(moved(&placed, None, Some(0x10000)));
     let _none = space.apply(moved(&waiting, None, Some(0x10000)));
-    space.add(Place::Port(0x3f8), Region::trapped(RamDevice::new("c", 8), 8)).expect("free");
+    space
+        .add(Place::Port(0x3f8), Region::trapped(RamDevice::new("c", 8), 8))
+        .expect("free");
     space.remove_devices();
-    assert_eq!(listener.heard()[1..], [Heard::Map(0x11000, PAGE), Heard::Unmap(0x11000, PAGE)]);
-    space.add(Place::Port(0x3f8), Region::trapped(RamDevice::new("d", 8), 8)).expect("free again");
+    assert_eq!(
+        listener.heard()[1..],
+        [Heard::Map(0x11000, PAGE), Heard::Unmap(0x11000, PAGE)]
+    );
+    space
+        .add(Place::Port(0x3f8), Region::trapped(RamDevice::new("d", 8), 8))
+        .expect("free again");
 }
 
 #[test]

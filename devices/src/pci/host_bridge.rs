@@ -13,6 +13,9 @@ const VENDOR_DEVICE: [u8; 4] = [0x36, 0x1b, 0x08, 0x00];
 /// Class 06, subclass 00: host bridge.
 const CLASS: [u8; 3] = [0x00, 0x00, 0x06];
 
+/// Bytes of a conventional configuration space (PCI 3.0 §6.1).
+const CONVENTIONAL_LEN: u16 = 256;
+
 /// A host bridge without any function of its own.
 pub struct HostBridge {
     config: Mutex<ConfigSpace>,
@@ -45,7 +48,11 @@ impl Function for HostBridge {
         "host bridge"
     }
 
+    /// A conventional function: it has 256 bytes and no extended capabilities to search for.
     fn read_config(&self, register: u16, data: &mut [u8]) {
+        if register >= CONVENTIONAL_LEN {
+            return data.fill(0xff);
+        }
         self.config
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -8,18 +8,18 @@ use acpi_tables::sdt::Sdt;
 use strait_devices::acpi_pm::{self, SleepRegisters};
 use strait_devices::legacy::{Pvpanic, Rtc, Serial};
 
-use super::pci_host;
+use super::pci_host::PciHost;
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use crate::layout::{self, Range};
+use crate::layout;
 
 /// Length of a table with nothing behind its header.
 const HEADER_BYTES: u32 = 36;
 /// The revision that gives AML 64-bit integers.
 const REVISION: u8 = 2;
 
-pub(super) fn table(mmio_64: Option<Range>) -> Sdt {
+pub(super) fn table(pci: PciHost) -> Sdt {
     let mut devices = Vec::new();
-    pci_host::host_bridge(mmio_64).to_aml_bytes(&mut devices);
+    pci.to_aml_bytes(&mut devices);
     devices.extend(motherboard());
     devices.extend(serial());
     devices.extend(clock());

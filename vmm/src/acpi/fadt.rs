@@ -13,8 +13,9 @@ use crate::layout;
 /// keyboard), "no MSI" and "no CMOS RTC".
 const LEGACY_DEVICES: u16 = 1 << 0;
 const NO_VGA: u16 = 1 << 2;
-/// A full reset, to be written into the reset register.
-const RESET_VALUE: u8 = 0x06;
+/// The keyboard controller's reset command. Any register may serve (ACPI 6.5 §4.8.3.6); this one always
+/// leaves the guest at once.
+const RESET_VALUE: u8 = 0xfe;
 
 pub(super) fn table(dsdt: GuestAddress) -> FADT {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
@@ -29,7 +30,7 @@ pub(super) fn table(dsdt: GuestAddress) -> FADT {
     fadt.x_dsdt = dsdt.0.into();
     fadt.century = Rtc::CENTURY_INDEX;
     fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA).into();
-    fadt.reset_reg = port(layout::RESET_CONTROL);
+    fadt.reset_reg = port(layout::KEYBOARD_CONTROLLER);
     fadt.reset_value = RESET_VALUE;
     fadt.sleep_control_reg = port(layout::SLEEP_REGISTERS + SleepRegisters::CONTROL as u16);
     fadt.sleep_status_reg = port(layout::SLEEP_REGISTERS + SleepRegisters::STATUS as u16);

@@ -12,6 +12,7 @@ mod mcfg;
 mod pci_host;
 mod tables;
 
+pub use pci_host::PciHost;
 pub use tables::{AcpiConfig, AcpiTables, TooLarge, build};
 
 /// Who made the tables, in each header.

@@ -27,35 +27,35 @@ const OSC_UNKNOWN_UUID: u8 = 1 << 2;
 const OSC_UNKNOWN_REVISION: u8 = 1 << 3;
 const OSC_CONTROL_MASKED: u8 = 1 << 4;
 
-/// `\_SB.PCI0`.
-pub(super) fn host_bridge(mmio_64: Option<Range>) -> HostBridge {
-    HostBridge { mmio_64 }
+/// What differs between one machine's host bridge and another's.
+#[derive(Clone, Copy, Debug)]
+pub struct PciHost {
+    /// The highest bus number below the bridge.
+    pub last_bus: u8,
+    /// The window for BARs above RAM.
+    pub mmio_64: Option<Range>,
 }
 
-pub(super) struct HostBridge {
-    mmio_64: Option<Range>,
-}
-
-impl Aml for HostBridge {
+impl Aml for PciHost {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let hid = Name::new("_HID".into(), &EISAName::new("PNP0A08"));
         let cid = Name::new("_CID".into(), &EISAName::new("PNP0A03"));
         let uid = Name::new("_UID".into(), &ZERO);
         let segment = Name::new("_SEG".into(), &ZERO);
         let first_bus = Name::new("_BBN".into(), &ZERO);
-        let resources = Name::new("_CRS".into(), &Windows(self.mmio_64));
+        let resources = Name::new("_CRS".into(), &Windows(*self));
         let wires = Name::new("_PRT".into(), &interrupt_wires());
         let bridge: [&dyn Aml; 8] = [&hid, &cid, &uid, &segment, &first_bus, &resources, &wires, &Osc];
         Device::new("PCI0".into(), bridge.to_vec()).to_aml_bytes(sink);
     }
 }
 
-/// What the bridge passes on: all buses, all ports but the configuration ports, and the memory windows.
-struct Windows(Option<Range>);
+/// What the bridge passes on: its buses, all ports but the configuration ports, and the memory windows.
+struct Windows(PciHost);
 
 impl Aml for Windows {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
-        let buses = AddressSpace::new_bus_number(0u16, 255u16);
+        let buses = AddressSpace::new_bus_number(0u16, u16::from(self.0.last_bus));
         let config_ports = IO::new(layout::PCI_CONFIG, layout::PCI_CONFIG, 1, 8);
         let ports_below = AddressSpace::new_io(0u16, layout::PCI_CONFIG - 1, None);
         let ports_above = AddressSpace::new_io(AFTER_CONFIG_PORTS, u16::MAX, None);
@@ -66,7 +66,7 @@ impl Aml for Windows {
             layout::MMIO_32.last().0 as u32,
             None,
         );
-        let high = self.0.map(|window| {
+        let high = self.0.mmio_64.map(|window| {
             let kind = AddressSpaceCacheable::NotCacheable;
             AddressSpace::new_memory(kind, true, window.start.0, window.last().0, None)
         });

@@ -5,6 +5,7 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::GuestAddress;
 
+use super::pci_host::PciHost;
 use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, dsdt, fadt, madt, mcfg};
 use crate::layout::Range;
 
@@ -16,8 +17,8 @@ const ALIGNMENT: usize = 16;
 pub struct AcpiConfig {
     /// Local APIC ids of the vCPUs, the boot processor's first.
     pub apic_ids: Vec<u32>,
-    /// The window for BARs above RAM.
-    pub mmio_64: Option<Range>,
+    /// The PCI Express host bridge.
+    pub pci: PciHost,
     /// Whole tables that others made, for instance a DMAR.
     pub extra: Vec<Vec<u8>>,
 }
@@ -51,11 +52,11 @@ pub fn build(config: &AcpiConfig, place: Range) -> Result<AcpiTables, TooLarge> 
         start: place.start,
         bytes: vec![0; Rsdp::len()],
     };
-    let dsdt = image.add(&to_bytes(&dsdt::table(config.mmio_64)));
+    let dsdt = image.add(&to_bytes(&dsdt::table(config.pci)));
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(image.add(&to_bytes(&fadt::table(dsdt))).0);
     xsdt.add_entry(image.add(&to_bytes(&madt::table(&config.apic_ids))).0);
-    xsdt.add_entry(image.add(&to_bytes(&mcfg::table())).0);
+    xsdt.add_entry(image.add(&to_bytes(&mcfg::table(config.pci.last_bus))).0);
     for table in &config.extra {
         xsdt.add_entry(image.add(table).0);
     }

@@ -194,7 +194,8 @@ impl Drop for GsiRoute {
     }
 }
 
-fn borrow(event: &EventFd) -> BorrowedFd<'_> {
+/// The event's descriptor, for those who take one.
+pub(super) fn borrow(event: &EventFd) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open for as long as `event` lives, which the lifetime ties to it.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
 }

@@ -11,6 +11,7 @@
 pub mod cpuid;
 pub mod irq;
 mod reset_state;
+mod shortcut;
 pub mod slots;
 mod system;
 pub mod vcpu;

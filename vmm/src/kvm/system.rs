@@ -36,7 +36,7 @@ pub enum SystemError {
 }
 
 /// What strait cannot work without.
-const NEEDED: [(Cap, &str); 8] = [
+const NEEDED: [(Cap, &str); 10] = [
     (
         Cap::Irqchip,
         "the in-kernel interrupt controller (KVM_CAP_IRQCHIP)",
@@ -46,6 +46,11 @@ const NEEDED: [(Cap, &str); 8] = [
         "the split interrupt controller (KVM_CAP_SPLIT_IRQCHIP)",
     ),
     (Cap::Irqfd, "irqfd (KVM_CAP_IRQFD)"),
+    (
+        Cap::CoalescedMmio,
+        "coalesced memory writes (KVM_CAP_COALESCED_MMIO)",
+    ),
+    (Cap::CoalescedPio, "coalesced port writes (KVM_CAP_COALESCED_PIO)"),
     (Cap::SignalMsi, "MSI from user space (KVM_CAP_SIGNAL_MSI)"),
     (Cap::UserMemory, "user memory regions (KVM_CAP_USER_MEMORY)"),
     (Cap::ImmediateExit, "immediate exit (KVM_CAP_IMMEDIATE_EXIT)"),

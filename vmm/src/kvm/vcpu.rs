@@ -2,12 +2,15 @@
 
 use std::io;
 use std::slice;
+use std::sync::Arc;
 
 use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use strait_devices::Place;
 
 use super::cpuid::{self, Identity};
 use super::reset_state::ResetState;
+use super::shortcut::Ring;
 use super::system::System;
 use super::vm::Vm;
 use crate::boot::EntryState;
@@ -71,10 +74,24 @@ pub enum Exit<'a> {
     Failed(String),
 }
 
+/// An exit before its data is looked at, which the ring of noted writes comes ahead of.
+enum Reason {
+    PortRead,
+    PortWrite,
+    /// Address and length.
+    MemoryRead(u64, usize),
+    MemoryWrite(u64, usize),
+    EndOfInterrupt(u8),
+    Interrupted,
+    Shutdown,
+    Failed(String),
+}
+
 /// One vCPU.
 pub struct Vcpu {
     id: u32,
     fd: VcpuFd,
+    ring: Arc<Ring>,
     reset_state: ResetState,
     /// Has not run since it was made.
     fresh: bool,
@@ -93,7 +110,7 @@ impl Vcpu {
                 source: errno.into(),
             }
         };
-        let fd = vm
+        let mut fd = vm
             .fd()
             .create_vcpu(u64::from(id))
             .map_err(failed("create the file"))?;
@@ -114,9 +131,12 @@ impl Vcpu {
             .get_msr_index_list()
             .map_err(failed("list the registers"))?;
         let reset_state = ResetState::capture(&fd, list.as_slice()).map_err(failed("read the state"))?;
+        fd.map_coalesced_mmio_ring()
+            .map_err(failed("map the ring of writes"))?;
         Ok(Self {
             id,
             fd,
+            ring: vm.ring().clone(),
             reset_state,
             fresh: true,
         })
@@ -156,36 +176,41 @@ impl Vcpu {
         self.fd.set_kvm_immediate_exit(u8::from(on));
     }
 
-    /// Runs until the guest needs us.
-    pub fn run(&mut self) -> Exit<'_> {
+    /// Runs until the guest needs us. Writes that the kernel noted down meanwhile go to `noted` first.
+    pub fn run(&mut self, noted: &mut dyn FnMut(Place, &[u8])) -> Exit<'_> {
+        let reason = self.enter();
+        self.ring.drain(&mut self.fd, noted);
+        match reason {
+            Reason::PortRead => self.port_exit(true),
+            Reason::PortWrite => self.port_exit(false),
+            Reason::MemoryRead(address, len) => Exit::MemoryRead(address, &mut self.mmio_data()[..len]),
+            Reason::MemoryWrite(address, len) => Exit::MemoryWrite(address, &self.mmio_data()[..len]),
+            Reason::EndOfInterrupt(vector) => Exit::EndOfInterrupt(vector),
+            Reason::Interrupted => Exit::Interrupted,
+            Reason::Shutdown => Exit::Shutdown,
+            Reason::Failed(why) => Exit::Failed(why),
+        }
+    }
+
+    fn enter(&mut self) -> Reason {
+        let id = self.id;
         match self.fd.run() {
-            Ok(VcpuExit::IoIn(..)) => self.port_exit(true),
-            Ok(VcpuExit::IoOut(..)) => self.port_exit(false),
-            Ok(VcpuExit::MmioRead(address, data)) => {
-                let len = data.len();
-                Exit::MemoryRead(address, &mut self.mmio_data()[..len])
+            Ok(VcpuExit::IoIn(..)) => Reason::PortRead,
+            Ok(VcpuExit::IoOut(..)) => Reason::PortWrite,
+            Ok(VcpuExit::MmioRead(address, data)) => Reason::MemoryRead(address, data.len()),
+            Ok(VcpuExit::MmioWrite(address, data)) => Reason::MemoryWrite(address, data.len()),
+            Ok(VcpuExit::IoapicEoi(vector)) => Reason::EndOfInterrupt(vector),
+            Ok(VcpuExit::Intr) => Reason::Interrupted,
+            Ok(VcpuExit::Shutdown) => Reason::Shutdown,
+            Ok(VcpuExit::FailEntry(reason, _)) => {
+                Reason::Failed(format!("The CPU refuses to enter vCPU {id} (reason {reason:#x})"))
             }
-            Ok(VcpuExit::MmioWrite(address, data)) => {
-                let len = data.len();
-                Exit::MemoryWrite(address, &self.mmio_data()[..len])
-            }
-            Ok(VcpuExit::IoapicEoi(vector)) => Exit::EndOfInterrupt(vector),
-            Ok(VcpuExit::Intr) => Exit::Interrupted,
-            Ok(VcpuExit::Shutdown) => Exit::Shutdown,
-            Ok(VcpuExit::FailEntry(reason, _)) => Exit::Failed(format!(
-                "The CPU refuses to enter vCPU {} (reason {reason:#x})",
-                self.id
+            Ok(VcpuExit::InternalError) => Reason::Failed(self.internal_error()),
+            Ok(other) => Reason::Failed(format!(
+                "KVM stops vCPU {id} with an exit it should not make: {other:?}"
             )),
-            Ok(VcpuExit::InternalError) => Exit::Failed(self.internal_error()),
-            Ok(other) => {
-                let exit = format!("{other:?}");
-                Exit::Failed(format!(
-                    "KVM stops vCPU {} with an exit it should not make: {exit}",
-                    self.id
-                ))
-            }
-            Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => Exit::Interrupted,
-            Err(errno) => Exit::Failed(format!("KVM cannot run vCPU {}: {errno}", self.id)),
+            Err(errno) if matches!(errno.errno(), libc::EINTR | libc::EAGAIN) => Reason::Interrupted,
+            Err(errno) => Reason::Failed(format!("KVM cannot run vCPU {id}: {errno}")),
         }
     }
 

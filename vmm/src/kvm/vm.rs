@@ -9,6 +9,7 @@ use kvm_bindings::{KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32
 use kvm_ioctls::{DeviceFd, VmFd};
 use strait_devices::irq::ioapic::PINS;
 
+use super::shortcut::Ring;
 use super::system::System;
 use crate::layout;
 
@@ -24,6 +25,7 @@ pub struct VmError {
 /// A virtual machine.
 pub struct Vm {
     fd: Arc<VmFd>,
+    ring: Arc<Ring>,
 }
 
 impl Vm {
@@ -44,12 +46,20 @@ impl Vm {
             .map_err(failed("split the interrupt controller"))?;
         let x2apic = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
         enable(&fd, KVM_CAP_X2APIC_API, u64::from(x2apic)).map_err(failed("use 32-bit APIC ids"))?;
-        Ok(Self { fd: Arc::new(fd) })
+        Ok(Self {
+            fd: Arc::new(fd),
+            ring: Arc::default(),
+        })
     }
 
     /// The ioctls of the virtual machine.
     pub(super) fn fd(&self) -> &Arc<VmFd> {
         &self.fd
+    }
+
+    /// The ring of writes that the kernel noted down.
+    pub(super) fn ring(&self) -> &Arc<Ring> {
+        &self.ring
     }
 
     /// The device through which KVM learns of VFIO groups, so that it honours non-coherent DMA
@@ -69,7 +79,7 @@ impl Vm {
     }
 }
 
-fn failed(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
+pub(super) fn failed(step: &'static str) -> impl Fn(kvm_ioctls::Error) -> VmError {
     move |errno| VmError {
         step,
         source: errno.into(),

@@ -14,13 +14,13 @@ use super::board::Board;
 use super::host::Host;
 use super::passthrough::HostDevices;
 use super::state::{Event, Events};
-use crate::acpi::{self, AcpiConfig};
+use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, Kernel};
 use crate::config::Config;
 use crate::event_loop::EventLoop;
 use crate::kvm::slots::MemorySlots;
 use crate::kvm::vcpu::{self, Vcpu};
-use crate::kvm::{Vm, cpuid};
+use crate::kvm::{Vm, VmError, cpuid};
 use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
@@ -51,6 +51,7 @@ impl Platform {
     /// Says which step failed and what to do.
     pub fn build(config: &Config, host: Host) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
+        note_index_writes(&vm)?;
         let memory_bytes = config.memory.bytes();
         let ram = GuestRam::new(&layout::ram_ranges(memory_bytes))?;
         let space = Arc::new(AddressSpace::new());
@@ -112,7 +113,10 @@ impl Platform {
     fn load(&self) -> Result<EntryState, RunError> {
         let config = AcpiConfig {
             apic_ids: self.vcpus.iter().map(Vcpu::id).collect(),
-            mmio_64: self.mmio_64,
+            pci: PciHost {
+                last_bus: self.devices().len() as u8,
+                mmio_64: self.mmio_64,
+            },
             extra: Vec::new(),
         };
         let tables = acpi::build(&config, layout::ACPI_TABLES)?;
@@ -144,4 +148,12 @@ impl Platform {
         threads.iter().for_each(VcpuThread::ask_to_stop);
         self.vcpus = threads.into_iter().filter_map(VcpuThread::join).collect();
     }
+}
+
+/// Lets the kernel keep writes of index registers to itself. The reset register lies within PCI's ports, so
+/// it acts with the next exit; what ACPI names for a reset acts at once.
+fn note_index_writes(vm: &Vm) -> Result<(), VmError> {
+    vm.note_writes(Place::Port(layout::PCI_CONFIG), 4)?;
+    vm.note_writes(Place::Port(layout::RTC), 1)?;
+    vm.note_writes(Place::Memory(layout::IOAPIC.start), 4)
 }

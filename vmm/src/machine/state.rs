@@ -1,6 +1,7 @@
 //! What can happen to a machine, and what follows.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
@@ -71,7 +72,7 @@ pub(super) fn next(event: Event, no_reboot: bool) -> Next {
 /// vCPUs report while the guest goes down is one event.
 pub struct Events {
     first: Mutex<Option<Event>>,
-    wake: std::os::fd::OwnedFd,
+    wake: OwnedFd,
 }
 
 impl Events {
@@ -79,7 +80,7 @@ impl Events {
     ///
     /// # Errors
     /// When the host gives no more descriptors.
-    pub fn new() -> std::io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             first: Mutex::new(None),
