@@ -4,8 +4,10 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use strait::cli::{self, Cli, Command, RunArgs};
+use strait::cli::host::Screen;
+use strait::cli::{self, Cli, Command, HostArgs, RunArgs};
 use strait::machine::{self, Outcome};
+use strait_vfio::host::Root;
 
 /// Wrong usage, as clap has it.
 const USAGE: u8 = 2;
@@ -16,8 +18,18 @@ fn main() -> ExitCode {
         Err((message, code)) => return say(&message, code),
     };
     start_log(verbose);
-    let Command::Run(args) = command;
-    run(args)
+    match command {
+        Command::Run(args) => run(args),
+        Command::Host(args) => host(args),
+    }
+}
+
+fn host(args: HostArgs) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match args.run(&Root::real(), &mut Screen::standard(&mut out)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => say(&format!("strait: {}", failure.message), failure.code),
+    }
 }
 
 fn run(args: RunArgs) -> ExitCode {

@@ -5,14 +5,24 @@
 
 mod check;
 mod group;
+mod ids;
+mod inventory;
+mod lookup;
+mod modules;
 mod name;
 mod process;
 mod sysfs;
+mod usage;
 
 pub use check::{CheckError, check};
 pub use group::Group;
+pub use ids::PciIds;
+pub use inventory::{Function, Inventory, Sriov};
+pub use lookup::{LookupError, find};
+pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
 pub use sysfs::{PciDevice, Root};
+pub use usage::{Usage, Use};
 
 #[cfg(test)]
 mod tests;

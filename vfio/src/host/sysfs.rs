@@ -1,13 +1,16 @@
 //! PCI functions as sysfs shows them.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
 
 /// Class code of a bridge, the upper byte (PCI Code and ID Assignment §1).
 const CLASS_BRIDGE: u8 = 0x06;
+
+/// Most bytes taken of one file. The largest read here are modules.alias and pci.ids, 1.5 MB each.
+const MAX_FILE_BYTES: u64 = 16 << 20;
 
 /// Where the host's files are: `/`, or a folder that a test has filled.
 #[derive(Clone, Debug)]
@@ -29,12 +32,27 @@ impl Root {
         self.0.join(path)
     }
 
+    /// What stands in the file at `path`, without the line's end; `None` if it cannot be read.
+    pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+        read_text(&self.path(path)).ok()
+    }
+
+    /// The names in the folder at `path` in order, none if it cannot be read.
+    pub(crate) fn names(&self, path: impl AsRef<Path>) -> Vec<String> {
+        names_in(&self.path(path))
+    }
+
+    /// The folder of function `bdf` on the bus.
+    pub(crate) fn function(&self, bdf: HostBdf) -> PathBuf {
+        self.path("sys/bus/pci/devices").join(bdf.to_string())
+    }
+
     /// The function `bdf`, `None` if the host has none.
     ///
     /// # Errors
     /// When sysfs cannot be read.
     pub fn device(&self, bdf: HostBdf) -> io::Result<Option<PciDevice>> {
-        let folder = self.path("sys/bus/pci/devices").join(bdf.to_string());
+        let folder = self.function(bdf);
         if !folder.exists() {
             return Ok(None);
         }
@@ -78,8 +96,39 @@ impl PciDevice {
     }
 }
 
+/// The names in `folder` in order, none if it cannot be read.
+pub(crate) fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort();
+    names
+}
+
+/// A file's text without white space at its ends, and without what is beyond any sensible size.
+pub(crate) fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_FILE_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
+}
+
+/// The functions on the way from the root bus to the device at `path`, the nearest last.
+pub(crate) fn functions_on(path: &Path) -> Vec<HostBdf> {
+    let Ok(path) = fs::canonicalize(path) else {
+        return Vec::new();
+    };
+    let names = path.components().filter_map(|part| part.as_os_str().to_str());
+    names
+        .filter_map(|name| {
+            let bdf: HostBdf = name.parse().ok()?;
+            (bdf.to_string() == name).then_some(bdf)
+        })
+        .collect()
+}
+
 fn hex_file(path: &Path) -> io::Result<u32> {
-    let text = fs::read_to_string(path)?;
+    let text = read_text(path)?;
     let digits = text.trim().trim_start_matches("0x");
     u32::from_str_radix(digits, 16).map_err(|error| io::Error::other(format!("{}: {error}", path.display())))
 }

@@ -1,10 +1,12 @@
 //! The command line: argument structs, and errors in one line.
 
+pub mod host;
 mod run;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use host::HostArgs;
 pub use run::RunArgs;
 
 /// Pass PCI devices to a virtual machine, and from there on to its own guests.
@@ -29,6 +31,8 @@ pub struct Cli {
 pub enum Command {
     /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
     Run(RunArgs),
+    /// See and prepare the host's PCI devices.
+    Host(HostArgs),
 }
 
 /// The arguments of this process, or what to print and the exit code.

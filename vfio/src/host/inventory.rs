@@ -1,0 +1,137 @@
+//! Every PCI function of the host with what one wants to know before passing it.
+
+use std::io;
+use std::path::Path;
+
+use super::HostBdf;
+use super::modules::Modules;
+use super::sysfs::{PciDevice, Root, functions_on, link_name, names_in, read_text};
+use super::usage::{Usage, Use};
+
+/// Single Root I/O Virtualization of a physical function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sriov {
+    /// Virtual functions that are there now.
+    pub active: u32,
+    /// Most that it can have.
+    pub max: u32,
+}
+
+/// A PCI function and what surrounds it.
+#[derive(Clone, Debug)]
+pub struct Function {
+    /// Its identity, driver and group.
+    pub pci: PciDevice,
+    /// The bridge it is behind.
+    pub parent: Option<HostBdf>,
+    /// For a bridge, the bus behind it, as in `0000:01`.
+    pub bus_behind: Option<String>,
+    /// Modules that would drive it.
+    pub drivers: Vec<String>,
+    /// `driver_override`, if one is set.
+    pub override_driver: Option<String>,
+    /// How the kernel can reset it, the preferred way first.
+    pub reset_methods: Vec<String>,
+    /// The memory it is near to.
+    pub numa_node: Option<u32>,
+    /// Virtual functions, if it is a physical function with SR-IOV.
+    pub sriov: Option<Sriov>,
+    /// The physical function, if it is a virtual one.
+    pub physical_function: Option<HostBdf>,
+    /// Network interfaces.
+    pub interfaces: Vec<String>,
+    /// Disks.
+    pub disks: Vec<String>,
+    /// What the host does with it.
+    pub uses: Vec<Use>,
+}
+
+/// All functions, and those that sysfs names but does not describe.
+#[derive(Debug, Default)]
+pub struct Inventory {
+    /// In order of their names.
+    pub functions: Vec<Function>,
+    /// What could not be read, and why.
+    pub unreadable: Vec<(String, io::Error)>,
+}
+
+impl Inventory {
+    /// Reads the host. A function that vanishes meanwhile is left out.
+    ///
+    /// # Errors
+    /// When there is no PCI bus in sysfs.
+    pub fn read(root: &Root) -> io::Result<Self> {
+        let folder = root.path("sys/bus/pci/devices");
+        folder.read_dir().map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot list /sys/bus/pci/devices: {error}"))
+        })?;
+        let (modules, usage) = (Modules::read(root), Usage::read(root));
+        let mut inventory = Self::default();
+        for name in names_in(&folder) {
+            match name.parse().map(|bdf| root.device(bdf)) {
+                Ok(Ok(Some(pci))) => inventory
+                    .functions
+                    .push(Function::read(root, pci, &modules, &usage)),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(Err(error)) => inventory.unreadable.push((name, error)),
+                Err(error) => inventory.unreadable.push((name, io::Error::other(error))),
+            }
+        }
+        inventory.functions.sort_by_key(|function| function.pci.bdf);
+        Ok(inventory)
+    }
+}
+
+impl Function {
+    fn read(root: &Root, pci: PciDevice, modules: &Modules, usage: &Usage) -> Self {
+        let bdf = pci.bdf;
+        let folder = root.function(bdf);
+        let file = |name: &str| read_text(&folder.join(name)).ok();
+        let on_the_way = functions_on(&folder);
+        let number = |name: &str| file(name)?.parse::<u32>().ok();
+        Self {
+            parent: on_the_way.iter().rev().nth(1).copied(),
+            bus_behind: names_in(&folder.join("pci_bus")).into_iter().next(),
+            drivers: modules.drivers_for(root, &pci),
+            override_driver: override_driver(&folder),
+            reset_methods: reset_methods(&folder),
+            // -1 where the host has only one.
+            numa_node: number("numa_node"),
+            sriov: number("sriov_totalvfs").filter(|max| *max > 0).map(|max| Sriov {
+                active: number("sriov_numvfs").unwrap_or(0),
+                max,
+            }),
+            physical_function: physical_function(&folder),
+            interfaces: usage.interfaces(bdf),
+            disks: usage.disks(bdf),
+            uses: usage.of(root, bdf),
+            pci,
+        }
+    }
+
+    /// True if taking it away from the host would break something.
+    pub fn is_busy(&self) -> bool {
+        self.uses.iter().any(Use::is_blocking)
+    }
+}
+
+/// The physical function of the virtual one at `folder`.
+pub(crate) fn physical_function(folder: &Path) -> Option<HostBdf> {
+    link_name(&folder.join("physfn")).ok()??.parse().ok()
+}
+
+/// The override at `folder`; the kernel writes `(null)` for none.
+pub(crate) fn override_driver(folder: &Path) -> Option<String> {
+    let text = read_text(&folder.join("driver_override")).ok()?;
+    (!text.is_empty() && text != "(null)").then_some(text)
+}
+
+/// Since Linux 5.15 the kernel names the ways; before, it only says that there is one.
+pub(crate) fn reset_methods(folder: &Path) -> Vec<String> {
+    match read_text(&folder.join("reset_method")) {
+        Ok(methods) => methods.split_whitespace().map(str::to_owned).collect(),
+        Err(_) if folder.join("reset").exists() => vec!["unnamed".to_owned()],
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,164 @@
+//! Kernel modules: which drivers know a device, and which are loaded or built in.
+
+use std::fs;
+
+use super::sysfs::{PciDevice, Root};
+
+/// The modules of the running kernel, as depmod describes them.
+#[derive(Clone, Debug, Default)]
+pub struct Modules {
+    /// Pattern of a device's modalias, and the module that wants it.
+    aliases: Vec<(String, String)>,
+}
+
+/// How a module stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleState {
+    /// Part of the kernel.
+    BuiltIn,
+    /// Loaded.
+    Loaded,
+    /// There is a file for it.
+    Loadable,
+    /// This kernel has none.
+    Missing,
+}
+
+impl Modules {
+    /// Reads the aliases of PCI drivers.
+    pub fn read(root: &Root) -> Self {
+        let mut aliases = Vec::new();
+        if let Some(folder) = folder(root) {
+            let text = root.text(format!("{folder}/modules.alias")).unwrap_or_default();
+            aliases.extend(text.lines().filter_map(alias));
+            // NUL-terminated `module.alias=pci:...` of what is built in.
+            let text = root
+                .text(format!("{folder}/modules.builtin.modinfo"))
+                .unwrap_or_default();
+            aliases.extend(text.split('\0').filter_map(builtin_alias));
+        }
+        Self { aliases }
+    }
+
+    /// The drivers that would take `device` by themselves, and vfio-pci where it is bound already.
+    pub fn drivers_for(&self, root: &Root, device: &PciDevice) -> Vec<String> {
+        let modalias = read_modalias(root, device);
+        let wants = self
+            .aliases
+            .iter()
+            .filter(|(pattern, _)| matches(pattern.as_bytes(), modalias.as_bytes()));
+        let mut drivers: Vec<String> = wants.map(|(_, module)| module.clone()).collect();
+        drivers.extend(device.driver.clone().filter(|driver| {
+            // modalias files write underscores where driver names may have hyphens.
+            !drivers.iter().any(|known| *known == driver.replace('-', "_"))
+        }));
+        drivers.sort();
+        drivers.dedup();
+        drivers
+    }
+}
+
+/// How `module` stands in the running kernel.
+pub fn module_state(root: &Root, module: &str) -> ModuleState {
+    let name = module.replace('-', "_");
+    let folder = folder(root).unwrap_or_default();
+    let listed = |list: &str| {
+        let text = root.text(format!("{folder}/{list}")).unwrap_or_default();
+        let file = |line: &str| {
+            let path = line.split(':').next()?;
+            let stem = path.rsplit('/').next()?.split(".ko").next()?;
+            Some(stem.replace('-', "_"))
+        };
+        text.lines().any(|line| file(line).as_deref() == Some(&*name))
+    };
+    // A built-in module has a folder in /sys/module too, if it has parameters; only a loaded one has a state.
+    if root.path(format!("sys/module/{name}/initstate")).exists() {
+        ModuleState::Loaded
+    } else if listed("modules.builtin") {
+        ModuleState::BuiltIn
+    } else if root.path(format!("sys/module/{name}")).exists() {
+        ModuleState::Loaded
+    } else if listed("modules.dep") {
+        ModuleState::Loadable
+    } else {
+        ModuleState::Missing
+    }
+}
+
+/// The folder of the running kernel's modules, relative to the root.
+fn folder(root: &Root) -> Option<String> {
+    let release = root.text("proc/sys/kernel/osrelease")?;
+    let places = ["lib/modules", "usr/lib/modules"].map(|place| format!("{place}/{release}"));
+    places
+        .into_iter()
+        .find(|place| fs::exists(root.path(place)).unwrap_or(false))
+}
+
+fn read_modalias(root: &Root, device: &PciDevice) -> String {
+    let path = format!("sys/bus/pci/devices/{}/modalias", device.bdf);
+    root.text(path).unwrap_or_default()
+}
+
+/// `alias pci:v00008086d000010C9sv*sd*bc*sc*i* igb`.
+fn alias(line: &str) -> Option<(String, String)> {
+    let mut words = line.strip_prefix("alias ")?.split(' ');
+    let pattern = words.next().filter(|pattern| pattern.starts_with("pci:"))?;
+    Some((pattern.to_owned(), words.next()?.to_owned()))
+}
+
+fn builtin_alias(entry: &str) -> Option<(String, String)> {
+    let (module, pattern) = entry.split_once(".alias=")?;
+    pattern
+        .starts_with("pci:")
+        .then(|| (pattern.to_owned(), module.to_owned()))
+}
+
+/// Whether `text` has the form of `pattern`, in which `*` stands for anything. depmod's patterns have no
+/// other wildcards for PCI.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut p, mut t) = (0, 0);
+    // Where to go on when the last star must take one byte more.
+    let mut star: Option<(usize, usize)> = None;
+    while t < text.len() {
+        if pattern.get(p) == Some(&b'*') {
+            star = Some((p + 1, t));
+            p += 1;
+        } else if pattern.get(p) == Some(&text[t]) {
+            p += 1;
+            t += 1;
+        } else if let Some((after, from)) = star {
+            star = Some((after, from + 1));
+            p = after;
+            t = from + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stars_match_anything() {
+        let modalias = b"pci:v00008086d000010C9sv00008086sd0000A02Bbc02sc00i00";
+        assert!(matches(b"pci:v00008086d000010C9sv*sd*bc*sc*i*", modalias));
+        assert!(matches(b"pci:v*d*sv*sd*bc02sc00i*", modalias));
+        assert!(!matches(b"pci:v00008086d000010CAsv*sd*bc*sc*i*", modalias));
+        assert!(!matches(b"pci:v00008086", modalias));
+        assert!(matches(b"**", b""));
+        assert!(!matches(b"a", b""));
+    }
+
+    #[test]
+    fn aliases_of_other_buses_are_no_pci_drivers() {
+        assert!(alias("alias usb:v1d6b* usbcore").is_none());
+        assert!(alias("alias pci:v1d*").is_none());
+        assert_eq!(
+            builtin_alias("nvme.alias=pci:v*"),
+            Some(("pci:v*".to_owned(), "nvme".to_owned()))
+        );
+    }
+}

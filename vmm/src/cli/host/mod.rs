@@ -1,0 +1,101 @@
+//! `strait host`: what the host has, whether it can be passed, and getting it ready and back.
+
+mod groups;
+mod list;
+mod listing;
+mod screen;
+mod tree;
+
+use std::error::Error;
+use std::io;
+
+use clap::{Args, Subcommand};
+use strait_vfio::host::{HostBdf, LookupError, Root, find};
+
+pub use screen::Screen;
+
+/// Wrong usage, as clap has it.
+const USAGE: u8 = 2;
+
+/// See and prepare the host's PCI devices.
+#[derive(Debug, Args)]
+pub struct HostArgs {
+    #[command(subcommand)]
+    command: HostCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum HostCommand {
+    /// Show every PCI device with its driver, group, names and uses.
+    #[command(visible_alias = "ls")]
+    List(list::ListArgs),
+}
+
+/// Why a command ended without doing what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Failure {
+    /// What the user typed cannot be meant.
+    fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: USAGE,
+            message: message.into(),
+        }
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    /// An error with its causes in one line.
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            message = format!("{message}: {error}");
+            cause = error.source();
+        }
+        Self { code: 1, message }
+    }
+}
+
+impl HostArgs {
+    /// Does what was asked for, and returns the exit code.
+    ///
+    /// # Errors
+    /// When it could not be done: then the host is as it was.
+    pub fn run(self, root: &Root, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+        let done = match self.command {
+            HostCommand::List(args) => args.run(root, screen),
+        };
+        // Whoever closes the pipe, as `head` does, has seen enough.
+        match done {
+            Err(failure) if failure.message == closed_pipe() => Ok(0),
+            done => done,
+        }
+    }
+}
+
+fn closed_pipe() -> String {
+    io::Error::from_raw_os_error(libc::EPIPE).to_string()
+}
+
+/// The functions that `names` stand for, each once.
+fn find_all(root: &Root, names: &[String]) -> Result<Vec<HostBdf>, Failure> {
+    let mut found: Vec<HostBdf> = Vec::new();
+    for name in names {
+        let bdf = find(root, name).map_err(|error| match error {
+            LookupError::Unknown(_) => Failure::usage(error.to_string()),
+            error => error.into(),
+        })?;
+        if found.contains(&bdf) {
+            return Err(Failure::usage(format!("{bdf} is given twice; leave one out")));
+        }
+        found.push(bdf);
+    }
+    Ok(found)
+}
