@@ -34,7 +34,8 @@ impl Counter {
             what,
             unit,
             total,
-            shown: None,
+            // The first line elsewhere comes after the first pause: most steps are shorter.
+            shown: (!io::stderr().is_terminal()).then(Instant::now),
             start: Instant::now(),
         }
     }

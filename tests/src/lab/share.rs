@@ -2,6 +2,7 @@
 //! initial filesystems.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,6 +18,9 @@ const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
 const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
 
+/// Temporary folders carry their owner's process id after this.
+const PREFIX: &str = "strait-lab-";
+
 /// What the lab host's initramfs needs to reach the shared folders and the harness.
 const HOST_DRIVERS: [&str; 5] = ["virtio_pci", "9pnet_virtio", "9p", "overlay", "virtio_console"];
 
@@ -28,8 +32,9 @@ pub(crate) struct Share {
 impl Share {
     /// Fills the folder. `strait` is the binary under test, absent when QEMU stands in for it.
     pub(crate) fn new(supplies: &Supplies, strait: Option<&Path>) -> Result<Self> {
+        remove_abandoned();
         let folder = tempfile::Builder::new()
-            .prefix("strait-lab-")
+            .prefix(&format!("{PREFIX}{}-", std::process::id()))
             .tempdir()
             .context("Cannot create a temporary folder")?;
         let share = Self { folder };
@@ -70,18 +75,39 @@ impl Share {
         initramfs::write(&supplies.root, version, &HOST_DRIVERS, HOST_INIT, &to)
     }
 
-    /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on.
+    /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on. The kernels are
+    /// links that lead, in the lab host, into its root filesystem.
     fn add_guests(&self, supplies: &Supplies) -> Result<()> {
         for series in [HOST_SERIES, OLD_SERIES] {
             let Some(kernel) = supplies.kernel(series) else {
                 continue;
             };
-            self.copy(&kernel.bzimage, &format!("guest/vmlinuz-{series}"))?;
-            self.copy(&kernel.vmlinux, &format!("guest/vmlinux-{series}"))?;
+            for image in ["vmlinuz", "vmlinux"] {
+                let link = self.path(&format!("guest/{image}-{series}"));
+                symlink(format!("/boot/{image}-{}", kernel.version), &link)
+                    .with_context(|| format!("Cannot create {}", link.display()))?;
+            }
             let to = self.path(&format!("guest/initramfs-{series}"));
             initramfs::write(&supplies.root, &kernel.version, &GUEST_DRIVERS, GUEST_INIT, &to)?;
         }
         Ok(())
+    }
+}
+
+/// Folders of labs that were killed before they could tidy up.
+fn remove_abandoned() {
+    let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let gone =
+            owner.is_some_and(|pid| pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists());
+        if gone {
+            // Another user's is not ours to remove, nor to complain about.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

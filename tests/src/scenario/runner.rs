@@ -114,9 +114,10 @@ fn run_scenarios(scenarios: &[Scenario], selection: &Selection, counts: &mut Cou
                 run_and_count(scenario, &lab, counts);
             }
         }
-        for scenario in skipped {
-            counts.skipped += 1;
-            println!("{:22} skipped: only strait promises this", scenario.name);
+        if !skipped.is_empty() {
+            counts.skipped += skipped.len() as u64;
+            let names: Vec<&str> = skipped.iter().map(|scenario| scenario.name).collect();
+            println!("skipped: only strait promises these: {}", names.join(", "));
         }
     }
     Ok(())
