@@ -59,7 +59,11 @@ pub const CMDLINE: Range = Range::new(0x2_0000, 0x3_0000);
 /// Where conventional memory ends; a PC has its extended BIOS data area here.
 pub const CONVENTIONAL_END: GuestAddress = GuestAddress(0x9_fc00);
 /// ACPI tables, the RSDP first: it is searched for from here up to 1 MiB (ACPI 6.5 §5.2.5.1).
-pub const ACPI_TABLES: Range = Range::new(0xe_0000, 0x10_0000);
+pub const ACPI_TABLES: Range = Range::new(0xe_0000, 0xf_fff0);
+/// Where a CPU that resets in real mode finds its first instruction (Intel SDM vol. 3 §10.1.4).
+pub const RESET_VECTOR: Range = Range::new(0xf_fff0, 0x10_0000);
+/// What a PC's firmware takes: both of the above.
+pub const FIRMWARE: Range = Range::new(ACPI_TABLES.start.0, RESET_VECTOR.end().0);
 /// Kernels and everything else that is loaded goes here or above.
 pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
 /// RAM below 4 GiB ends here at the latest.
@@ -84,7 +88,7 @@ pub const KVM_PAGES: Range = Range::new(0xfffb_c000, 0xfffc_0000);
 pub const HIGH_RAM: GuestAddress = GuestAddress(4 * GIB);
 
 /// The ranges above, which must not touch each other.
-const MEMORY_MAP: [Range; 14] = [
+const MEMORY_MAP: [Range; 15] = [
     GDT,
     START_INFO,
     ZERO_PAGE,
@@ -92,6 +96,7 @@ const MEMORY_MAP: [Range; 14] = [
     PAGE_TABLES,
     CMDLINE,
     ACPI_TABLES,
+    RESET_VECTOR,
     Range::new(HIGH_MEMORY.0, LOW_RAM_MAX.0),
     MMIO_32,
     ECAM,
@@ -137,7 +142,7 @@ const _: () = {
     assert!(disjoint(&MEMORY_MAP) && disjoint(&PORT_MAP));
     assert!(MEMORY_MAP[MEMORY_MAP.len() - 1].end().0 <= HIGH_RAM.0);
     assert!(PORT_MAP[PORT_MAP.len() - 1].end().0 <= PCI_PORTS.start.0);
-    assert!(CMDLINE.end().0 <= CONVENTIONAL_END.0 && ACPI_TABLES.end().0 <= HIGH_MEMORY.0);
+    assert!(CMDLINE.end().0 <= CONVENTIONAL_END.0 && FIRMWARE.end().0 <= HIGH_MEMORY.0);
     assert!(ECAM.len == 256 << 20 && ECAM.start.0.is_multiple_of(ECAM.len));
     assert!(PAGE_TABLES.len == 6 * 4 * KIB && PAGE_TABLES.start.0.is_multiple_of(4 * KIB));
 };

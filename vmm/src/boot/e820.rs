@@ -35,7 +35,7 @@ pub(super) fn memory_map(memory_bytes: u64) -> Vec<Entry> {
     let high_end = layout::ram_end(memory_bytes).0;
     let mut map = vec![
         ram(Range::new(0, layout::CONVENTIONAL_END.0)),
-        reserved(layout::ACPI_TABLES),
+        reserved(layout::FIRMWARE),
         ram(Range::new(
             layout::HIGH_MEMORY.0,
             low_end.max(layout::HIGH_MEMORY.0),
@@ -103,7 +103,7 @@ mod tests {
                 .map(|entry| entry.kind)
         };
         assert_eq!(kind_of(layout::ECAM), Some(Kind::Reserved));
-        assert_eq!(kind_of(layout::ACPI_TABLES), Some(Kind::Reserved));
+        assert_eq!(kind_of(layout::FIRMWARE), Some(Kind::Reserved));
     }
 
     #[test]

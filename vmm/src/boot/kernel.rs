@@ -13,6 +13,7 @@ use super::entry::EntryState;
 use super::error::BootError;
 use super::initramfs::{Initramfs, PAGE_BYTES, Unplaced};
 use super::pvh::PvhImage;
+use super::reset_vector;
 use crate::layout::{self, Range};
 
 /// What to start.
@@ -90,6 +91,7 @@ impl Kernel {
     /// # Errors
     /// When RAM is not where the layout says, or a file became shorter since it was opened.
     pub fn load(&self, memory: &GuestMemoryMmap, rsdp: GuestAddress) -> Result<EntryState, BootError> {
+        reset_vector::load(memory)?;
         self.cmdline.load(memory)?;
         if let Some(initrd) = &self.initrd {
             initrd.load(memory)?;

@@ -17,6 +17,7 @@ mod error;
 mod initramfs;
 mod kernel;
 mod pvh;
+mod reset_vector;
 #[cfg(test)]
 mod testing;
 

@@ -3,6 +3,8 @@
 //! KVM has no "reset" for a vCPU; what it sets up at creation is the power-on state, so it is read then
 //! and written back later.
 
+use std::collections::BTreeMap;
+
 use kvm_bindings::{
     Msrs, kvm_debugregs, kvm_fpu, kvm_lapic_state, kvm_mp_state, kvm_msr_entry, kvm_regs, kvm_sregs,
     kvm_vcpu_events, kvm_xcrs,
@@ -50,9 +52,24 @@ impl ResetState {
         vcpu.set_fpu(&self.fpu)?;
         vcpu.set_xcrs(&self.xcrs)?;
         vcpu.set_debug_regs(&self.debug)?;
-        write_msrs(vcpu, &self.msrs);
+        write_msrs(vcpu, &self.changed_msrs(vcpu));
         vcpu.set_lapic(&self.lapic)?;
         vcpu.set_vcpu_events(&self.events)
+    }
+
+    /// What the guest changed. KVM logs a line on the host for some registers even if the value written is
+    /// the one they have.
+    fn changed_msrs(&self, vcpu: &VcpuFd) -> Vec<kvm_msr_entry> {
+        let indices: Vec<_> = self.msrs.iter().map(|msr| msr.index).collect();
+        let now: BTreeMap<_, _> = read_msrs(vcpu, &indices)
+            .into_iter()
+            .map(|msr| (msr.index, msr.data))
+            .collect();
+        self.msrs
+            .iter()
+            .filter(|msr| now.get(&msr.index) != Some(&msr.data))
+            .copied()
+            .collect()
     }
 }
 
