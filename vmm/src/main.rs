@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use strait::cli::host::Screen;
 use strait::cli::{self, Cli, Command, HostArgs, RunArgs};
 use strait::machine::{self, Outcome};
-use strait_vfio::host::Root;
+use strait_vfio::host::{Root, RunningKernel};
 
 /// Wrong usage, as clap has it.
 const USAGE: u8 = 2;
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 fn host(args: HostArgs) -> ExitCode {
     let mut out = std::io::stdout().lock();
-    match args.run(&Root::real(), &mut Screen::standard(&mut out)) {
+    match args.run(&Root::real(), &RunningKernel, &mut Screen::standard(&mut out)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => say(&format!("strait: {}", failure.message), failure.code),
     }

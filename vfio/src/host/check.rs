@@ -1,20 +1,21 @@
 //! The check before a start: everything that would make VFIO say no, found out beforehand and told with what
 //! to do about it.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
 use super::group::{Group, is_vfio_driver};
+use super::iommu;
 use super::process;
 use super::sysfs::{PciDevice, Root};
 
-/// Why devices cannot be passed through, and what to do.
+/// Why devices cannot be passed through, and what to do: a fact and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// sysfs does not answer.
-    #[error("cannot read what sysfs says of {bdf}")]
     Sysfs {
         /// Which function.
         bdf: HostBdf,
@@ -23,38 +24,26 @@ pub enum CheckError {
         source: io::Error,
     },
     /// The host has no such function.
-    #[error("there is no PCI device {0}; `lspci -D` lists those there are")]
     NoSuchDevice(HostBdf),
     /// It is named twice.
-    #[error("{0} is given twice")]
     Twice(HostBdf),
     /// A bridge stays with the host.
-    #[error("{0} is a bridge and stays with the host; pass the devices behind it")]
     Bridge(HostBdf),
     /// There is no IOMMU.
-    #[error(
-        "{0} is in no IOMMU group, so the host's IOMMU is off; turn it on in the firmware (VT-d, AMD-Vi or \
-         IOMMU) and boot the host with intel_iommu=on (Intel; AMD needs no option unless amd_iommu=off is \
-         given)"
-    )]
-    NoIommu(HostBdf),
+    NoIommu {
+        /// Which function.
+        bdf: HostBdf,
+        /// How this host gets one.
+        remedy: String,
+    },
     /// Another driver has it.
-    #[error(
-        "{bdf} is bound to {driver} instead of vfio-pci; give it up with: {commands}", driver = .driver
-    )]
     NotBound {
         /// Which function.
         bdf: HostBdf,
         /// Who has it.
         driver: String,
-        /// What binds it to vfio-pci.
-        commands: String,
     },
     /// Others in the group belong to the host.
-    #[error(
-        "{bdf} shares IOMMU group {group} with devices that the host uses: {culprits}; bind them to vfio-pci \
-         too, or unbind them"
-    )]
     NotViable {
         /// Which function.
         bdf: HostBdf,
@@ -63,11 +52,16 @@ pub enum CheckError {
         /// The members and their drivers.
         culprits: String,
     },
+    /// The firmware keeps a part of memory for itself in the device's address space.
+    Reserved {
+        /// Which function.
+        bdf: HostBdf,
+        /// The range, first and last address.
+        range: (u64, u64),
+    },
     /// VFIO is not there.
-    #[error("the host has no {0}; load VFIO with: modprobe -a vfio-pci vfio_iommu_type1")]
     NoVfio(&'static str),
     /// Another process has the group.
-    #[error("{bdf} is in use: {path} is held by {holder}")]
     InUse {
         /// Which function.
         bdf: HostBdf,
@@ -77,10 +71,6 @@ pub enum CheckError {
         holder: String,
     },
     /// The group's file is not ours to open.
-    #[error(
-        "no permission to open {path} for {bdf}; run as root, or give yourself the file: \
-         sudo chown $USER {path}"
-    )]
     Permission {
         /// Which function.
         bdf: HostBdf,
@@ -88,7 +78,6 @@ pub enum CheckError {
         path: String,
     },
     /// The group's file does not open.
-    #[error("cannot open {path} for {bdf}")]
     Open {
         /// Which function.
         bdf: HostBdf,
@@ -99,18 +88,83 @@ pub enum CheckError {
         source: io::Error,
     },
     /// The guest's memory cannot be locked.
-    #[error(
-        "the guest's memory must be locked for DMA: {needed} MiB, but the limit is {limit} MiB; raise it with \
-         `ulimit -l {needed_kib}`, LimitMEMLOCK= of the service or /etc/security/limits.conf, or run as root"
-    )]
     Memlock {
-        /// Needed, in MiB.
+        /// Needed, in bytes.
         needed: u64,
-        /// The same in the unit of ulimit.
-        needed_kib: u64,
-        /// Allowed, in MiB.
+        /// Allowed, in bytes.
         limit: u64,
     },
+}
+
+impl CheckError {
+    /// What is the case.
+    pub fn fact(&self) -> String {
+        match self {
+            Self::Sysfs { bdf, .. } => format!("cannot read what sysfs says of {bdf}"),
+            Self::NoSuchDevice(bdf) => format!("there is no PCI device {bdf}"),
+            Self::Twice(bdf) => format!("{bdf} is given twice"),
+            Self::Bridge(bdf) => format!("{bdf} is a bridge and stays with the host"),
+            Self::NoIommu { bdf, .. } => format!("{bdf} is in no IOMMU group, so the host's IOMMU is off"),
+            Self::NotBound { bdf, driver } => format!("{bdf} is bound to {driver} instead of vfio-pci"),
+            Self::NotViable { bdf, group, culprits } => {
+                format!("{bdf} shares IOMMU group {group} with devices that the host uses: {culprits}")
+            }
+            Self::Reserved {
+                bdf,
+                range: (first, last),
+            } => format!(
+                "the firmware reserves memory {first:#x}-{last:#x} for {bdf} (RMRR), and the kernel \
+                 gives no such device away"
+            ),
+            Self::NoVfio(what) => format!("the host has no {what}"),
+            Self::InUse { bdf, path, holder } => format!("{bdf} is in use: {path} is held by {holder}"),
+            Self::Permission { bdf, path } => format!("no permission to open {path} for {bdf}"),
+            Self::Open { bdf, path, .. } => format!("cannot open {path} for {bdf}"),
+            Self::Memlock { needed, limit } => format!(
+                "the guest's memory must be locked for DMA: {} MiB, but the limit is {} MiB",
+                needed.div_ceil(1 << 20),
+                limit >> 20
+            ),
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSuchDevice(_) => "`strait host list` shows those there are".to_owned(),
+            Self::Bridge(_) => "pass the devices behind it".to_owned(),
+            Self::NoIommu { remedy, .. } => remedy.clone(),
+            Self::NotBound { bdf, .. } => format!("give it up with: strait host bind {bdf}"),
+            Self::NotViable { bdf, .. } => {
+                format!("bind them to vfio-pci too, with: strait host bind --group {bdf}")
+            }
+            Self::Reserved { .. } => {
+                "look in the firmware setup for what holds it (remote management, USB legacy support), or \
+                 pass another device"
+                    .to_owned()
+            }
+            Self::NoVfio(_) => "load VFIO with: modprobe -a vfio-pci vfio_iommu_type1".to_owned(),
+            Self::Permission { path, .. } => {
+                format!("run as root, or give yourself the file: sudo chown $USER {path}")
+            }
+            Self::Memlock { needed, .. } => format!(
+                "raise it with `ulimit -l {}`, LimitMEMLOCK= of the service or /etc/security/limits.conf, or \
+                 run as root",
+                needed.div_ceil(1 << 10)
+            ),
+            Self::Sysfs { .. } | Self::Twice(_) | Self::InUse { .. } | Self::Open { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fact())?;
+        match self.remedy() {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Checks that `devices` can be passed to a guest of `memory_bytes`, and returns their groups. Changes
@@ -125,12 +179,13 @@ pub fn check(root: &Root, devices: &[HostBdf], memory_bytes: u64) -> Result<Vec<
             return Err(CheckError::Twice(bdf));
         }
         let device = device(root, bdf)?;
-        let number = check_device(&device)?;
+        let number = check_device(root, &device)?;
         if groups.iter().any(|group| group.number == number) {
             continue;
         }
         let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
         check_group(&group, bdf)?;
+        check_reserved(root, number, bdf)?;
         check_file(root, &group, bdf)?;
         groups.push(group);
     }
@@ -140,7 +195,7 @@ pub fn check(root: &Root, devices: &[HostBdf], memory_bytes: u64) -> Result<Vec<
     Ok(groups)
 }
 
-fn device(root: &Root, bdf: HostBdf) -> Result<PciDevice, CheckError> {
+pub(super) fn device(root: &Root, bdf: HostBdf) -> Result<PciDevice, CheckError> {
     let device = root
         .device(bdf)
         .map_err(|source| CheckError::Sysfs { bdf, source })?;
@@ -148,38 +203,35 @@ fn device(root: &Root, bdf: HostBdf) -> Result<PciDevice, CheckError> {
 }
 
 /// What the function itself must be; returns its group.
-fn check_device(device: &PciDevice) -> Result<u32, CheckError> {
+fn check_device(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
+    let group = check_grouped(root, device)?;
+    check_driver(device)?;
+    Ok(group)
+}
+
+/// No bridge, and in an IOMMU group, which it returns.
+pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
     let bdf = device.bdf;
     if device.is_bridge() {
         return Err(CheckError::Bridge(bdf));
     }
-    let group = device.group.ok_or(CheckError::NoIommu(bdf))?;
+    device.group.ok_or_else(|| CheckError::NoIommu {
+        bdf,
+        remedy: iommu::remedy(root),
+    })
+}
+
+/// Bound to a driver of VFIO.
+pub(super) fn check_driver(device: &PciDevice) -> Result<(), CheckError> {
+    let bdf = device.bdf;
     if !device.driver.as_deref().is_some_and(is_vfio_driver) {
         let driver = device.driver_name().to_owned();
-        return Err(CheckError::NotBound {
-            bdf,
-            driver,
-            commands: bind_commands(device),
-        });
+        return Err(CheckError::NotBound { bdf, driver });
     }
-    Ok(group)
+    Ok(())
 }
 
-/// One line for a root shell that binds the function to vfio-pci.
-fn bind_commands(device: &PciDevice) -> String {
-    let bdf = device.bdf;
-    let folder = format!("/sys/bus/pci/devices/{bdf}");
-    let unbind = match device.driver {
-        Some(_) => format!("echo {bdf} > {folder}/driver/unbind; "),
-        None => String::new(),
-    };
-    format!(
-        "modprobe vfio-pci; echo vfio-pci > {folder}/driver_override; {unbind}echo {bdf} > \
-         /sys/bus/pci/drivers_probe"
-    )
-}
-
-fn check_group(group: &Group, bdf: HostBdf) -> Result<(), CheckError> {
+pub(super) fn check_group(group: &Group, bdf: HostBdf) -> Result<(), CheckError> {
     let culprits: Vec<String> = group
         .culprits()
         .map(|member| format!("{} ({})", member.bdf, member.driver_name()))
@@ -194,8 +246,21 @@ fn check_group(group: &Group, bdf: HostBdf) -> Result<(), CheckError> {
     })
 }
 
+/// No memory that the kernel must leave mapped: such a device is "ineligible for IOMMU domain attach"
+/// (drivers/iommu/intel/iommu.c), which only the kernel's log would tell. Relaxable ranges are fine.
+pub(super) fn check_reserved(root: &Root, group: u32, bdf: HostBdf) -> Result<(), CheckError> {
+    let regions = iommu::reserved_regions(root, group);
+    match regions.iter().find(|region| region.kind == "direct") {
+        Some(region) => Err(CheckError::Reserved {
+            bdf,
+            range: (region.first, region.last),
+        }),
+        None => Ok(()),
+    }
+}
+
 /// Opens the group as VFIO will.
-fn check_file(root: &Root, group: &Group, bdf: HostBdf) -> Result<(), CheckError> {
+pub(super) fn check_file(root: &Root, group: &Group, bdf: HostBdf) -> Result<(), CheckError> {
     if !root.path("dev/vfio/vfio").exists() {
         return Err(CheckError::NoVfio("/dev/vfio/vfio"));
     }
@@ -223,12 +288,11 @@ fn holder(root: &Root, path: &Path) -> String {
     }
 }
 
-fn check_memlock(root: &Root, memory_bytes: u64) -> Result<(), CheckError> {
+pub(super) fn check_memlock(root: &Root, memory_bytes: u64) -> Result<(), CheckError> {
     match process::lockable_bytes(root) {
         Some(limit) if limit < memory_bytes => Err(CheckError::Memlock {
-            needed: memory_bytes.div_ceil(1 << 20),
-            needed_kib: memory_bytes.div_ceil(1 << 10),
-            limit: limit >> 20,
+            needed: memory_bytes,
+            limit,
         }),
         _ => Ok(()),
     }

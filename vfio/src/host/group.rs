@@ -46,7 +46,11 @@ fn is_harmless(member: &PciDevice) -> bool {
     let Some(driver) = member.driver.as_deref() else {
         return true;
     };
-    is_vfio_driver(driver) || QUIET_DRIVERS.contains(&driver)
+    is_vfio_driver(driver) || is_quiet_driver(driver)
+}
+
+pub(crate) fn is_quiet_driver(driver: &str) -> bool {
+    QUIET_DRIVERS.contains(&driver)
 }
 
 /// vfio-pci, and the drivers that are vfio-pci with something added (mlx5_vfio_pci, nvgrace_gpu_vfio_pci).

@@ -4,9 +4,13 @@
 //! Nothing here changes the host.
 
 mod check;
+mod distribution;
+pub mod doctor;
 mod group;
 mod ids;
 mod inventory;
+mod iommu;
+mod kernel;
 mod lookup;
 mod modules;
 mod name;
@@ -18,6 +22,7 @@ pub use check::{CheckError, check};
 pub use group::Group;
 pub use ids::PciIds;
 pub use inventory::{Function, Inventory, Sriov};
+pub use kernel::{Kernel, RunningKernel};
 pub use lookup::{LookupError, find};
 pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};

@@ -28,12 +28,12 @@ impl Root {
     }
 
     /// The host's file at `path`, which is relative to the root.
-    pub(crate) fn path(&self, path: impl AsRef<Path>) -> PathBuf {
+    pub fn path(&self, path: impl AsRef<Path>) -> PathBuf {
         self.0.join(path)
     }
 
     /// What stands in the file at `path`, without the line's end; `None` if it cannot be read.
-    pub(crate) fn text(&self, path: impl AsRef<Path>) -> Option<String> {
+    pub fn text(&self, path: impl AsRef<Path>) -> Option<String> {
         read_text(&self.path(path)).ok()
     }
 

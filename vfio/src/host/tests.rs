@@ -126,7 +126,7 @@ fn a_device_that_is_not_there() {
     let text = Host::new().refusal();
     assert_eq!(
         text,
-        "there is no PCI device 0000:01:00.0; `lspci -D` lists those there are"
+        "there is no PCI device 0000:01:00.0; `strait host list` shows those there are"
     );
 }
 
@@ -153,21 +153,29 @@ fn no_iommu_is_not_the_same_as_not_bound() {
 }
 
 #[test]
-fn another_driver_is_named_with_the_commands_that_change_it() {
+fn another_driver_is_named_with_the_command_that_changes_it() {
     let text = Host::new().device(NIC, 0x02_0000, Some(7), Some("igb")).refusal();
-    let commands = "modprobe vfio-pci; echo vfio-pci > /sys/bus/pci/devices/0000:01:00.0/driver_override; \
-                    echo 0000:01:00.0 > /sys/bus/pci/devices/0000:01:00.0/driver/unbind; \
-                    echo 0000:01:00.0 > /sys/bus/pci/drivers_probe";
-    assert!(
-        text.contains("bound to igb") && text.ends_with(commands),
-        "{text}"
-    );
+    let command = "give it up with: strait host bind 0000:01:00.0";
+    assert!(text.contains("bound to igb") && text.ends_with(command), "{text}");
 }
 
 #[test]
-fn without_a_driver_there_is_nothing_to_unbind() {
+fn without_a_driver_it_is_not_bound_either() {
     let text = Host::new().device(NIC, 0x02_0000, Some(7), None).refusal();
-    assert!(text.contains("no driver") && !text.contains("unbind"), "{text}");
+    assert!(text.contains("no driver"), "{text}");
+}
+
+#[test]
+fn memory_reserved_by_the_firmware_is_named() {
+    let host = Host::with_nic();
+    let path = "sys/kernel/iommu_groups/7/reserved_regions";
+    host.file(
+        path,
+        "0x00000000fee00000 0x00000000feefffff msi\n0x1000 0x2fff direct\n",
+    );
+    assert!(host.refusal().contains("0x1000-0x2fff for 0000:01:00.0 (RMRR)"));
+    host.file(path, "0x00000000000e8000 0x00000000000e8fff direct-relaxable\n");
+    host.check(&[NIC]).expect("relaxable");
 }
 
 #[test]

@@ -10,6 +10,8 @@ use std::fmt;
 use super::HostBdf;
 use super::sysfs::Root;
 
+pub(crate) use console::boot_screen;
+
 use console::Consoles;
 use network::Network;
 use process::OpenFiles;

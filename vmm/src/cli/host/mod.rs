@@ -1,5 +1,6 @@
 //! `strait host`: what the host has, whether it can be passed, and getting it ready and back.
 
+mod doctor;
 mod groups;
 mod list;
 mod listing;
@@ -10,7 +11,7 @@ use std::error::Error;
 use std::io;
 
 use clap::{Args, Subcommand};
-use strait_vfio::host::{HostBdf, LookupError, Root, find};
+use strait_vfio::host::{HostBdf, Kernel, LookupError, Root, find};
 
 pub use screen::Screen;
 
@@ -29,6 +30,8 @@ enum HostCommand {
     /// Show every PCI device with its driver, group, names and uses.
     #[command(visible_alias = "ls")]
     List(list::ListArgs),
+    /// Say what keeps devices from being passed, and what to do about it.
+    Doctor(doctor::DoctorArgs),
 }
 
 /// Why a command ended without doing what it was asked for.
@@ -68,9 +71,10 @@ impl HostArgs {
     ///
     /// # Errors
     /// When it could not be done: then the host is as it was.
-    pub fn run(self, root: &Root, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+    pub fn run(self, root: &Root, kernel: &dyn Kernel, screen: &mut Screen<'_>) -> Result<u8, Failure> {
         let done = match self.command {
             HostCommand::List(args) => args.run(root, screen),
+            HostCommand::Doctor(args) => args.run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.
         match done {

@@ -13,6 +13,7 @@ pub(super) enum Tone {
     Heading,
     Good,
     Warning,
+    Bad,
     Quiet,
 }
 
@@ -63,6 +64,7 @@ impl<'a> Screen<'a> {
             Tone::Heading => "1",
             Tone::Good => "32",
             Tone::Warning => "33",
+            Tone::Bad => "31",
             Tone::Quiet => "2",
         };
         match self.colour && !text.is_empty() {

@@ -1,0 +1,124 @@
+//! Everything that passthrough needs, asked one by one: what is the case, whether that will do, and what to
+//! do if not.
+
+mod device;
+mod machine;
+mod memory;
+
+use std::ops::Range;
+
+use super::HostBdf;
+use super::check::CheckError;
+use super::kernel::Kernel;
+use super::sysfs::Root;
+use super::usage::Usage;
+
+/// How an answer is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It will do.
+    Pass,
+    /// It will do, but not for everything.
+    Warn,
+    /// It will not work.
+    Fail,
+}
+
+/// A question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// A name for programs.
+    pub check: &'static str,
+    /// The device that was asked about; `None` for the machine.
+    pub device: Option<HostBdf>,
+    /// What was asked.
+    pub question: &'static str,
+    /// What was found.
+    pub evidence: String,
+    /// Whether it will do.
+    pub verdict: Verdict,
+    /// What to do.
+    pub remedy: Option<String>,
+}
+
+/// The guest that is to be run.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Its memory.
+    pub memory_bytes: u64,
+    /// Address spaces that it will have: one, or with an IOMMU of its own one for each device.
+    pub address_spaces: u64,
+    /// Where BARs below 4 GiB go.
+    pub low_window: Range<u64>,
+    /// Bytes there are for 64-bit BARs.
+    pub high_window_bytes: u64,
+}
+
+/// Asks everything about the machine and then about each of `devices`.
+pub fn examine(root: &Root, kernel: &dyn Kernel, devices: &[HostBdf], wishes: &Wishes) -> Vec<Finding> {
+    let mut findings = machine::examine(root, wishes);
+    findings.extend(memory::examine(root, wishes));
+    let usage = Usage::read(root);
+    for &bdf in devices {
+        findings.extend(device::examine(root, kernel, &usage, bdf, wishes));
+    }
+    findings
+}
+
+impl Finding {
+    /// That all is well.
+    pub fn pass(check: &'static str, question: &'static str, evidence: impl Into<String>) -> Self {
+        Self {
+            check,
+            device: None,
+            question,
+            evidence: evidence.into(),
+            verdict: Verdict::Pass,
+            remedy: None,
+        }
+    }
+
+    /// That it will not work.
+    #[must_use]
+    pub fn fail(self, remedy: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Fail,
+            remedy: Some(remedy.into()),
+            ..self
+        }
+    }
+
+    /// That it will not do for everything.
+    #[must_use]
+    pub fn warn(self, remedy: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Warn,
+            remedy: Some(remedy.into()),
+            ..self
+        }
+    }
+
+    fn about(self, bdf: HostBdf) -> Self {
+        Self {
+            device: Some(bdf),
+            ..self
+        }
+    }
+
+    /// The result of a check of `strait run`, in the same words.
+    fn of<T>(
+        check: &'static str,
+        question: &'static str,
+        result: &Result<T, CheckError>,
+        evidence: impl FnOnce(&T) -> String,
+    ) -> Self {
+        match result {
+            Ok(found) => Self::pass(check, question, evidence(found)),
+            Err(error) => Self {
+                verdict: Verdict::Fail,
+                remedy: error.remedy(),
+                ..Self::pass(check, question, error.fact())
+            },
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The host's IOMMU as firmware and kernel describe it.
+
+use super::distribution::Distribution;
+use super::sysfs::Root;
+
+/// What the firmware tells of an IOMMU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Firmware {
+    /// An ACPI table DMAR: VT-d.
+    Intel,
+    /// An ACPI table IVRS: AMD-Vi.
+    Amd,
+    /// Neither.
+    Nothing,
+}
+
+/// A range of device addresses that the kernel keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ReservedRegion {
+    pub(super) first: u64,
+    pub(super) last: u64,
+    /// `direct`, `direct-relaxable`, `reserved`, `msi`.
+    pub(super) kind: String,
+}
+
+pub(super) fn firmware(root: &Root) -> Firmware {
+    let has = |table: &str| root.path("sys/firmware/acpi/tables").join(table).exists();
+    if has("DMAR") {
+        Firmware::Intel
+    } else if has("IVRS") {
+        Firmware::Amd
+    } else {
+        Firmware::Nothing
+    }
+}
+
+/// Units that the kernel drives, `dmar0` or `ivhd0`.
+pub(super) fn units(root: &Root) -> Vec<String> {
+    root.names("sys/class/iommu")
+}
+
+/// What keeps the IOMMU off, as one remedy.
+pub(super) fn remedy(root: &Root) -> String {
+    let distribution = Distribution::read(root);
+    let cmdline = root.text("proc/cmdline").unwrap_or_default();
+    let off = cmdline
+        .split_whitespace()
+        .find(|word| matches!(*word, "intel_iommu=off" | "amd_iommu=off" | "iommu=off"));
+    match (firmware(root), off) {
+        (Firmware::Intel, Some(off)) => format!(
+            "take {off} from the kernel's command line and {}",
+            distribution.kernel_option("intel_iommu=on")
+        ),
+        (Firmware::Intel, None) => distribution.kernel_option("intel_iommu=on"),
+        (Firmware::Amd, Some(off)) => format!("take {off} from the kernel's command line and reboot"),
+        (Firmware::Amd, None) => distribution.kernel_option("amd_iommu=force_enable"),
+        (Firmware::Nothing, _) => {
+            "turn it on in the firmware (VT-d, AMD-Vi or IOMMU) and boot the host with \
+                                   intel_iommu=on (Intel; AMD needs no option unless amd_iommu=off is given)"
+                .to_owned()
+        }
+    }
+}
+
+/// The ranges that group `number` cannot use for DMA, a line `first last kind` each.
+pub(super) fn reserved_regions(root: &Root, number: u32) -> Vec<ReservedRegion> {
+    let text = root
+        .text(format!("sys/kernel/iommu_groups/{number}/reserved_regions"))
+        .unwrap_or_default();
+    let region = |line: &str| {
+        let mut words = line.split_whitespace();
+        let mut address = || u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok();
+        let (first, last) = (address()?, address()?);
+        let kind = words.next()?.to_owned();
+        Some(ReservedRegion { first, last, kind })
+    };
+    text.lines().filter_map(region).collect()
+}
+
+/// Address bits of VT-d unit `name`: MGAW, bits 21:16 of the capability register, plus one (VT-d §11.4.2).
+pub(super) fn width_bits(root: &Root, name: &str) -> Option<u32> {
+    let text = root.text(format!("sys/class/iommu/{name}/intel-iommu/cap"))?;
+    let capability = u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()?;
+    Some(((capability >> 16) & 0x3f) as u32 + 1)
+}
+
+/// Whether interrupts go through remapping: the kernel then writes IR- before its controllers' names.
+pub(super) fn remaps_interrupts(root: &Root) -> bool {
+    let text = root.text("proc/interrupts").unwrap_or_default();
+    text.split_whitespace().any(|word| word.starts_with("IR-"))
+}
