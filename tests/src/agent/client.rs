@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -27,6 +27,7 @@ pub(crate) struct Agent {
     /// `None` once the lab machine is gone.
     pending: Pending,
     next: AtomicU64,
+    lost: AtomicBool,
 }
 
 impl Agent {
@@ -40,6 +41,7 @@ impl Agent {
             writer: Mutex::new(socket),
             pending,
             next: AtomicU64::new(1),
+            lost: AtomicBool::new(false),
         })
     }
 
@@ -50,6 +52,12 @@ impl Agent {
             limit_ms: 10_000,
         };
         self.call(request, limit).map(drop)
+    }
+
+    /// Whether the lab host once failed to answer in time or is gone. Nothing is asked any more
+    /// then: each answer would have to be waited for in vain.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Runs a script, which must succeed, and returns its output.
@@ -128,6 +136,20 @@ impl Agent {
     }
 
     fn call(&self, body: Request, limit: Duration) -> Result<Answer> {
+        if self.is_lost() {
+            bail!("The lab host does not answer any more");
+        }
+        match self.try_call(body, limit) {
+            Ok(Answer::Failed { message }) => bail!("{message}"),
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                self.lost.store(true, Ordering::Relaxed);
+                Err(error)
+            }
+        }
+    }
+
+    fn try_call(&self, body: Request, limit: Duration) -> Result<Answer> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (sender, receiver) = mpsc::channel();
         match self.pending.lock().ok().as_deref_mut() {
@@ -136,7 +158,6 @@ impl Agent {
         };
         self.send(&Numbered { id, body })?;
         match receiver.recv_timeout(limit) {
-            Ok(Answer::Failed { message }) => bail!("{message}"),
             Ok(answer) => Ok(answer),
             Err(RecvTimeoutError::Disconnected) => bail!("The lab machine has stopped"),
             Err(RecvTimeoutError::Timeout) => {

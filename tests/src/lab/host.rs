@@ -1,6 +1,7 @@
 //! The Linux in the lab machine, once it answers.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,10 +14,15 @@ use crate::supplies::Supplies;
 /// Six seconds are usual on a quiet machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
+/// What Linux says when an emulated CPU gets no timer interrupts any more. Seen with QEMU's TCG on
+/// busy machines, whatever the VMM in the lab.
+const DEAF_CPU: &str = "Possible timer handling issue on cpu";
+
 /// A booted lab host and the agent in it.
 pub(crate) struct LabHost {
     /// First, so that it is dropped before the machine it speaks to.
     pub(crate) agent: Agent,
+    console: PathBuf,
     _machine: Machine,
     _share: Share,
 }
@@ -28,31 +34,36 @@ impl LabHost {
             Ok(host) => Ok(host),
             Err(error) => {
                 eprintln!("The lab host did not come up ({error:#}), trying once more");
-                Self::try_boot(supplies, logs, strait, kind).with_context(|| {
-                    format!(
-                        "The lab host did not come up twice, see {}",
-                        console(logs).display()
-                    )
-                })
+                Self::try_boot(supplies, logs, strait, kind).context("The lab host did not come up twice")
             }
         }
+    }
+
+    /// The log of its serial console.
+    pub(crate) fn console(&self) -> &Path {
+        &self.console
+    }
+
+    /// Whether the lab machine itself broke.
+    pub(crate) fn has_deaf_cpu(&self) -> bool {
+        fs::read_to_string(&self.console).is_ok_and(|console| console.contains(DEAF_CPU))
     }
 
     fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {
         let start = Instant::now();
         let share = Share::new(supplies, strait)?;
-        let mut machine = Machine::start(supplies, &share, kind, &Console::Log(console(logs)))?;
+        let console = logs.fresh("host-console");
+        let mut machine = Machine::start(supplies, &share, kind, &Console::Log(console.clone()))?;
         let agent = Agent::new(machine.connect()?)?;
-        agent.is_up(BOOT_LIMIT)?;
+        agent
+            .is_up(BOOT_LIMIT)
+            .with_context(|| format!("See {}", console.display()))?;
         eprintln!("  The lab host is up ({:.1} s)", start.elapsed().as_secs_f64());
         Ok(Self {
             agent,
+            console,
             _machine: machine,
             _share: share,
         })
     }
-}
-
-fn console(logs: &Logs) -> std::path::PathBuf {
-    logs.path("host-console.log")
 }

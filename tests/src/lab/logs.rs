@@ -44,6 +44,17 @@ impl Logs {
         self.folder.join(name)
     }
 
+    /// A log that is not there yet: NAME.log, then NAME-2.log and so on.
+    pub(crate) fn fresh(&self, name: &str) -> PathBuf {
+        let numbered = (2..).map(|number| format!("{name}-{number}.log"));
+        let mut paths = std::iter::once(format!("{name}.log"))
+            .chain(numbered)
+            .map(|name| self.path(&name));
+        paths
+            .find(|path| !path.exists())
+            .unwrap_or_else(|| self.path(name))
+    }
+
     /// Adds to one log. A full disk must not turn a verdict, so failure is only said.
     pub(crate) fn append(&self, name: &str, text: &str) {
         let path = self.path(name);

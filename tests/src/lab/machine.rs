@@ -244,7 +244,7 @@ fn device_arguments(disk: &std::path::Path) -> Vec<String> {
         ],
         ["-netdev", "user,id=net3,restrict=on"],
         ["-device", "e1000e,netdev=net3,bus=rp4,addr=0.1,romfile="],
-        ["-device", "edu"],
+        ["-device", "edu,addr=0x10"],
     ];
     words.concat().into_iter().map(str::to_owned).collect()
 }

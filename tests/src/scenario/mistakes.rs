@@ -258,9 +258,9 @@ pub(super) const DEVICES: &[Mistake] = &[
     typed(
         "bad-device-no-driver",
         "a device without a driver",
-        "strait run $K $I --device 0000:00:07.0",
+        "strait run $K $I --device 0000:00:10.0",
         ERROR,
-        &["00:07.0", "vfio-pci"],
+        &["00:10.0", "vfio-pci"],
     ),
     typed(
         "bad-device-bridge",

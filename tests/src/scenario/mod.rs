@@ -8,6 +8,7 @@ mod life_cycle;
 mod mistakes;
 mod nic;
 mod runner;
+mod session;
 mod unit;
 
 use std::time::Duration;

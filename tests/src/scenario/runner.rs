@@ -1,15 +1,12 @@
-//! Runs scenarios one after the other in one lab host and counts.
+//! What to run, and the count at the end.
 
 use std::process::ExitCode;
-use std::time::Instant;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 
+use super::session::Session;
 use super::unit::{self, Counts};
-use super::{Context, Scenario, Verdict, all};
-use crate::lab::{Host, HostState, LabHost, Logs, build_strait};
-use crate::outside::Outside;
-use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies};
+use super::{Scenario, all};
 use crate::vmm::Vmm;
 
 /// The name under which the unit tests are chosen.
@@ -45,7 +42,7 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
         );
     }
     if !scenarios.is_empty() {
-        run_scenarios(&scenarios, selection, &mut counts)?;
+        Session::new(selection)?.run(&scenarios, &mut counts)?;
     }
     let Counts {
         passed,
@@ -82,82 +79,4 @@ fn select(selection: &Selection) -> Result<Vec<Scenario>> {
             .any(|pattern| matches(pattern, scenario.name))
     };
     Ok(all().into_iter().filter(wanted).collect())
-}
-
-fn run_scenarios(scenarios: &[Scenario], selection: &Selection, counts: &mut Counts) -> Result<()> {
-    let supplies = Supplies::prepare()?;
-    let strait = (selection.vmm == Vmm::Strait).then(build_strait).transpose()?;
-    let logs = Logs::open()?;
-    let outside = Outside::start()?;
-    let series: Vec<&'static str> = [HOST_SERIES, OLD_SERIES]
-        .into_iter()
-        .filter(|series| supplies.kernel(series).is_some())
-        .collect();
-    for kind in [Host::Whole, Host::WithoutIommu] {
-        let here = scenarios.iter().filter(|scenario| scenario.host == kind);
-        let (here, skipped): (Vec<&Scenario>, Vec<&Scenario>) =
-            here.partition(|scenario| scenario.qemu || selection.vmm == Vmm::Strait);
-        if !here.is_empty() {
-            let host = LabHost::boot(&supplies, &logs, strait.as_deref(), kind)?;
-            for scenario in here {
-                let lab = Context {
-                    agent: &host.agent,
-                    vmm: selection.vmm,
-                    outside: &outside,
-                    logs: &logs,
-                    name: scenario.name,
-                    deadline: Instant::now() + scenario.limit,
-                    series: &series,
-                    extra_cmdline: &selection.cmdline,
-                    live: selection.live,
-                };
-                run_and_count(scenario, &lab, counts);
-            }
-        }
-        if !skipped.is_empty() {
-            counts.skipped += skipped.len() as u64;
-            let names: Vec<&str> = skipped.iter().map(|scenario| scenario.name).collect();
-            println!("skipped: only strait promises these: {}", names.join(", "));
-        }
-    }
-    Ok(())
-}
-
-fn run_and_count(scenario: &Scenario, lab: &Context<'_>, counts: &mut Counts) {
-    let start = Instant::now();
-    let verdict = run_one(scenario, lab);
-    let seconds = start.elapsed().as_secs_f64();
-    let name = scenario.name;
-    match verdict {
-        Ok(Verdict::Passed) => {
-            counts.passed += 1;
-            println!("{name:22} passed  {seconds:6.1} s");
-        }
-        Ok(Verdict::Skipped(why)) => {
-            counts.skipped += 1;
-            println!("{name:22} skipped: {why}");
-        }
-        Err(error) => {
-            counts.failed += 1;
-            println!("{name:22} FAILED  {seconds:6.1} s  {error:#}");
-            println!(
-                "{:22} see {}",
-                "",
-                lab.logs.path(&format!("{name}.log")).display()
-            );
-        }
-    }
-}
-
-/// A scenario and the look at the host behind it.
-fn run_one(scenario: &Scenario, lab: &Context<'_>) -> Result<Verdict> {
-    let before = HostState::take(lab.agent)?;
-    let verdict = (scenario.run)(lab);
-    let changes = HostState::changes_since(&before, lab.agent)?;
-    match verdict {
-        Ok(verdict) if changes.is_empty() => Ok(verdict),
-        Ok(_) => Err(anyhow!("The host is not as it was: {}", changes.join("; "))),
-        Err(error) if changes.is_empty() => Err(error),
-        Err(error) => Err(error.context(format!("The host is not as it was ({})", changes.join("; ")))),
-    }
 }

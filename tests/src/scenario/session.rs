@@ -1,0 +1,134 @@
+//! Runs scenarios one after the other, in one lab host as long as it lives.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, anyhow};
+
+use super::runner::Selection;
+use super::unit::Counts;
+use super::{Context, Scenario, Verdict};
+use crate::lab::{Host, HostState, LabHost, Logs, build_strait};
+use crate::outside::Outside;
+use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies};
+use crate::vmm::Vmm;
+
+/// All that scenarios share.
+pub(super) struct Session<'a> {
+    selection: &'a Selection,
+    supplies: Supplies,
+    strait: Option<PathBuf>,
+    logs: Logs,
+    outside: Outside,
+    series: Vec<&'static str>,
+}
+
+impl<'a> Session<'a> {
+    /// Prepares the lab, without booting it yet.
+    pub(super) fn new(selection: &'a Selection) -> Result<Self> {
+        let supplies = Supplies::prepare()?;
+        let mut series = vec![HOST_SERIES, OLD_SERIES];
+        series.retain(|series| supplies.kernel(series).is_some());
+        Ok(Self {
+            selection,
+            strait: (selection.vmm == Vmm::Strait).then(build_strait).transpose()?,
+            logs: Logs::open()?,
+            outside: Outside::start()?,
+            series,
+            supplies,
+        })
+    }
+
+    /// Runs scenarios in their order and counts them.
+    pub(super) fn run(&self, scenarios: &[Scenario], counts: &mut Counts) -> Result<()> {
+        let (here, skipped): (Vec<&Scenario>, Vec<&Scenario>) = scenarios
+            .iter()
+            .partition(|scenario| scenario.qemu || self.selection.vmm == Vmm::Strait);
+        for kind in [Host::Whole, Host::WithoutIommu] {
+            let mut host = None;
+            for scenario in here.iter().filter(|scenario| scenario.host == kind) {
+                let start = Instant::now();
+                let verdict = self.run_in(&mut host, scenario)?;
+                self.count(scenario, verdict, start.elapsed().as_secs_f64(), counts);
+            }
+        }
+        if !skipped.is_empty() {
+            counts.skipped += skipped.len() as u64;
+            let names: Vec<&str> = skipped.iter().map(|scenario| scenario.name).collect();
+            println!("skipped: only strait promises these: {}", names.join(", "));
+        }
+        Ok(())
+    }
+
+    /// Runs one scenario in the host, booting one if there is none. A host that stopped answering
+    /// is replaced; the scenario counts as failed, unless the emulated machine itself broke.
+    fn run_in(&self, slot: &mut Option<LabHost>, scenario: &Scenario) -> Result<Result<Verdict>> {
+        for is_second in [false, true] {
+            let host = match slot.take() {
+                Some(host) => host,
+                None => LabHost::boot(&self.supplies, &self.logs, self.strait.as_deref(), scenario.host)?,
+            };
+            let verdict = self.attempt(&host, scenario);
+            if !host.agent.is_lost() {
+                *slot = Some(host);
+                return Ok(verdict);
+            }
+            if is_second || !host.has_deaf_cpu() {
+                return Ok(verdict.map_err(|error| error.context("The lab host stopped answering")));
+            }
+            println!(
+                "{:22} a CPU of the lab machine lost its timer, see {}; trying once more on a fresh one",
+                scenario.name,
+                host.console().display()
+            );
+        }
+        unreachable!("the second attempt returns")
+    }
+
+    /// A scenario and the look at the host behind it.
+    fn attempt(&self, host: &LabHost, scenario: &Scenario) -> Result<Verdict> {
+        let lab = Context {
+            agent: &host.agent,
+            vmm: self.selection.vmm,
+            outside: &self.outside,
+            logs: &self.logs,
+            name: scenario.name,
+            deadline: Instant::now() + scenario.limit,
+            series: &self.series,
+            extra_cmdline: &self.selection.cmdline,
+            live: self.selection.live,
+        };
+        let before = HostState::take(lab.agent)?;
+        let verdict = (scenario.run)(&lab);
+        if host.agent.is_lost() {
+            return verdict;
+        }
+        let changes = HostState::changes_since(&before, lab.agent)?;
+        match verdict {
+            Ok(verdict) if changes.is_empty() => Ok(verdict),
+            Ok(_) => Err(anyhow!("The host is not as it was: {}", changes.join("; "))),
+            Err(error) if changes.is_empty() => Err(error),
+            Err(error) => Err(error.context(format!("The host is not as it was ({})", changes.join("; ")))),
+        }
+    }
+
+    fn count(&self, scenario: &Scenario, verdict: Result<Verdict>, seconds: f64, counts: &mut Counts) {
+        let name = scenario.name;
+        match verdict {
+            Ok(Verdict::Passed) => {
+                counts.passed += 1;
+                println!("{name:22} passed  {seconds:6.1} s");
+            }
+            Ok(Verdict::Skipped(why)) => {
+                counts.skipped += 1;
+                println!("{name:22} skipped: {why}");
+            }
+            Err(error) => {
+                counts.failed += 1;
+                println!("{name:22} FAILED  {seconds:6.1} s  {error:#}");
+                let log = self.logs.path(&format!("{name}.log"));
+                println!("{:22} see {}", "", log.display());
+            }
+        }
+    }
+}
