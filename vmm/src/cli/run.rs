@@ -8,11 +8,11 @@ use crate::config::{Config, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, Me
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
 #[derive(Debug, Args)]
-#[command(after_help = AFTER_HELP)]
+#[command(after_help = AFTER_HELP, override_usage = "strait run --kernel <FILE> [OPTIONS]")]
 pub struct RunArgs {
     /// The kernel: a bzImage (/boot/vmlinuz-*) or an ELF vmlinux with a PVH note.
     #[arg(long, short, value_name = "FILE")]
-    kernel: PathBuf,
+    kernel: Option<PathBuf>,
     /// The initial RAM file system.
     #[arg(long, visible_alias = "initramfs", value_name = "FILE")]
     initrd: Option<PathBuf>,
@@ -69,6 +69,7 @@ impl RunArgs {
     /// # Errors
     /// One sentence on the argument that is wrong.
     pub fn config(self) -> Result<Config, String> {
+        let kernel = self.kernel.ok_or("--kernel FILE is missing; `strait run --help` explains")?;
         let mut devices: Vec<DeviceConfig> = Vec::new();
         for text in &self.device {
             let device: DeviceConfig = text
@@ -89,7 +90,7 @@ impl RunArgs {
             ));
         }
         Ok(Config {
-            kernel: self.kernel,
+            kernel,
             initrd: self.initrd,
             cmdline: self.cmdline,
             memory: self.memory,
