@@ -16,12 +16,12 @@ ip link set lo up
 for module in kvm_amd vfio_pci igb nvme 8139cp e1000e; do modprobe $module; done
 
 if grep -qw lab.shell /proc/cmdline; then
+    echo root:x:0:0:root:/root:/bin/bash > /etc/passwd
     echo
-    echo "The lab host. Devices:"
+    echo "The lab host. Leave it with \`exit\`. Guest kernels are in /lab/guest. Devices:"
     lspci -nn
-    cat /lab/shell-banner 2>/dev/null
     cd /root
-    setsid -c -w bash -i
+    setsid -c -w bash -i < /dev/ttyS0 > /dev/ttyS0 2>&1
 else
     lab agent
 fi
