@@ -1,8 +1,11 @@
 //! The host's side of passing a device through: its name, its group, its driver, and whether all is ready.
 //!
 //! Everything is read from sysfs and procfs below a [`Root`], so that tests can build a host of their own.
-//! Nothing here changes the host.
+//! Only [`bind()`], [`restore()`] and what they use change the host, and only through a [`Kernel`], so that tests can
+//! play the kernel too.
 
+mod bind;
+mod binding;
 mod check;
 mod distribution;
 pub mod doctor;
@@ -10,22 +13,33 @@ mod group;
 mod ids;
 mod inventory;
 mod iommu;
+mod journal;
 mod kernel;
 mod lookup;
 mod modules;
 mod name;
+mod plan;
 mod process;
+mod restore;
+mod saved;
 mod sysfs;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod usage;
 
+pub use bind::{BindError, bind};
+pub use binding::BindingError;
 pub use check::{CheckError, check};
 pub use group::Group;
 pub use ids::PciIds;
 pub use inventory::{Function, Inventory, Sriov};
+pub use journal::{Entry, JournalError, Owner, taken};
 pub use kernel::{Kernel, RunningKernel};
 pub use lookup::{LookupError, find};
 pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
+pub use plan::{Move, Plan, Request, plan};
+pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sysfs::{PciDevice, Root};
 pub use usage::{Usage, Use};
 

@@ -3,6 +3,8 @@
 pub mod host;
 mod run;
 
+use std::ffi::OsString;
+
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
@@ -40,7 +42,11 @@ pub enum Command {
 /// # Errors
 /// Help and version are "errors" with code 0; everything else is one line and code 2.
 pub fn parse() -> Result<Cli, (String, u8)> {
-    Cli::try_parse().map_err(|error| match error.kind() {
+    parse_from(std::env::args_os())
+}
+
+fn parse_from(words: impl IntoIterator<Item = impl Into<OsString> + Clone>) -> Result<Cli, (String, u8)> {
+    Cli::try_parse_from(words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (error.render().to_string(), 0),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.render().to_string(), 2),
         _ => (format!("strait: {}", one_line(&error.render().to_string())), 2),

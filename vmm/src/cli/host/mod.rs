@@ -1,5 +1,6 @@
 //! `strait host`: what the host has, whether it can be passed, and getting it ready and back.
 
+mod bind;
 mod doctor;
 mod groups;
 mod list;
@@ -11,7 +12,7 @@ use std::error::Error;
 use std::io;
 
 use clap::{Args, Subcommand};
-use strait_vfio::host::{HostBdf, Kernel, LookupError, Root, find};
+use strait_vfio::host::{HostBdf, Kernel, LookupError, Root, find, restore_orphans};
 
 pub use screen::Screen;
 
@@ -32,6 +33,15 @@ enum HostCommand {
     List(list::ListArgs),
     /// Say what keeps devices from being passed, and what to do about it.
     Doctor(doctor::DoctorArgs),
+    /// Give devices to vfio-pci, all of them or none.
+    #[command(visible_alias = "detach")]
+    Bind(bind::BindArgs),
+    /// Give devices back to the drivers they had.
+    #[command(visible_aliases = ["reattach", "unbind", "unset-override"])]
+    Restore(bind::RestoreArgs),
+    /// Give a device to a driver: `bind` for who knows driverctl.
+    #[command(hide = true)]
+    SetOverride(bind::OverrideArgs),
 }
 
 /// Why a command ended without doing what it was asked for.
@@ -72,14 +82,31 @@ impl HostArgs {
     /// # Errors
     /// When it could not be done: then the host is as it was.
     pub fn run(self, root: &Root, kernel: &dyn Kernel, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+        give_back_orphans(root, kernel);
         let done = match self.command {
             HostCommand::List(args) => args.run(root, screen),
             HostCommand::Doctor(args) => args.run(root, kernel, screen),
+            HostCommand::Bind(args) => args.run(root, kernel, screen),
+            HostCommand::Restore(args) => args.run(root, kernel, screen),
+            HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.
         match done {
             Err(failure) if failure.message == closed_pipe() => Ok(0),
             done => done,
+        }
+    }
+}
+
+/// Gives back what a `strait run` took that could not do so itself, because it was killed.
+pub fn give_back_orphans(root: &Root, kernel: &dyn Kernel) {
+    for (bdf, restored) in restore_orphans(root, kernel) {
+        match restored {
+            Ok(_) => log::info!("{bdf} was taken for a guest that is gone, and went back"),
+            Err(error) => log::warn!(
+                "{bdf} was taken for a guest that is gone: {}",
+                Failure::from(error).message
+            ),
         }
     }
 }
@@ -103,3 +130,6 @@ fn find_all(root: &Root, names: &[String]) -> Result<Vec<HostBdf>, Failure> {
     }
     Ok(found)
 }
+
+#[cfg(test)]
+mod tests;

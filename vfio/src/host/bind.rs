@@ -1,0 +1,174 @@
+//! Taking devices from the host's drivers: all that were asked for, or none.
+
+use std::io;
+
+use super::HostBdf;
+use super::binding::{self, Binding, BindingError};
+use super::check::CheckError;
+use super::journal::{self, Entry, JournalError};
+use super::kernel::Kernel;
+use super::plan::{Move, Plan, Request};
+use super::saved;
+use super::sysfs::Root;
+
+/// Why nothing was taken.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The device cannot be passed at all.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The undo journal does not work.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A step failed.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    /// The host needs it.
+    #[error("{bdf} is in use: {uses}; {remedy}, or take it all the same with --force")]
+    InUse {
+        /// The device.
+        bdf: HostBdf,
+        /// How.
+        uses: String,
+        /// What ends the use.
+        remedy: String,
+    },
+    /// Somebody else has plans with it.
+    #[error(
+        "driver_override of {bdf} is {driver} already, set by another tool; undo it there (driverctl \
+         unset-override {bdf}), or overrule it with --force"
+    )]
+    Overridden {
+        /// The device.
+        bdf: HostBdf,
+        /// The other driver.
+        driver: String,
+    },
+    /// A kernel before 3.16, or no PCI device.
+    #[error("{0} has no driver_override in /sys; strait needs Linux 5.10 or later")]
+    NoOverride(HostBdf),
+    /// No driver has such a name.
+    #[error("{0:?} is no name of a driver; usual ones are vfio-pci and pci-stub")]
+    DriverName(String),
+    /// It cannot be repeated at boot.
+    #[error("cannot save the binding of {bdf} in {path}")]
+    Save {
+        /// The device.
+        bdf: HostBdf,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something failed, and so did the way back.
+    #[error("{failure}; and {bdf} could not be given back: {undo}; try strait host restore {bdf}")]
+    NotUndone {
+        /// What failed.
+        failure: Box<BindError>,
+        /// The device that is left.
+        bdf: HostBdf,
+        /// Why.
+        undo: Box<BindError>,
+    },
+}
+
+/// Does what `plan` says.
+///
+/// # Errors
+/// When one device cannot be had: then all are where they were, or the error says which is not.
+pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindError> {
+    if plan.moves.is_empty() && !plan.request.save {
+        return Ok(());
+    }
+    let _lock = journal::lock(root)?;
+    binding::load(root, kernel, &plan.request.driver)?;
+    for (done, one) in plan.moves.iter().enumerate() {
+        if let Err(failure) = remember(root, kernel, one, &plan.request) {
+            return Err(give_back(root, kernel, &plan.moves[..done], failure));
+        }
+        if let Err(failure) = take(root, kernel, one, &plan.request.driver) {
+            return Err(give_back(root, kernel, &plan.moves[..=done], failure.into()));
+        }
+    }
+    if plan.request.save {
+        let moved = plan.moves.iter().map(|one| one.bdf);
+        let devices: Vec<HostBdf> = moved.chain(plan.ready.iter().copied()).collect();
+        if let Err(failure) = saved::save(root, &devices, &plan.request.driver) {
+            return Err(give_back(root, kernel, &plan.moves, failure));
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that the plan still holds, and writes the way back into the journal.
+fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> Result<(), BindError> {
+    let bdf = one.bdf;
+    let driver = Binding { root, kernel, bdf }.driver()?;
+    if driver != one.from {
+        let driver = driver.unwrap_or_else(|| "no driver".to_owned());
+        let wanted = request.driver.clone();
+        return Err(BindingError::Stolen { bdf, driver, wanted }.into());
+    }
+    // An entry of before knows the driver that the device had at first.
+    let first = one
+        .entry
+        .clone()
+        .filter(|entry| one.from.as_ref() == Some(&entry.bound));
+    let entry = first.unwrap_or_else(|| Entry {
+        bdf,
+        driver: one.from.clone(),
+        override_driver: one.override_driver.clone(),
+        bound: String::new(),
+        owner: request.owner,
+    });
+    let bound = request.driver.clone();
+    Ok(journal::write(root, &Entry { bound, ..entry })?)
+}
+
+fn take(root: &Root, kernel: &dyn Kernel, one: &Move, driver: &str) -> Result<(), BindingError> {
+    let bdf = one.bdf;
+    let binding = Binding { root, kernel, bdf };
+    binding.set_override(Some(driver))?;
+    binding.unbind()?;
+    binding.probe(driver)
+}
+
+/// Puts `moves` back, the last first, and returns what is to be told.
+fn give_back(root: &Root, kernel: &dyn Kernel, moves: &[Move], failure: BindError) -> BindError {
+    let mut failure = failure;
+    for one in moves.iter().rev() {
+        let bdf = one.bdf;
+        if let Err(undo) = put_back(root, kernel, one) {
+            failure = BindError::NotUndone {
+                failure: Box::new(failure),
+                bdf,
+                undo: Box::new(undo),
+            };
+        }
+    }
+    failure
+}
+
+fn put_back(root: &Root, kernel: &dyn Kernel, one: &Move) -> Result<(), BindError> {
+    let bdf = one.bdf;
+    let binding = Binding { root, kernel, bdf };
+    match binding.driver() {
+        // Nothing to put back, and nothing to remember.
+        Err(BindingError::Vanished(_)) => return Ok(journal::remove(root, bdf)?),
+        Err(error) => return Err(error.into()),
+        Ok(_) => {}
+    }
+    binding.set_override(one.override_driver.as_deref())?;
+    if binding.driver()? != one.from {
+        binding.unbind()?;
+        if let Some(driver) = &one.from {
+            binding.give_to(driver)?;
+        }
+    }
+    match &one.entry {
+        Some(entry) => journal::write(root, entry)?,
+        None => journal::remove(root, bdf)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,201 @@
+//! Moving one function from driver to driver by sysfs: the three writes, and whether they did it.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::HostBdf;
+use super::inventory::override_driver;
+use super::kernel::Kernel;
+use super::sysfs::{Root, link_name};
+
+/// Probing is done when the write comes back; only a driver that probes in the background needs more.
+const SETTLE_TRIES: u32 = 20;
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// A function that did not go where it should.
+#[derive(Debug, thiserror::Error)]
+pub enum BindingError {
+    /// It is gone.
+    #[error("{0} vanished meanwhile; was it unplugged, or its physical function reset?")]
+    Vanished(HostBdf),
+    /// The kernel refuses a write.
+    #[error("cannot {doing} {bdf}{}", hint(.source))]
+    Write {
+        /// The function.
+        bdf: HostBdf,
+        /// What was tried.
+        doing: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// The driver stays.
+    #[error("{driver} does not let go of {bdf}; see the kernel's log")]
+    Clings {
+        /// The function.
+        bdf: HostBdf,
+        /// The driver.
+        driver: String,
+    },
+    /// Nobody took it.
+    #[error("{driver} does not take {bdf}; see the kernel's log")]
+    NotTaken {
+        /// The function.
+        bdf: HostBdf,
+        /// The driver.
+        driver: String,
+    },
+    /// Another was faster.
+    #[error("another program gave {bdf} to {driver} meanwhile, instead of {wanted}; try again")]
+    Stolen {
+        /// The function.
+        bdf: HostBdf,
+        /// Who has it.
+        driver: String,
+        /// Who should.
+        wanted: String,
+    },
+    /// There is no such driver.
+    #[error("there is no driver {driver}: it cannot be loaded")]
+    NoDriver {
+        /// The driver.
+        driver: String,
+        /// What modprobe says.
+        #[source]
+        source: io::Error,
+    },
+    /// The module is there, the driver is not.
+    #[error("module {0} is loaded, but there is no PCI driver of that name")]
+    NoSuchDriver(String),
+}
+
+/// What errno means for who types.
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => "; run as root",
+        Some(libc::EROFS) => "; /sys is read-only here, run on the host itself or in a privileged container",
+        Some(libc::EBUSY) => "; another process uses it",
+        _ if error.kind() == io::ErrorKind::TimedOut => "; a process that uses it keeps the driver waiting",
+        _ => "",
+    }
+}
+
+/// One function, and who may move it.
+#[derive(Clone, Copy)]
+pub(super) struct Binding<'a> {
+    pub(super) root: &'a Root,
+    pub(super) kernel: &'a dyn Kernel,
+    pub(super) bdf: HostBdf,
+}
+
+impl Binding<'_> {
+    /// The driver that has it now.
+    pub(super) fn driver(&self) -> Result<Option<String>, BindingError> {
+        let folder = self.root.function(self.bdf);
+        if !folder.exists() {
+            return Err(BindingError::Vanished(self.bdf));
+        }
+        link_name(&folder.join("driver")).map_err(|source| self.failed("read the driver of", source))
+    }
+
+    /// Says which driver may have it; `None` for any that knows it.
+    pub(super) fn set_override(&self, driver: Option<&str>) -> Result<(), BindingError> {
+        let folder = self.root.function(self.bdf);
+        if override_driver(&folder).as_deref() == driver {
+            return Ok(());
+        }
+        // An empty line takes the override away (driver_set_override, drivers/base/driver.c).
+        let text = format!("{}\n", driver.unwrap_or_default());
+        self.write("set driver_override of", &folder.join("driver_override"), &text)
+    }
+
+    /// Takes it from its driver, if it has one.
+    pub(super) fn unbind(&self) -> Result<(), BindingError> {
+        let Some(driver) = self.driver()? else {
+            return Ok(());
+        };
+        let path = self.root.function(self.bdf).join("driver/unbind");
+        let written = self.write(&format!("take from {driver}"), &path, &self.bdf.to_string());
+        match (written, self.driver()?) {
+            // Whoever did it, it is done.
+            (_, None) => Ok(()),
+            (Err(error), _) => Err(error),
+            (Ok(()), Some(driver)) => Err(BindingError::Clings {
+                bdf: self.bdf,
+                driver,
+            }),
+        }
+    }
+
+    /// Has the kernel find a driver, and waits until `wanted` has it.
+    pub(super) fn probe(&self, wanted: &str) -> Result<(), BindingError> {
+        let path = self.root.path("sys/bus/pci/drivers_probe");
+        self.write(&format!("have {wanted} probe"), &path, &self.bdf.to_string())?;
+        self.expect(wanted)
+    }
+
+    /// Has the kernel give it to any driver that knows it, and returns which.
+    pub(super) fn probe_any(&self) -> Result<Option<String>, BindingError> {
+        let path = self.root.path("sys/bus/pci/drivers_probe");
+        self.write("find a driver for", &path, &self.bdf.to_string())?;
+        self.driver()
+    }
+
+    /// Gives it to `driver`, whether the kernel would choose it or not.
+    pub(super) fn give_to(&self, driver: &str) -> Result<(), BindingError> {
+        load(self.root, self.kernel, driver)?;
+        // Loading the module may have been enough.
+        if self.driver()?.as_deref() == Some(driver) {
+            return Ok(());
+        }
+        let path = self.root.path(format!("sys/bus/pci/drivers/{driver}/bind"));
+        self.write(&format!("give to {driver}"), &path, &self.bdf.to_string())?;
+        self.expect(driver)
+    }
+
+    fn expect(&self, wanted: &str) -> Result<(), BindingError> {
+        let (bdf, wanted) = (self.bdf, wanted.to_owned());
+        for _ in 0..SETTLE_TRIES {
+            match self.driver()? {
+                Some(driver) if driver == wanted => return Ok(()),
+                Some(driver) => return Err(BindingError::Stolen { bdf, driver, wanted }),
+                None => self.kernel.pause(SETTLE_PAUSE),
+            }
+        }
+        Err(BindingError::NotTaken { bdf, driver: wanted })
+    }
+
+    fn write(&self, doing: &str, path: &Path, text: &str) -> Result<(), BindingError> {
+        self.kernel
+            .write(path, text)
+            .map_err(|source| match self.root.function(self.bdf).exists() {
+                true => self.failed(doing, source),
+                false => BindingError::Vanished(self.bdf),
+            })
+    }
+
+    fn failed(&self, doing: &str, source: io::Error) -> BindingError {
+        BindingError::Write {
+            bdf: self.bdf,
+            doing: doing.to_owned(),
+            source,
+        }
+    }
+}
+
+/// Has driver `name` in the kernel.
+pub(super) fn load(root: &Root, kernel: &dyn Kernel, name: &str) -> Result<(), BindingError> {
+    let folder = root.path("sys/bus/pci/drivers").join(name);
+    if folder.exists() {
+        return Ok(());
+    }
+    let driver = name.to_owned();
+    kernel
+        .load_module(name)
+        .map_err(|source| BindingError::NoDriver { driver, source })?;
+    match folder.exists() {
+        true => Ok(()),
+        false => Err(BindingError::NoSuchDriver(name.to_owned())),
+    }
+}

@@ -1,0 +1,159 @@
+//! What binding would do, found out before anything is touched.
+
+use super::HostBdf;
+use super::bind::BindError;
+use super::check::{self, CheckError};
+use super::group::{Group, is_quiet_driver, is_vfio_driver};
+use super::inventory::override_driver;
+use super::journal::{self, Entry, Owner};
+use super::sysfs::{PciDevice, Root};
+use super::usage::{Usage, Use};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The devices.
+    pub devices: Vec<HostBdf>,
+    /// Whether what shares their groups comes along.
+    pub group: bool,
+    /// Who is to have them.
+    pub driver: String,
+    /// Whether they are taken though the host uses them.
+    pub force: bool,
+    /// Whether the same happens at each boot.
+    pub save: bool,
+    /// The process they are for, if they go back with its end.
+    pub owner: Option<Owner>,
+}
+
+/// A device that will be moved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The device.
+    pub bdf: HostBdf,
+    /// Its driver now.
+    pub from: Option<String>,
+    /// Its override now.
+    pub override_driver: Option<String>,
+    /// Uses that are overridden by force.
+    pub uses: Vec<Use>,
+    /// What the journal says of it already.
+    pub(super) entry: Option<Entry>,
+}
+
+/// What will be done.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub(super) request: Request,
+    /// Devices to move, in order.
+    pub moves: Vec<Move>,
+    /// Devices that are where they should be.
+    pub ready: Vec<HostBdf>,
+    /// Members of their groups that stay with the host and keep the devices from being passed.
+    pub in_the_way: Vec<PciDevice>,
+}
+
+/// Looks whether `request` can be fulfilled, and how. Changes nothing.
+///
+/// # Errors
+/// The first thing in the way.
+pub fn plan(root: &Root, request: Request) -> Result<Plan, BindError> {
+    if !journal::is_driver_name(&request.driver) {
+        return Err(BindError::DriverName(request.driver));
+    }
+    let usage = Usage::read(root);
+    let wanted = collect(root, &request)?;
+    let mut plan = Plan {
+        in_the_way: in_the_way(root, &wanted),
+        request,
+        moves: Vec::new(),
+        ready: Vec::new(),
+    };
+    for device in wanted {
+        if device.driver.as_deref() == Some(&*plan.request.driver) {
+            plan.ready.push(device.bdf);
+        } else {
+            plan.moves.push(plan_move(root, &usage, &device, &plan.request)?);
+        }
+    }
+    Ok(plan)
+}
+
+/// The devices asked for, and with `group` their groups' other devices.
+fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> {
+    let mut wanted: Vec<PciDevice> = Vec::new();
+    for &bdf in &request.devices {
+        let device = check::device(root, bdf)?;
+        let needs_group = request.group || is_vfio_driver(&request.driver);
+        if needs_group || device.is_bridge() {
+            let number = check::check_grouped(root, &device)?;
+            if request.group {
+                let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
+                wanted.extend(group.members.into_iter().filter(comes_along));
+            }
+        }
+        wanted.push(device);
+    }
+    wanted.sort_by_key(|device| device.bdf);
+    wanted.dedup_by_key(|device| device.bdf);
+    Ok(wanted)
+}
+
+/// Bridges stay, and so does what is given away already.
+fn comes_along(member: &PciDevice) -> bool {
+    let driver = member.driver.as_deref();
+    !member.is_bridge() && !driver.is_some_and(|driver| is_vfio_driver(driver) || is_quiet_driver(driver))
+}
+
+fn in_the_way(root: &Root, wanted: &[PciDevice]) -> Vec<PciDevice> {
+    let mut numbers: Vec<u32> = wanted.iter().filter_map(|device| device.group).collect();
+    numbers.dedup();
+    let groups = numbers
+        .iter()
+        .filter_map(|number| Group::read(root, *number).ok());
+    let mut others: Vec<PciDevice> = groups
+        .flat_map(|group| group.culprits().cloned().collect::<Vec<_>>())
+        .collect();
+    others.retain(|other| wanted.iter().all(|device| device.bdf != other.bdf));
+    others.sort_by_key(|other| other.bdf);
+    others.dedup();
+    others
+}
+
+fn plan_move(root: &Root, usage: &Usage, device: &PciDevice, request: &Request) -> Result<Move, BindError> {
+    let bdf = device.bdf;
+    let folder = root.function(bdf);
+    if !folder.join("driver_override").exists() {
+        return Err(BindError::NoOverride(bdf));
+    }
+    let entry = journal::read(root, bdf)?;
+    let override_driver = override_driver(&folder);
+    let others = override_driver
+        .as_ref()
+        .filter(|driver| **driver != request.driver);
+    if let Some(driver) = others
+        && !request.force
+    {
+        let driver = driver.clone();
+        return Err(BindError::Overridden { bdf, driver });
+    }
+    let mut uses = usage.of(root, bdf);
+    uses.retain(Use::is_blocking);
+    if let Some(first) = uses.first()
+        && !request.force
+    {
+        let each: Vec<String> = uses.iter().map(Use::to_string).collect();
+        return Err(BindError::InUse {
+            bdf,
+            remedy: first.remedy(bdf),
+            uses: each.join(", "),
+        });
+    }
+    Ok(Move {
+        bdf,
+        from: device.driver.clone(),
+        override_driver,
+        uses,
+        entry,
+    })
+}

@@ -1,0 +1,204 @@
+//! Giving back what was taken: by the journal, or without it by what the device looks like.
+
+use std::io;
+use std::path::Path;
+
+use super::HostBdf;
+use super::binding::{Binding, BindingError};
+use super::check::{self, CheckError};
+use super::group::is_vfio_driver;
+use super::inventory::override_driver;
+use super::journal::{self, Entry, JournalError};
+use super::kernel::Kernel;
+use super::modules::Modules;
+use super::process;
+use super::saved;
+use super::sysfs::{PciDevice, Root};
+
+/// What became of a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Restored {
+    /// It went back to this driver, or to none.
+    To(Option<String>),
+    /// It was not taken.
+    Untouched(Option<String>),
+    /// It was taken and is gone since.
+    Gone,
+}
+
+/// Why a device was not given back.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// There is no such device.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The journal does not work.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A step failed.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
+    /// A guest has it.
+    #[error("{bdf} is in use by process {pid} ({name}); end it first, or give the device back with --force")]
+    InUse {
+        /// The device.
+        bdf: HostBdf,
+        /// Who.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// Somebody moved it on.
+    #[error(
+        "{bdf} is bound to {driver} now, not to {bound} as strait left it; give it back all the same with \
+         --force"
+    )]
+    Moved {
+        /// The device.
+        bdf: HostBdf,
+        /// Who has it.
+        driver: String,
+        /// Who had it.
+        bound: String,
+    },
+    /// It would be bound again at the next boot.
+    #[error("cannot take away the files that bind {bdf} at boot")]
+    Saved {
+        /// The device.
+        bdf: HostBdf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Gives `bdf` back, and forgets a saved binding.
+///
+/// # Errors
+/// When it is in use or does not go: a later call goes on from there.
+pub fn restore(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    force: bool,
+) -> Result<Restored, RestoreError> {
+    let _lock = journal::lock(root)?;
+    let entry = match journal::read(root, bdf) {
+        // It says nothing that can be used; the device itself says enough.
+        Err(JournalError::Damaged { .. }) => None,
+        entry => entry?,
+    };
+    let device = match check::device(root, bdf) {
+        Err(CheckError::NoSuchDevice(_)) if journal::taken(root).contains(&bdf) => None,
+        device => Some(device?),
+    };
+    let restored = match &device {
+        None => Restored::Gone,
+        Some(device) => {
+            if !force {
+                check_free(root, device, entry.as_ref())?;
+            }
+            let binding = Binding { root, kernel, bdf };
+            match entry {
+                Some(entry) => by_journal(&binding, &entry)?,
+                None => by_looks(&binding, device)?,
+            }
+        }
+    };
+    journal::remove(root, bdf)?;
+    saved::forget(root, bdf).map_err(|source| RestoreError::Saved { bdf, source })?;
+    Ok(restored)
+}
+
+/// Gives back what was taken for processes that have ended, as after a crash. Says what became of each.
+pub fn restore_orphans(root: &Root, kernel: &dyn Kernel) -> Vec<(HostBdf, Result<Restored, RestoreError>)> {
+    let is_orphan = |bdf: &HostBdf| match journal::read(root, *bdf) {
+        Ok(Some(Entry {
+            owner: Some(owner), ..
+        })) => !owner.is_alive(root),
+        _ => false,
+    };
+    let orphans = journal::taken(root).into_iter().filter(is_orphan);
+    orphans
+        .map(|bdf| (bdf, restore(root, kernel, bdf, false)))
+        .collect()
+}
+
+/// What `restore --all` is about: all that is in the journal, and, for after a loss of it, all that an
+/// override keeps on a driver of VFIO.
+pub fn restorable(root: &Root) -> Vec<HostBdf> {
+    let mut devices = journal::taken(root);
+    let all = root.names("sys/bus/pci/devices");
+    let all = all.iter().filter_map(|name| name.parse::<HostBdf>().ok());
+    devices.extend(all.filter(|bdf| is_overridden(&root.function(*bdf))));
+    devices.sort();
+    devices.dedup();
+    devices
+}
+
+fn is_overridden(folder: &Path) -> bool {
+    override_driver(folder).is_some_and(|driver| is_vfio_driver(&driver))
+}
+
+/// No process has it, and nobody else took it on.
+fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<(), RestoreError> {
+    let bdf = device.bdf;
+    if let Some(group) = device.group
+        && device.driver.as_deref().is_some_and(is_vfio_driver)
+        && let Some(holder) = process::holder(root, Path::new(&format!("/dev/vfio/{group}")))
+    {
+        let process::Holder { pid, name } = holder;
+        return Err(RestoreError::InUse { bdf, pid, name });
+    }
+    match (entry, &device.driver) {
+        (Some(entry), Some(driver)) if *driver != entry.bound && Some(driver) != entry.driver.as_ref() => {
+            Err(RestoreError::Moved {
+                bdf,
+                driver: driver.clone(),
+                bound: entry.bound.clone(),
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreError> {
+    binding.set_override(entry.override_driver.as_deref())?;
+    if binding.driver()? != entry.driver {
+        binding.unbind()?;
+        if let Some(driver) = &entry.driver {
+            binding.give_to(driver)?;
+        }
+    }
+    Ok(Restored::To(entry.driver.clone()))
+}
+
+/// An override or a driver of VFIO is taken for ours; the kernel chooses the driver then.
+fn by_looks(binding: &Binding<'_>, device: &PciDevice) -> Result<Restored, RestoreError> {
+    let bound = device.driver.as_deref().is_some_and(is_vfio_driver);
+    if !bound && !is_overridden(&binding.root.function(device.bdf)) {
+        return Ok(Restored::Untouched(device.driver.clone()));
+    }
+    binding.set_override(None)?;
+    if bound || device.driver.is_none() {
+        binding.unbind()?;
+        if binding.probe_any()?.is_none() {
+            load_natural(binding, device);
+        }
+    }
+    Ok(Restored::To(binding.driver()?))
+}
+
+/// Loads the modules that know the device, until one has it. One that does not load is no loss.
+fn load_natural(binding: &Binding<'_>, device: &PciDevice) {
+    let unbound = PciDevice {
+        driver: None,
+        ..device.clone()
+    };
+    for module in Modules::read(binding.root).drivers_for(binding.root, &unbound) {
+        let loaded = binding.kernel.load_module(&module);
+        if loaded.is_ok() && !matches!(binding.driver(), Ok(None)) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Bindings that are made again at each boot: a line for systemd-modules-load and a udev rule a device.
+
+use std::fs;
+use std::io;
+
+use super::HostBdf;
+use super::bind::BindError;
+use super::journal::write_whole;
+use super::sysfs::Root;
+
+/// Makes udev and systemd bind `devices` to `driver` at boot; all or none.
+pub(super) fn save(root: &Root, devices: &[HostBdf], driver: &str) -> Result<(), BindError> {
+    for (done, &bdf) in devices.iter().enumerate() {
+        for (path, content) in files(bdf, driver) {
+            if let Err(source) = write_whole(&root.path(&path), &content) {
+                for &bdf in &devices[..=done] {
+                    // The first failure is the one to tell.
+                    let _ = forget(root, bdf);
+                }
+                let path = format!("/{path}");
+                return Err(BindError::Save { bdf, path, source });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Takes the files of `bdf` away; says whether there were any.
+///
+/// # Errors
+/// When one stays.
+pub(super) fn forget(root: &Root, bdf: HostBdf) -> io::Result<bool> {
+    let mut found = false;
+    for (path, _) in files(bdf, "") {
+        match fs::remove_file(root.path(path)) {
+            Ok(()) => found = true,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Paths below the root, and what stands there. The rule runs before udev loads the modules that know the
+/// device (80-drivers.rules), so that the override is there first; the driver is probed for in case it was
+/// loaded earlier.
+fn files(bdf: HostBdf, driver: &str) -> [(String, String); 2] {
+    let rule = format!(
+        "# Written by `strait host bind --save`; `strait host restore {bdf}` takes it away.\n\
+         ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{bdf}\", ATTR{{driver_override}}=\"{driver}\", \
+         RUN{{builtin}}+=\"kmod load {driver}\", \
+         RUN+=\"/bin/sh -c 'echo $kernel > /sys/bus/pci/drivers_probe'\"\n"
+    );
+    let modules = format!("# Written by `strait host bind --save` for {bdf}.\n{driver}\n");
+    [
+        (format!("etc/udev/rules.d/10-strait-{bdf}.rules"), rule),
+        (format!("etc/modules-load.d/strait-{bdf}.conf"), modules),
+    ]
+}

@@ -1,0 +1,181 @@
+//! `strait host bind`, `restore`, and what other tools call them.
+
+use clap::Args;
+use strait_vfio::host::{
+    self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, restorable, restore,
+};
+
+use super::screen::{Screen, Tone};
+use super::{Failure, find_all};
+
+/// Give devices to vfio-pci, all of them or none.
+#[derive(Debug, Args)]
+pub(super) struct BindArgs {
+    /// The devices: an address, vendor:device, a network interface or a disk.
+    #[arg(value_name = "DEVICE", required = true)]
+    devices: Vec<String>,
+    /// Take along what shares their IOMMU groups.
+    #[arg(long)]
+    group: bool,
+    /// Who is to have them.
+    #[arg(long, value_name = "NAME", default_value = "vfio-pci")]
+    driver: String,
+    /// Do the same at each boot.
+    #[arg(long)]
+    save: bool,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Take devices that the host uses, or that another tool has overridden.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Give a device to a driver, in driverctl's order of words.
+#[derive(Debug, Args)]
+pub(super) struct OverrideArgs {
+    /// The device.
+    device: String,
+    /// The driver.
+    driver: String,
+    /// Take it though the host uses it.
+    #[arg(long)]
+    force: bool,
+}
+
+/// Give devices back to the drivers they had.
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// The devices.
+    #[arg(
+        value_name = "DEVICE",
+        required_unless_present = "all",
+        conflicts_with = "all"
+    )]
+    devices: Vec<String>,
+    /// Everything that was taken.
+    #[arg(long)]
+    all: bool,
+    /// Also from processes that use them, and from drivers that took them since.
+    #[arg(long)]
+    force: bool,
+}
+
+impl From<OverrideArgs> for BindArgs {
+    fn from(args: OverrideArgs) -> Self {
+        Self {
+            devices: vec![args.device],
+            group: false,
+            driver: args.driver,
+            save: false,
+            dry_run: false,
+            force: args.force,
+        }
+    }
+}
+
+impl BindArgs {
+    pub(super) fn run(
+        self,
+        root: &Root,
+        kernel: &dyn Kernel,
+        screen: &mut Screen<'_>,
+    ) -> Result<u8, Failure> {
+        let request = Request {
+            devices: find_all(root, &self.devices)?,
+            group: self.group,
+            driver: self.driver.clone(),
+            force: self.force,
+            save: self.save,
+            owner: None,
+        };
+        let plan = host::plan(root, request).map_err(failure)?;
+        if !self.dry_run {
+            host::bind(root, kernel, &plan).map_err(failure)?;
+        }
+        self.tell(screen, &plan)
+    }
+
+    fn tell(&self, screen: &mut Screen<'_>, plan: &Plan) -> Result<u8, Failure> {
+        let driver = &self.driver;
+        let would = if self.dry_run {
+            "would go from"
+        } else {
+            "went from"
+        };
+        for Move { bdf, from, uses, .. } in &plan.moves {
+            let from = from.as_deref().unwrap_or("no driver");
+            let bdf = screen.paint(Tone::Heading, &bdf.to_string());
+            screen.line(format!("{bdf} {would} {from} to {driver}"))?;
+            for one in uses {
+                screen.line(screen.paint(Tone::Warning, &format!("    though {one}")))?;
+            }
+        }
+        for bdf in &plan.ready {
+            screen.line(format!("{bdf} is bound to {driver} already"))?;
+        }
+        for other in &plan.in_the_way {
+            let (bdf, driver) = (other.bdf, other.driver_name());
+            let text = format!("{bdf} ({driver}) shares the group and must go too: strait host bind {bdf}");
+            screen.wrapped("", &screen.paint(Tone::Warning, &text))?;
+        }
+        if self.save && !self.dry_run {
+            screen.line("The same will be done at each boot, until strait host restore.")?;
+        }
+        Ok(0)
+    }
+}
+
+/// A driver's name that cannot be one is a matter of typing.
+fn failure(error: BindError) -> Failure {
+    match error {
+        BindError::DriverName(_) | BindError::Check(CheckError::Twice(_)) => {
+            Failure::usage(error.to_string())
+        }
+        error => error.into(),
+    }
+}
+
+impl RestoreArgs {
+    pub(super) fn run(
+        self,
+        root: &Root,
+        kernel: &dyn Kernel,
+        screen: &mut Screen<'_>,
+    ) -> Result<u8, Failure> {
+        let devices = match self.all {
+            true => restorable(root),
+            false => find_all(root, &self.devices)?,
+        };
+        if devices.is_empty() {
+            screen.line("Nothing is taken.")?;
+        }
+        let mut failures: Vec<String> = Vec::new();
+        for bdf in devices {
+            match restore(root, kernel, bdf, self.force) {
+                Ok(restored) => tell(screen, bdf, &restored)?,
+                Err(error) => failures.push(Failure::from(error).message),
+            }
+        }
+        match failures.is_empty() {
+            true => Ok(0),
+            false => Err(Failure {
+                code: 1,
+                message: failures.join("; "),
+            }),
+        }
+    }
+}
+
+/// What became of a device.
+pub(super) fn tell(screen: &mut Screen<'_>, bdf: HostBdf, restored: &Restored) -> Result<(), Failure> {
+    let name = screen.paint(Tone::Heading, &bdf.to_string());
+    let text = match restored {
+        Restored::To(Some(driver)) => format!("{name} went back to {driver}"),
+        Restored::To(None) => format!("{name} went back to having no driver"),
+        Restored::Untouched(Some(driver)) => format!("{name} was not taken, {driver} has it"),
+        Restored::Untouched(None) => format!("{name} was not taken, no driver has it"),
+        Restored::Gone => format!("{name} is gone and forgotten"),
+    };
+    Ok(screen.line(text)?)
+}

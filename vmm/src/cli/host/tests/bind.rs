@@ -1,0 +1,275 @@
+//! Binding and restoring when they go well.
+
+use std::fs;
+
+use strait_vfio::host::testing::Does;
+
+use super::*;
+
+#[test]
+fn a_device_goes_to_vfio_and_comes_back() {
+    let host = host();
+    host.add_driver("vfio-pci");
+    let before = host.picture();
+    assert_eq!(
+        done(&host, "host bind 01:00.0"),
+        "0000:01:00.0 went from igb to vfio-pci\n"
+    );
+    assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci");
+    assert_eq!(
+        done(&host, "host restore 01:00.0"),
+        "0000:01:00.0 went back to igb\n"
+    );
+    assert!(host.picture() == before, "something is left");
+}
+
+#[test]
+fn vfio_is_loaded_when_needed() {
+    let host = host();
+    done(&host, "host bind 02:00.0");
+    assert_eq!(binding(&host, NVME), "vfio-pci vfio-pci");
+}
+
+#[test]
+fn names_of_all_kinds_are_understood() {
+    for name in [
+        "eth0",
+        "01:00.0",
+        "pci_0000_01_00_0",
+        "8086:10c9",
+        "/sys/bus/pci/devices/0000:01:00.0",
+    ] {
+        let host = host();
+        done(&host, &format!("host bind {name}"));
+        assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci", "{name}");
+    }
+    let host = host();
+    done(&host, "host bind nvme0n1");
+    assert_eq!(binding(&host, NVME), "vfio-pci vfio-pci");
+}
+
+#[test]
+fn names_of_other_tools_are_understood() {
+    let pairs = [
+        ("detach 01:00.0", "reattach 01:00.0"),
+        ("set-override 01:00.0 vfio-pci", "unset-override 01:00.0"),
+        ("bind eth0", "unbind 01:00.0"),
+    ];
+    for (there, back) in pairs {
+        let host = host();
+        done(&host, &format!("host {there}"));
+        assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci", "{there}");
+        done(&host, &format!("host {back}"));
+        assert_eq!(binding(&host, NIC), "igb -", "{back}");
+    }
+}
+
+#[test]
+fn a_group_comes_along_without_its_bridges() {
+    let host = host();
+    done(&host, "host bind --group 05:00.0");
+    assert_eq!(binding(&host, GPU), "vfio-pci vfio-pci");
+    assert_eq!(binding(&host, SOUND), "vfio-pci vfio-pci");
+    done(&host, "host bind --group 04:01.0");
+    assert_eq!(binding(&host, RTL), "vfio-pci vfio-pci");
+    assert_eq!(binding(&host, "0000:03:00.0"), "- -");
+    done(&host, "host restore --all");
+    assert_eq!(binding(&host, SOUND), "snd_hda_intel -");
+    assert_eq!(binding(&host, RTL), "8139cp -");
+}
+
+#[test]
+fn who_else_must_go_is_told() {
+    let text = done(&host(), "host bind 05:00.0");
+    assert!(
+        text.contains("0000:05:00.1 (snd_hda_intel) shares the group and must go too"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_device_that_is_bound_already_is_left_alone() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    let before = host.picture();
+    assert_eq!(
+        done(&host, "host bind 01:00.0"),
+        "0000:01:00.0 is bound to vfio-pci already\n"
+    );
+    assert!(host.picture() == before);
+}
+
+#[test]
+fn a_device_without_driver_has_none_afterwards() {
+    let host = host();
+    let before = binding(&host, "0000:00:05.0");
+    done(&host, "host bind 00:05.0");
+    assert_eq!(
+        done(&host, "host restore 00:05.0"),
+        "0000:00:05.0 went back to having no driver\n"
+    );
+    assert_eq!(binding(&host, "0000:00:05.0"), before);
+}
+
+#[test]
+fn a_foreign_override_comes_back_too() {
+    let host = host();
+    host.file(
+        "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/driver_override",
+        "igb\n",
+    );
+    done(&host, "host bind --force 01:00.0");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb igb");
+}
+
+#[test]
+fn a_second_driver_does_not_hide_the_first() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    done(&host, "host bind --force --driver uio_pci_generic 01:00.0");
+    assert_eq!(binding(&host, NIC), "uio_pci_generic uio_pci_generic");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn a_failed_second_driver_leaves_the_way_back_to_the_first() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    host.fault("drivers_probe", 0, Does::Nothing);
+    run(&host, "host bind --force --driver uio_pci_generic 01:00.0").expect_err("nobody probes");
+    assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn force_takes_what_is_used() {
+    let host = host();
+    default_route(&host, "eth0");
+    let text = done(&host, "host bind --force eth0");
+    assert!(text.contains("though eth0 carries the default route"), "{text}");
+    assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci");
+}
+
+#[test]
+fn a_dry_run_tells_and_does_nothing() {
+    let host = host();
+    let before = host.picture();
+    let text = done(&host, "host bind --dry-run --save 01:00.0 02:00.0");
+    assert_eq!(
+        text,
+        "0000:01:00.0 would go from igb to vfio-pci\n0000:02:00.0 would go from nvme to vfio-pci\n"
+    );
+    assert!(host.picture() == before);
+}
+
+#[test]
+fn a_saved_binding_is_repeated_at_boot_until_restore() {
+    let host = host();
+    host.add_driver("vfio-pci");
+    let before = host.picture();
+    done(&host, "host bind --save 01:00.0");
+    let rule =
+        fs::read_to_string(host.path("etc/udev/rules.d/10-strait-0000:01:00.0.rules")).expect("a rule");
+    assert!(
+        rule.contains("KERNEL==\"0000:01:00.0\", ATTR{driver_override}=\"vfio-pci\""),
+        "{rule}"
+    );
+    let modules =
+        fs::read_to_string(host.path("etc/modules-load.d/strait-0000:01:00.0.conf")).expect("a list");
+    assert!(modules.ends_with("\nvfio-pci\n"), "{modules}");
+    done(&host, "host restore 01:00.0");
+    assert!(host.picture() == before);
+}
+
+#[test]
+fn without_a_journal_looks_are_enough() {
+    let host = host();
+    done(&host, "host bind 01:00.0 02:00.0");
+    fs::remove_dir_all(host.path("run/strait")).expect("as after a reboot");
+    let text = done(&host, "host restore --all");
+    assert_eq!(
+        text,
+        "0000:01:00.0 went back to igb\n0000:02:00.0 went back to nvme\n"
+    );
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn a_damaged_journal_is_no_obstacle_to_restore() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    host.file("run/strait/undo/0000:01:00.0", "strait undo 1\ndriver ");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+    assert!(!host.path("run/strait/undo/0000:01:00.0").exists());
+}
+
+#[test]
+fn a_crash_between_any_two_writes_is_undone() {
+    // Killed after so many of: override, unbind, probe.
+    for writes in 0..3 {
+        let host = host();
+        host.add_driver("vfio-pci");
+        let before = host.picture();
+        let entry = "strait undo 1\ndriver igb\noverride -\nbound vfio-pci\nowner -\n";
+        host.file("run/strait/undo/0000:01:00.0", entry);
+        let folder = host.path("sys/bus/pci/devices/0000:01:00.0");
+        if writes > 0 {
+            fs::write(folder.join("driver_override"), "vfio-pci\n").expect("override");
+        }
+        if writes > 1 {
+            fs::remove_file(folder.join("driver")).expect("unbind");
+        }
+        done(&host, "host restore --all");
+        assert!(host.picture() == before, "after {writes} writes");
+    }
+}
+
+#[test]
+fn what_vanished_is_forgotten() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    fs::remove_file(host.path("sys/bus/pci/devices/0000:01:00.0")).expect("unplugged");
+    assert_eq!(
+        done(&host, "host restore --all"),
+        "0000:01:00.0 is gone and forgotten\n"
+    );
+    assert_eq!(done(&host, "host restore --all"), "Nothing is taken.\n");
+}
+
+#[test]
+fn what_was_not_taken_stays() {
+    let host = host();
+    let before = host.picture();
+    assert_eq!(
+        done(&host, "host restore 01:00.0"),
+        "0000:01:00.0 was not taken, igb has it\n"
+    );
+    assert!(host.picture() == before);
+}
+
+#[test]
+fn what_was_taken_for_a_process_that_ended_goes_back_with_the_next_command() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    let entry = "strait undo 1\ndriver igb\noverride -\nbound vfio-pci\nowner 4711 99\n";
+    host.file("run/strait/undo/0000:01:00.0", entry);
+    let fields = "S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0";
+    host.file("proc/4711/stat", &format!("4711 (strait (x)) {fields} 99 0\n"));
+    done(&host, "host list");
+    assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci");
+    // The same number, but another process.
+    host.file("proc/4711/stat", &format!("4711 (bash) {fields} 12345 0\n"));
+    done(&host, "host list");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+/// A default route through `interface`.
+pub(super) fn default_route(host: &FakeHost, interface: &str) {
+    let heading = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n";
+    let route = format!("{interface}\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n");
+    host.file("proc/net/route", &format!("{heading}{route}"));
+}
