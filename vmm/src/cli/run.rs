@@ -69,7 +69,9 @@ impl RunArgs {
     /// # Errors
     /// One sentence on the argument that is wrong.
     pub fn config(self) -> Result<Config, String> {
-        let kernel = self.kernel.ok_or("--kernel FILE is missing; `strait run --help` explains")?;
+        let kernel = self
+            .kernel
+            .ok_or("--kernel FILE is missing; `strait run --help` explains")?;
         let mut devices: Vec<DeviceConfig> = Vec::new();
         for text in &self.device {
             let device: DeviceConfig = text
