@@ -8,6 +8,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use super::netlink;
+
 /// A driver that needs longer than this to let go of a device waits for a process that uses it.
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -25,8 +27,23 @@ pub trait Kernel {
     /// What modprobe says.
     fn load_module(&self, name: &str) -> io::Result<()>;
 
+    /// Sets what virtual function `index` of `interface` is on the wire.
+    ///
+    /// # Errors
+    /// What the driver of the physical function says.
+    fn set_vf_link(&self, interface: &str, index: u32, link: &VfLink) -> io::Result<()>;
+
     /// Waits while the kernel or udev works.
     fn pause(&self, time: Duration);
+}
+
+/// What a virtual function is on the wire; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VfLink {
+    /// Its address.
+    pub mac: Option<[u8; 6]>,
+    /// Its VLAN, 0 for none.
+    pub vlan: Option<u16>,
 }
 
 /// The kernel that runs this process.
@@ -63,6 +80,10 @@ impl Kernel for RunningKernel {
         }
         let says = String::from_utf8_lossy(&output.stderr);
         Err(io::Error::other(says.trim().replace('\n', " ")))
+    }
+
+    fn set_vf_link(&self, interface: &str, index: u32, link: &VfLink) -> io::Result<()> {
+        netlink::set_vf_link(interface, index, link)
     }
 
     fn pause(&self, time: Duration) {

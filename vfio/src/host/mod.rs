@@ -18,10 +18,12 @@ mod kernel;
 mod lookup;
 mod modules;
 mod name;
+mod netlink;
 mod plan;
 mod process;
 mod restore;
 mod saved;
+mod sriov;
 mod sysfs;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -34,12 +36,13 @@ pub use group::Group;
 pub use ids::PciIds;
 pub use inventory::{Function, Inventory, Sriov};
 pub use journal::{Entry, JournalError, Owner, taken};
-pub use kernel::{Kernel, RunningKernel};
+pub use kernel::{Kernel, RunningKernel, VfLink};
 pub use lookup::{LookupError, find};
 pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
 pub use plan::{Move, Plan, Request, plan};
 pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
+pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};
 pub use usage::{Usage, Use};
 

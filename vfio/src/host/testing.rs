@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::kernel::Kernel;
+use super::kernel::{Kernel, VfLink};
 use super::sysfs::{Root, names_in, read_text};
 
 const DEVICES: &str = "sys/bus/pci/devices";
@@ -289,6 +289,12 @@ impl FakeHost {
     fn unplug(&self, bdf: &str) {
         let link = self.path(DEVICES).join(bdf);
         if let Ok(folder) = fs::canonicalize(&link) {
+            if let Ok(group) = fs::canonicalize(folder.join("iommu_group")) {
+                fs::remove_file(group.join("devices").join(bdf)).expect("a member");
+                if names_in(&group.join("devices")).is_empty() {
+                    fs::remove_dir_all(group).expect("a group");
+                }
+            }
             fs::remove_dir_all(folder).expect("a folder");
             fs::remove_file(link).expect("a link");
         }
@@ -437,6 +443,18 @@ impl Kernel for FakeHost {
         if name != "hollow" {
             self.add_driver(name);
         }
+        Ok(())
+    }
+
+    /// Kept as a file, `mac vlan`.
+    fn set_vf_link(&self, interface: &str, index: u32, link: &VfLink) -> io::Result<()> {
+        if let Some(Does::Fails(number)) = self.next_fault(Path::new("set_vf_link")) {
+            return Err(errno(number));
+        }
+        self.file(
+            &format!("links/{interface}-{index}"),
+            &format!("{:x?} {:?}\n", link.mac, link.vlan),
+        );
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod list;
 mod listing;
 mod screen;
 mod tree;
+mod vf;
 
 use std::error::Error;
 use std::io;
@@ -39,6 +40,8 @@ enum HostCommand {
     /// Give devices back to the drivers they had.
     #[command(visible_aliases = ["reattach", "unbind", "unset-override"])]
     Restore(bind::RestoreArgs),
+    /// Set the number of a device's virtual functions and show them.
+    Vf(vf::VfArgs),
     /// Give a device to a driver: `bind` for who knows driverctl.
     #[command(hide = true)]
     SetOverride(bind::OverrideArgs),
@@ -88,6 +91,7 @@ impl HostArgs {
             HostCommand::Doctor(args) => args.run(root, kernel, screen),
             HostCommand::Bind(args) => args.run(root, kernel, screen),
             HostCommand::Restore(args) => args.run(root, kernel, screen),
+            HostCommand::Vf(args) => args.run(root, kernel, screen),
             HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.

@@ -2,6 +2,7 @@
 
 mod bind;
 mod show;
+mod vf;
 
 use strait_vfio::host::testing::{FakeFunction, FakeHost};
 

@@ -1,0 +1,321 @@
+//! Virtual functions: how many a physical function has, and what they are called on the wire.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::HostBdf;
+use super::check::{self, CheckError};
+use super::inventory::physical_function;
+use super::journal::{self, JournalError};
+use super::kernel::{Kernel, VfLink};
+use super::process;
+use super::sysfs::{PciDevice, Root, link_name, read_text};
+use super::usage::{Usage, Use};
+
+/// udev runs through its queue within this time, unless one of its rules hangs.
+const SETTLE_TRIES: u32 = 100;
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// A bus has room for no more.
+const MAX_VFS: u32 = 256;
+
+/// A virtual function as it is after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualFunction {
+    /// Its name.
+    pub bdf: HostBdf,
+    /// Its group.
+    pub group: Option<u32>,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// Its network interface.
+    pub interface: Option<String>,
+    /// Its address, where its interface shows one.
+    pub mac: Option<String>,
+}
+
+/// Why there are not as many virtual functions as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum SriovError {
+    /// There is no such device.
+    #[error(transparent)]
+    Check(#[from] CheckError),
+    /// The journal does not work.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It can have none.
+    #[error(
+        "{0} has no SR-IOV, or the firmware keeps it off; strait host list shows VFs n/max where there is"
+    )]
+    None(HostBdf),
+    /// It is one.
+    #[error("{bdf} is a virtual function itself; name its physical function {physical}")]
+    IsVirtual {
+        /// The device.
+        bdf: HostBdf,
+        /// Its physical function.
+        physical: HostBdf,
+    },
+    /// It can have less.
+    #[error("{bdf} can have at most {max} virtual functions, not {wanted}")]
+    TooMany {
+        /// The device.
+        bdf: HostBdf,
+        /// What it can have.
+        max: u32,
+        /// What was asked for.
+        wanted: u32,
+    },
+    /// Its driver makes them, and it has none or one for passing.
+    #[error(
+        "{bdf} has {driver}, and only the device's own driver makes virtual functions; give it back with: \
+         strait host restore {bdf}"
+    )]
+    Driver {
+        /// The device.
+        bdf: HostBdf,
+        /// Its driver.
+        driver: String,
+    },
+    /// A guest has one.
+    #[error(
+        "the virtual function {vf} of {bdf} is in use by process {pid} ({name}); end it first, all virtual \
+         functions vanish when their number changes"
+    )]
+    Guest {
+        /// The physical function.
+        bdf: HostBdf,
+        /// The virtual one.
+        vf: HostBdf,
+        /// Who.
+        pid: u32,
+        /// Its name.
+        name: String,
+    },
+    /// The host uses one.
+    #[error(
+        "the virtual function {vf} of {bdf} is in use: {uses}; all virtual functions vanish when their number \
+         changes, do it all the same with --force"
+    )]
+    InUse {
+        /// The physical function.
+        bdf: HostBdf,
+        /// The virtual one.
+        vf: HostBdf,
+        /// How.
+        uses: String,
+    },
+    /// The driver refuses.
+    #[error("cannot set the number of virtual functions of {bdf} to {wanted}{}", hint(.source))]
+    Write {
+        /// The device.
+        bdf: HostBdf,
+        /// How many.
+        wanted: u32,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// They did not come.
+    #[error("{bdf} made {made} of {wanted} virtual functions; see the kernel's log")]
+    Missing {
+        /// The device.
+        bdf: HostBdf,
+        /// How many came.
+        made: usize,
+        /// How many should.
+        wanted: u32,
+    },
+    /// Who has no interface can set no address.
+    #[error("{0} has no network interface, through which an address or VLAN is set")]
+    NoInterface(HostBdf),
+    /// The driver does not take address or VLAN.
+    #[error("cannot set address or VLAN of virtual function {index} of {interface}{}", hint(.source))]
+    Link {
+        /// The physical function's interface.
+        interface: String,
+        /// Which virtual function.
+        index: usize,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => "; run as root",
+        Some(libc::EROFS) => "; /sys is read-only here, run on the host itself or in a privileged container",
+        Some(libc::ENOMEM) => {
+            "; the firmware left no room for them, turn on SR-IOV there or boot with pci=realloc"
+        }
+        Some(libc::EBUSY) => "; another program changes it",
+        _ => "",
+    }
+}
+
+/// Gives physical function `bdf` `wanted` virtual ones and returns them. With another number all that there
+/// were vanish first. When the new ones do not come the old number is set again.
+///
+/// # Errors
+/// When it cannot have so many, or those there are still used.
+pub fn set_virtual_functions(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    wanted: u32,
+    force: bool,
+) -> Result<Vec<VirtualFunction>, SriovError> {
+    let device = check::device(root, bdf)?;
+    let active = check_physical(root, &device, wanted)?;
+    if active != wanted {
+        let old = virtual_functions(root, bdf);
+        check_unused(root, bdf, &old, force)?;
+        let _lock = journal::lock(root)?;
+        change(root, kernel, bdf, active, wanted)?;
+        for vf in old.iter().filter(|vf| !root.function(vf.bdf).exists()) {
+            journal::remove(root, vf.bdf)?;
+        }
+    }
+    Ok(virtual_functions(root, bdf))
+}
+
+/// Sets addresses and VLANs of the virtual functions of `bdf`, in their order.
+///
+/// # Errors
+/// When the driver of the physical function does not take one.
+pub fn set_links(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, links: &[VfLink]) -> Result<(), SriovError> {
+    if links.is_empty() {
+        return Ok(());
+    }
+    let interfaces = Usage::read(root).interfaces(bdf);
+    let interface = interfaces.first().ok_or(SriovError::NoInterface(bdf))?;
+    for (index, link) in links.iter().enumerate() {
+        let set = kernel.set_vf_link(interface, index as u32, link);
+        set.map_err(|source| SriovError::Link {
+            interface: interface.clone(),
+            index,
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+/// The number there are, if there may be `wanted`.
+fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, SriovError> {
+    let bdf = device.bdf;
+    let folder = root.function(bdf);
+    if let Some(physical) = physical_function(&folder) {
+        return Err(SriovError::IsVirtual { bdf, physical });
+    }
+    let number = |file: &str| read_text(&folder.join(file)).ok()?.parse::<u32>().ok();
+    let max = number("sriov_totalvfs")
+        .filter(|max| *max > 0)
+        .ok_or(SriovError::None(bdf))?;
+    if wanted > max {
+        return Err(SriovError::TooMany { bdf, max, wanted });
+    }
+    let active = number("sriov_numvfs").unwrap_or(0);
+    let own_driver = device
+        .driver
+        .as_deref()
+        .is_some_and(|driver| !super::group::is_vfio_driver(driver));
+    match own_driver || active == wanted {
+        true => Ok(active),
+        false => Err(SriovError::Driver {
+            bdf,
+            driver: device.driver_name().to_owned(),
+        }),
+    }
+}
+
+/// No guest and, without force, nothing of the host uses `vfs`.
+fn check_unused(root: &Root, bdf: HostBdf, vfs: &[VirtualFunction], force: bool) -> Result<(), SriovError> {
+    let usage = Usage::read(root);
+    for VirtualFunction { bdf: vf, group, .. } in vfs {
+        let vf = *vf;
+        let file = group.map(|group| format!("/dev/vfio/{group}"));
+        if let Some(holder) = file.and_then(|file| process::holder(root, Path::new(&file))) {
+            let process::Holder { pid, name } = holder;
+            return Err(SriovError::Guest { bdf, vf, pid, name });
+        }
+        let uses = usage.of(root, vf);
+        let uses: Vec<String> = uses
+            .iter()
+            .filter(|one| one.is_blocking())
+            .map(Use::to_string)
+            .collect();
+        if !uses.is_empty() && !force {
+            let uses = uses.join(", ");
+            return Err(SriovError::InUse { bdf, vf, uses });
+        }
+    }
+    Ok(())
+}
+
+/// The kernel goes from some to others only by none.
+fn change(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    active: u32,
+    wanted: u32,
+) -> Result<(), SriovError> {
+    let file = root.function(bdf).join("sriov_numvfs");
+    let set = |number: u32| {
+        kernel
+            .write(&file, &number.to_string())
+            .map_err(|source| SriovError::Write { bdf, wanted, source })
+    };
+    if active > 0 {
+        set(0)?;
+    }
+    if wanted == 0 {
+        return Ok(());
+    }
+    let made = set(wanted).and_then(|()| settle(root, kernel, bdf, wanted));
+    if made.is_err() {
+        // As it was, as far as that still goes; the first failure is the one to tell.
+        let _ = set(0);
+        let _ = if active > 0 { set(active) } else { Ok(()) };
+    }
+    made
+}
+
+/// Waits until all are there and udev has found their drivers: it keeps a file while it works.
+fn settle(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, wanted: u32) -> Result<(), SriovError> {
+    let mut made = 0;
+    for _ in 0..SETTLE_TRIES {
+        made = virtual_functions(root, bdf).len();
+        if made == wanted as usize && !root.path("run/udev/queue").exists() {
+            return Ok(());
+        }
+        kernel.pause(SETTLE_PAUSE);
+    }
+    match made == wanted as usize {
+        true => Ok(()),
+        false => Err(SriovError::Missing { bdf, made, wanted }),
+    }
+}
+
+/// In the order of their numbers.
+fn virtual_functions(root: &Root, bdf: HostBdf) -> Vec<VirtualFunction> {
+    let folder = root.function(bdf);
+    let usage = Usage::read(root);
+    let link = |index| link_name(&folder.join(format!("virtfn{index}"))).ok().flatten();
+    let names = (0..MAX_VFS).map_while(link);
+    let functions = names.filter_map(|name| root.device(name.parse().ok()?).ok()?);
+    functions
+        .map(|device| {
+            let interface = usage.interfaces(device.bdf).into_iter().next();
+            let address = |name: &String| root.text(format!("sys/class/net/{name}/address"));
+            VirtualFunction {
+                bdf: device.bdf,
+                group: device.group,
+                driver: device.driver,
+                mac: interface.as_ref().and_then(address),
+                interface,
+            }
+        })
+        .collect()
+}
