@@ -2,10 +2,10 @@
 //! it runs Strait as on real hardware. Nothing is mocked, and nothing of the build machine is
 //! changed outside the cache folder and the checkout's `.lab` folder.
 
-#[cfg(test)]
-mod architecture;
 mod agent;
 mod apt;
+#[cfg(test)]
+mod architecture;
 mod bench;
 mod cache;
 mod cli;
