@@ -99,16 +99,30 @@ pub struct DeviceConfig {
     pub host: HostBdf,
     /// A name of the user's for it.
     pub id: Option<String>,
+    /// Whether it is bound to vfio-pci for this guest alone.
+    pub managed: bool,
+}
+
+impl Config {
+    /// The devices that are taken from the host for this guest.
+    pub fn managed_devices(&self) -> Vec<HostBdf> {
+        let managed = self.devices.iter().filter(|device| device.managed);
+        managed.map(|device| device.host).collect()
+    }
 }
 
 /// The keys of `--device`, with what they mean.
-pub const DEVICE_KEYS: [(&str, &str); 3] = [
+pub const DEVICE_KEYS: [(&str, &str); 4] = [
     (
         "host",
         "the device: 0000:01:00.0, 01:00.0, pci_0000_01_00_0 or a path in /sys",
     ),
     ("sysfsdev", "the same, by its path in /sys, as in QEMU"),
     ("id", "a name of your own for the device, for messages"),
+    (
+        "managed",
+        "on: bind it to vfio-pci before the guest starts, give it back when it ends",
+    ),
 ];
 
 /// A device value that cannot be understood.
@@ -123,6 +137,9 @@ pub enum DeviceConfigError {
     /// Another driver than vfio-pci.
     #[error("{0:?} is not a kind of device; the one kind is vfio-pci, as in vfio-pci,host=01:00.0")]
     Kind(String),
+    /// Neither on nor off.
+    #[error("managed={0:?} is neither on nor off")]
+    Switch(String),
     /// No device named.
     #[error("no device is named; write --device 01:00.0 or --device vfio-pci,host=01:00.0")]
     NoHost,
@@ -135,7 +152,7 @@ impl FromStr for DeviceConfig {
     type Err = DeviceConfigError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut host, mut id) = (None, None);
+        let (mut host, mut id, mut managed) = (None, None, None);
         for (position, part) in text.split(',').enumerate() {
             match part.split_once('=') {
                 None if position == 0 && part == "vfio-pci" => {}
@@ -143,6 +160,7 @@ impl FromStr for DeviceConfig {
                 None if position == 0 => return Err(DeviceConfigError::Kind(part.to_owned())),
                 Some(("host" | "sysfsdev" | "path", value)) => set(&mut host, "host", value)?,
                 Some(("id", value)) => set(&mut id, "id", value)?,
+                Some(("managed", value)) => set(&mut managed, "managed", value)?,
                 Some((key, _)) => return Err(DeviceConfigError::UnknownKey(key.to_owned())),
                 None => return Err(DeviceConfigError::UnknownKey(part.to_owned())),
             }
@@ -151,6 +169,11 @@ impl FromStr for DeviceConfig {
         Ok(Self {
             host,
             id: id.map(str::to_owned),
+            managed: match managed {
+                Some("on" | "yes") => true,
+                Some("off" | "no") | None => false,
+                Some(other) => return Err(DeviceConfigError::Switch(other.to_owned())),
+            },
         })
     }
 }
@@ -218,6 +241,9 @@ mod tests {
         }
         let named: DeviceConfig = "vfio-pci,host=01:00.0,id=net0".parse().expect("QEMU's habit");
         assert_eq!(named.id.as_deref(), Some("net0"));
+        assert!(!named.managed);
+        let managed: DeviceConfig = "01:00.0,managed=on".parse().expect("libvirt's habit");
+        assert!(managed.managed);
     }
 
     #[test]
@@ -228,10 +254,11 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "\"adress\" is not a key of --device; the keys are host, sysfsdev, id"
+            "\"adress\" is not a key of --device; the keys are host, sysfsdev, id, managed"
         );
         assert!("e1000,host=01:00.0".parse::<DeviceConfig>().is_err());
         assert!("vfio-pci".parse::<DeviceConfig>().is_err());
+        assert!("01:00.0,managed=maybe".parse::<DeviceConfig>().is_err());
         assert!("01:00.0,host=02:00.0".parse::<DeviceConfig>().is_err());
     }
 }

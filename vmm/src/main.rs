@@ -4,7 +4,7 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use strait::cli::host::Screen;
+use strait::cli::host::{Screen, give_back_orphans};
 use strait::cli::{self, Cli, Command, HostArgs, RunArgs};
 use strait::machine::{self, Outcome};
 use strait_vfio::host::{Root, RunningKernel};
@@ -40,6 +40,7 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(message) => return say(&format!("strait: {message}"), USAGE),
     };
+    give_back_orphans(&Root::real(), &RunningKernel);
     match machine::run(&config) {
         Ok(Outcome::Failed(why)) => say(&format!("strait: {why}"), 1),
         Ok(outcome) => ExitCode::from(outcome.exit_code()),

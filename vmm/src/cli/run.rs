@@ -31,7 +31,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
     cpus: u32,
     /// A PCI device to pass, may be given again: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys,
-    /// or vfio-pci,host=01:00.0[,id=NAME]. `--device vfio-pci,help` lists the keys.
+    /// or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
     #[arg(long, short, value_name = "DEVICE")]
     device: Vec<String>,
     /// End with code 32 when the guest resets, instead of starting it again.

@@ -30,7 +30,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Asks everything that can be asked, cheapest first.
+    /// Asks everything that can be asked before devices are bound for the guest, cheapest first.
     ///
     /// # Errors
     /// The first thing in the way, and what to do about it.
@@ -48,15 +48,23 @@ impl Host {
             return Err(HostError::Cpus { wanted, has }.into());
         }
         let cpuid = system.supported_cpuid()?;
-        let devices: Vec<HostBdf> = config.devices.iter().map(|device| device.host).collect();
-        if !devices.is_empty() {
-            host::check(&host::Root::real(), &devices, config.memory.bytes())?;
-        }
         Ok(Self {
             system,
             cpuid,
             kernel,
         })
+    }
+
+    /// Asks whether all devices can be had.
+    ///
+    /// # Errors
+    /// The first thing in the way, and what to do about it.
+    pub fn check_devices(&self, config: &Config) -> Result<(), RunError> {
+        let devices: Vec<HostBdf> = config.devices.iter().map(|device| device.host).collect();
+        if !devices.is_empty() {
+            host::check(&host::Root::real(), &devices, config.memory.bytes())?;
+        }
+        Ok(())
     }
 }
 

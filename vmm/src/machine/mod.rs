@@ -6,6 +6,7 @@
 
 mod board;
 mod host;
+mod managed;
 mod passthrough;
 mod platform;
 mod state;
@@ -14,8 +15,11 @@ use std::error::Error;
 
 pub use board::Board;
 pub use host::Host;
+pub use managed::Managed;
 pub use platform::Platform;
 pub use state::{Event, Events, Next, Outcome};
+
+use strait_vfio::host::{Root, RunningKernel};
 
 use crate::config::Config;
 use crate::event_loop::EventLoop;
@@ -30,6 +34,10 @@ pub type RunError = Box<dyn Error + Send + Sync>;
 /// When the host cannot run it: before the guest starts nothing on the host has changed then.
 pub fn run(config: &Config) -> Result<Outcome, RunError> {
     let host = Host::check(config)?;
+    // First, so that it is dropped last: a device goes back when nobody has it open.
+    let (root, kernel) = (Root::real(), RunningKernel);
+    let _managed = Managed::take(&root, &kernel, config.managed_devices())?;
+    host.check_devices(config)?;
     let mut platform = Platform::build(config, host)?;
     let mut event_loop = EventLoop::new()?;
     let _raw_mode = RawMode::enter()?;

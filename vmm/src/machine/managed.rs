@@ -1,0 +1,132 @@
+//! Devices that are taken from the host for one guest, and go back when it ends.
+
+use strait_vfio::host::{self, BindError, HostBdf, Kernel, Owner, Request, Root};
+
+/// The devices of `managed=on`; dropped, it gives back those that were taken here. Where that cannot
+/// happen because the process is killed, the undo journal knows whose they were, and the next strait command
+/// gives them back.
+pub struct Managed<'a> {
+    root: &'a Root,
+    kernel: &'a dyn Kernel,
+    taken: Vec<HostBdf>,
+}
+
+impl<'a> Managed<'a> {
+    /// Takes `devices`, all or none. One that is bound to vfio-pci already stays so afterwards.
+    ///
+    /// # Errors
+    /// In the words of `strait host bind`.
+    pub fn take(root: &'a Root, kernel: &'a dyn Kernel, devices: Vec<HostBdf>) -> Result<Self, BindError> {
+        let mut managed = Self {
+            root,
+            kernel,
+            taken: Vec::new(),
+        };
+        if devices.is_empty() {
+            return Ok(managed);
+        }
+        let request = Request {
+            devices,
+            group: false,
+            driver: "vfio-pci".to_owned(),
+            force: false,
+            save: false,
+            owner: Owner::this(root),
+        };
+        let plan = host::plan(root, request)?;
+        host::bind(root, kernel, &plan)?;
+        managed.taken = plan.moves.iter().map(|one| one.bdf).collect();
+        Ok(managed)
+    }
+}
+
+impl Drop for Managed<'_> {
+    fn drop(&mut self) {
+        for bdf in &self.taken {
+            match host::restore(self.root, self.kernel, *bdf, false) {
+                Ok(_) => log::info!("{bdf} went back to the host"),
+                Err(error) => {
+                    log::warn!("{bdf} could not go back to the host: {error}; try strait host restore {bdf}");
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use strait_vfio::host::testing::{Does, FakeFunction, FakeHost};
+    use strait_vfio::host::{restore_orphans, taken};
+
+    use super::*;
+
+    fn host() -> FakeHost {
+        let host = FakeHost::new();
+        for (path, driver) in [("0000:00:01.0", Some("igb")), ("0000:00:02.0", None)] {
+            host.add(FakeFunction {
+                path,
+                class: 0x02_0000,
+                ids: (0x8086, 0x10c9),
+                group: Some(7),
+                driver,
+            });
+        }
+        host.add_driver("vfio-pci");
+        host
+    }
+
+    fn devices(names: &[&str]) -> Vec<HostBdf> {
+        names.iter().map(|name| name.parse().expect("a name")).collect()
+    }
+
+    #[test]
+    fn devices_go_back_when_the_guest_ends() {
+        let host = host();
+        let (root, before) = (host.root(), host.picture());
+        let managed = Managed::take(&root, &host, devices(&["00:01.0", "00:02.0"])).expect("taken");
+        assert_eq!(host.binding("0000:00:01.0").0, "vfio-pci");
+        drop(managed);
+        assert!(host.picture() == before);
+    }
+
+    #[test]
+    fn what_was_bound_before_stays_bound() {
+        let host = host();
+        let root = host.root();
+        let outer = Managed::take(&root, &host, devices(&["00:01.0"])).expect("taken");
+        drop(Managed::take(&root, &host, devices(&["00:01.0"])).expect("nothing to do"));
+        assert_eq!(host.binding("0000:00:01.0").0, "vfio-pci");
+        drop(outer);
+        assert_eq!(host.binding("0000:00:01.0").0, "igb");
+    }
+
+    #[test]
+    fn the_next_command_gives_back_what_a_killed_one_took() {
+        let host = host();
+        let root = host.root();
+        let stat = |started: u32| {
+            let pid = std::process::id();
+            host.file(
+                &format!("proc/{pid}/stat"),
+                &format!("{pid} (strait) S 1 1 1 0 -1 0 1 0 0 0 0 0 0 0 20 0 1 0 {started} 0\n"),
+            );
+        };
+        stat(99);
+        std::mem::forget(Managed::take(&root, &host, devices(&["00:01.0"])).expect("taken"));
+        assert!(restore_orphans(&root, &host).is_empty());
+        // Killed, and its number is another's now.
+        stat(12345);
+        assert_eq!(restore_orphans(&root, &host).len(), 1);
+        assert_eq!(host.binding("0000:00:01.0"), ("igb".to_owned(), "-".to_owned()));
+        assert!(taken(&root).is_empty());
+    }
+
+    #[test]
+    fn a_device_that_does_not_come_leaves_all_where_they_were() {
+        let host = host();
+        let (root, before) = (host.root(), host.picture());
+        host.fault("drivers_probe", 1, Does::Nothing);
+        assert!(Managed::take(&root, &host, devices(&["00:01.0", "00:02.0"])).is_err());
+        assert!(host.picture() == before);
+    }
+}
