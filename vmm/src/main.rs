@@ -21,6 +21,11 @@ fn main() -> ExitCode {
     match command {
         Command::Run(args) => run(args),
         Command::Host(args) => host(args),
+        Command::Completions(args) => say(&args.script(), 0),
+        Command::Man(args) => match args.write() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => say(&format!("strait: cannot write the manual pages: {error}"), 1),
+        },
     }
 }
 

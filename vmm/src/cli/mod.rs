@@ -1,6 +1,8 @@
 //! The command line: argument structs, and errors in one line.
 
+mod completions;
 pub mod host;
+mod man;
 mod run;
 
 use std::ffi::OsString;
@@ -8,7 +10,9 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use completions::CompletionsArgs;
 pub use host::HostArgs;
+pub use man::ManArgs;
 pub use run::RunArgs;
 
 /// Pass PCI devices to a virtual machine, and from there on to its own guests.
@@ -35,6 +39,11 @@ pub enum Command {
     Run(RunArgs),
     /// See and prepare the host's PCI devices.
     Host(HostArgs),
+    /// Print a completion script for bash, zsh or fish.
+    Completions(CompletionsArgs),
+    /// Write manual pages into a folder.
+    #[command(hide = true)]
+    Man(ManArgs),
 }
 
 /// The arguments of this process, or what to print and the exit code.

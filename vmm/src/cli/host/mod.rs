@@ -5,6 +5,7 @@ mod doctor;
 mod groups;
 mod list;
 mod listing;
+mod names;
 mod screen;
 mod tree;
 mod vf;
@@ -42,6 +43,9 @@ enum HostCommand {
     Restore(bind::RestoreArgs),
     /// Set the number of a device's virtual functions and show them.
     Vf(vf::VfArgs),
+    /// Name the devices for a shell.
+    #[command(hide = true)]
+    Names,
     /// Give a device to a driver: `bind` for who knows driverctl.
     #[command(hide = true)]
     SetOverride(bind::OverrideArgs),
@@ -92,6 +96,7 @@ impl HostArgs {
             HostCommand::Bind(args) => args.run(root, kernel, screen),
             HostCommand::Restore(args) => args.run(root, kernel, screen),
             HostCommand::Vf(args) => args.run(root, kernel, screen),
+            HostCommand::Names => names::print(root, screen),
             HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.

@@ -1,0 +1,4 @@
+
+# Devices with what they are.
+complete -c strait -n "__fish_seen_subcommand_from host; and __fish_seen_subcommand_from list ls doctor bind detach restore reattach unbind unset-override set-override vf" -f -a "(strait host names 2>/dev/null)"
+complete -c strait -n "__fish_seen_subcommand_from run" -s d -l device -x -a "(strait host names 2>/dev/null)"

@@ -1,0 +1,86 @@
+//! `strait completions`: what a shell needs to complete commands, options and devices.
+
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+use clap_complete::aot::generate;
+
+use super::Cli;
+
+const BASH_DEVICES: &str = include_str!("../../../resources/completions/strait.bash");
+const ZSH_DEVICES: &str = include_str!("../../../resources/completions/strait.zsh");
+const FISH_DEVICES: &str = include_str!("../../../resources/completions/strait.fish");
+
+/// Print a completion script.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+bash: strait completions bash > /usr/share/bash-completion/completions/strait
+zsh:  strait completions zsh > /usr/share/zsh/site-functions/_strait
+fish: strait completions fish > /usr/share/fish/vendor_completions.d/strait.fish")]
+pub struct CompletionsArgs {
+    /// For which shell.
+    #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
+    shell: String,
+}
+
+impl CompletionsArgs {
+    /// The script.
+    pub fn script(&self) -> String {
+        match self.shell.as_str() {
+            "zsh" => zsh(),
+            "fish" => generated(Shell::Fish) + FISH_DEVICES,
+            _ => generated(Shell::Bash) + BASH_DEVICES,
+        }
+    }
+}
+
+/// In zsh every argument has its own way of completion; those that are devices get ours. Functions must be
+/// there before the last lines of the script call them.
+fn zsh() -> String {
+    let script = generated(Shell::Zsh);
+    let lines = script.lines().map(|line| {
+        let is_device =
+            line.contains(":DEVICE:") || line.contains("device -- ") || line.contains("devices -- ");
+        match is_device {
+            true => line.replace(":_default'", ":_strait_devices'"),
+            false => line.to_owned(),
+        }
+    });
+    let script = lines.collect::<Vec<_>>().join("\n");
+    match script.split_once('\n') {
+        Some((compdef, rest)) => format!("{compdef}\n{ZSH_DEVICES}\n{rest}\n"),
+        None => script,
+    }
+}
+
+fn generated(shell: Shell) -> String {
+    let mut script = Vec::new();
+    generate(shell, &mut Cli::command(), "strait", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn script(shell: &str) -> String {
+        let shell = shell.to_owned();
+        CompletionsArgs { shell }.script()
+    }
+
+    #[test]
+    fn every_shell_completes_commands_and_devices() {
+        for shell in ["bash", "zsh", "fish"] {
+            let script = script(shell);
+            for word in ["doctor", "restore", "no-reboot", "strait host names"] {
+                assert!(script.contains(word), "{shell} does not know {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn zsh_asks_for_devices_where_they_are_meant() {
+        let script = script("zsh");
+        assert!(script.starts_with("#compdef strait\n"));
+        assert!(script.matches(":_strait_devices'").count() >= 6, "{script}");
+    }
+}
