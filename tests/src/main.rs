@@ -22,6 +22,7 @@ mod root;
 mod scenario;
 mod shell;
 mod supplies;
+mod tiny;
 mod vmm;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ mod mistakes;
 mod nic;
 mod runner;
 mod session;
+mod tiny;
 mod unit;
 
 use std::time::Duration;
@@ -87,6 +88,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     let mut all = boot::scenarios();
     all.extend(nic::scenarios());
     all.extend(life_cycle::scenarios());
+    all.extend(tiny::scenarios());
     all.extend(bad_input::scenarios());
     all
 }

@@ -1,0 +1,151 @@
+//! Guests that do what no kernel does: each ends with its exit code, and the host is as before.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::{Context, Scenario, Verdict};
+use crate::tiny;
+
+/// Thousands of exits under emulation.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// One guest.
+#[derive(Clone, Copy)]
+struct Tiny {
+    name: &'static str,
+    about: &'static str,
+    program: &'static [&'static [u8]],
+    arguments: &'static str,
+    /// Whether it gets the NIC.
+    with_nic: bool,
+    /// What it writes to its serial port.
+    says: &'static str,
+    code: i32,
+}
+
+const SURVIVES: Tiny = Tiny {
+    name: "",
+    about: "",
+    program: &[],
+    arguments: "",
+    with_nic: false,
+    says: "K",
+    code: 0,
+};
+
+const ENDS: Tiny = Tiny { says: "", ..SURVIVES };
+
+const GUESTS: [Tiny; 8] = [
+    Tiny {
+        name: "tiny-ports",
+        about: "a guest tries every port, by 1, 2 and 4 bytes",
+        program: &[tiny::SWEEP_PORTS, tiny::SAY_K, tiny::POWER_OFF],
+        ..SURVIVES
+    },
+    Tiny {
+        name: "tiny-memory",
+        about: "a guest reads and writes device memory at odd addresses",
+        program: &[tiny::SWEEP_MEMORY, tiny::SAY_K, tiny::POWER_OFF],
+        with_nic: true,
+        ..SURVIVES
+    },
+    Tiny {
+        name: "tiny-config",
+        about: "a guest writes ones and zeros to all configuration registers, the NIC's too",
+        program: &[tiny::SWEEP_CONFIG, tiny::SAY_K, tiny::POWER_OFF],
+        with_nic: true,
+        ..SURVIVES
+    },
+    Tiny {
+        name: "tiny-strings",
+        about: "a guest uses string instructions on ports",
+        program: &[tiny::STRINGS, tiny::SAY_K, tiny::POWER_OFF],
+        says: "HELLOK",
+        ..SURVIVES
+    },
+    Tiny {
+        name: "tiny-reset",
+        about: "the reset register at 0xCF9",
+        program: &[tiny::CHIPSET_RESET],
+        arguments: "--no-reboot",
+        code: 32,
+        ..ENDS
+    },
+    Tiny {
+        name: "tiny-keyboard",
+        about: "the keyboard controller's reset",
+        program: &[tiny::KEYBOARD_RESET],
+        arguments: "--no-reboot",
+        code: 32,
+        ..ENDS
+    },
+    Tiny {
+        name: "tiny-panic",
+        about: "a reported panic ends with its own code",
+        program: &[tiny::PANIC],
+        code: 34,
+        ..ENDS
+    },
+    Tiny {
+        name: "tiny-triple",
+        about: "a triple fault ends with its own code",
+        program: &[tiny::TRIPLE_FAULT],
+        code: 34,
+        ..ENDS
+    },
+];
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let scenario =
+        |guest: Tiny| Scenario::new(guest.name, guest.about, 150, move |lab| run(lab, &guest)).strait_only();
+    GUESTS.map(scenario).into()
+}
+
+fn run(lab: &Context, guest: &Tiny) -> Result<Verdict> {
+    let nic = if guest.with_nic {
+        Some(lab.bind_nic()?)
+    } else {
+        None
+    };
+    let device = nic
+        .as_ref()
+        .map(|nic| format!("--device {}", nic.bdf))
+        .unwrap_or_default();
+    let script = format!(
+        "printf '{}' > /tmp/tiny; timeout {} strait run --kernel /tmp/tiny --memory 64M {} {device} < /dev/null",
+        octal(&tiny::elf(guest.program)),
+        LIMIT.as_secs(),
+        guest.arguments
+    );
+    let finished = lab.agent.exec(&script, LIMIT * 2)?;
+    if let Some(nic) = nic {
+        nic.restore()?;
+    }
+    let said = finished.output.replace('\0', "");
+    let text = format!("code {}\n{said}\n{}", finished.code, finished.errors);
+    lab.logs.append(&format!("{}.log", lab.name), &text);
+    ensure!(
+        finished.code == guest.code,
+        "It ended with code {}, expected {}: {}",
+        finished.code,
+        guest.code,
+        finished.errors
+    );
+    ensure!(
+        said.ends_with(guest.says),
+        "The guest said {said:?}, expected {:?}",
+        guest.says
+    );
+    Ok(Verdict::Passed)
+}
+
+/// Bytes as printf takes them.
+fn octal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\\{byte:03o}");
+        text
+    })
+}
