@@ -131,7 +131,11 @@ fn warnings(raw: &str) -> Vec<String> {
 }
 
 /// Warnings that say nothing about the VMM, each with the reason.
-const HARMLESS: [(&str, &str); 5] = [
+const HARMLESS: [(&str, &str); 6] = [
+    (
+        "hrtimer: interrupt took",
+        "an emulated CPU on a busy machine is held up in its timer interrupt",
+    ),
     (
         "attempted to set invalid MAC filter",
         "igb does not take the multicast filters that igbvf asks for",
