@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::HostBdf;
-use super::binding::{Binding, BindingError};
+use super::binding::{self, Binding, BindingError};
 use super::check::{self, CheckError};
 use super::group::is_vfio_driver;
 use super::inventory::override_driver;
@@ -163,6 +163,29 @@ fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<
 }
 
 fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreError> {
+    let now = binding.driver()?;
+    if let Some(driver) = entry
+        .driver
+        .as_ref()
+        .filter(|driver| now.as_ref() != Some(driver))
+    {
+        // Before the device loses the driver that it has.
+        binding::load(binding.root, binding.kernel, driver)?;
+    }
+    let override_now = override_driver(&binding.root.function(binding.bdf));
+    let moved = go_back(binding, entry);
+    if moved.is_err() {
+        // As it was found, as far as that goes; the first failure is the one to tell.
+        let _ = binding.set_override(override_now.as_deref());
+        if let (Ok(None), Some(driver)) = (binding.driver(), &now) {
+            let _ = binding.give_to(driver);
+        }
+    }
+    moved?;
+    Ok(Restored::To(entry.driver.clone()))
+}
+
+fn go_back(binding: &Binding<'_>, entry: &Entry) -> Result<(), BindingError> {
     binding.set_override(entry.override_driver.as_deref())?;
     if binding.driver()? != entry.driver {
         binding.unbind()?;
@@ -170,7 +193,7 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
             binding.give_to(driver)?;
         }
     }
-    Ok(Restored::To(entry.driver.clone()))
+    Ok(())
 }
 
 /// An override or a driver of VFIO is taken for ours; the kernel chooses the driver then.

@@ -71,8 +71,10 @@ impl Default for FakeHost {
 impl FakeHost {
     /// Linux with VFIO as modules on an Intel machine, without any device.
     pub fn new() -> Self {
+        // In memory if possible: the journal waits for its disk.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
         let host = Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
+            folder: folder.expect("a temporary folder"),
             faults: RefCell::default(),
         };
         host.file("proc/sys/kernel/osrelease", "6.12.0\n");
@@ -213,9 +215,8 @@ impl FakeHost {
     }
 
     /// Has something go wrong.
-    pub fn fault(&self, file: &'static str, nth: u32, does: Does) -> &Self {
+    pub fn fault(&self, file: &'static str, nth: u32, does: Does) {
         self.faults.borrow_mut().push(Fault { file, nth, does });
-        self
     }
 
     /// The driver of `bdf` and its override, `-` for none.

@@ -1,6 +1,7 @@
 //! The commands on a host made of files, with a kernel that does what Linux does.
 
 mod bind;
+mod mistakes;
 mod show;
 mod vf;
 
