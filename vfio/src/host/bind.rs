@@ -24,7 +24,10 @@ pub enum BindError {
     #[error(transparent)]
     Binding(#[from] BindingError),
     /// The host needs it.
-    #[error("{bdf} is in use: {uses}; {remedy}, or take it all the same with --force")]
+    #[error(
+        "{bdf} is in use: {uses}; {remedy}, or take it all the same with \
+             strait host bind --force {bdf}"
+    )]
     InUse {
         /// The device.
         bdf: HostBdf,
@@ -36,7 +39,7 @@ pub enum BindError {
     /// Somebody else has plans with it.
     #[error(
         "driver_override of {bdf} is {driver} already, set by another tool; undo it there (driverctl \
-         unset-override {bdf}), or overrule it with --force"
+         unset-override {bdf}), or overrule it with strait host bind --force {bdf}"
     )]
     Overridden {
         /// The device.

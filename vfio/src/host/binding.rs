@@ -20,11 +20,9 @@ pub enum BindingError {
     #[error("{0} vanished meanwhile; was it unplugged, or its physical function reset?")]
     Vanished(HostBdf),
     /// The kernel refuses a write.
-    #[error("cannot {doing} {bdf}{}", hint(.source))]
+    #[error("cannot {doing}{}", hint(.source))]
     Write {
-        /// The function.
-        bdf: HostBdf,
-        /// What was tried.
+        /// What was tried, with which function.
         doing: String,
         /// What the kernel says.
         #[source]
@@ -96,7 +94,10 @@ impl Binding<'_> {
         if !folder.exists() {
             return Err(BindingError::Vanished(self.bdf));
         }
-        link_name(&folder.join("driver")).map_err(|source| self.failed("read the driver of", source))
+        link_name(&folder.join("driver")).map_err(|source| BindingError::Write {
+            doing: format!("read the driver of {}", self.bdf),
+            source,
+        })
     }
 
     /// Says which driver may have it; `None` for any that knows it.
@@ -107,7 +108,11 @@ impl Binding<'_> {
         }
         // An empty line takes the override away (driver_set_override, drivers/base/driver.c).
         let text = format!("{}\n", driver.unwrap_or_default());
-        self.write("set driver_override of", &folder.join("driver_override"), &text)
+        self.write(
+            &format!("set driver_override of {}", self.bdf),
+            &folder.join("driver_override"),
+            &text,
+        )
     }
 
     /// Takes it from its driver, if it has one.
@@ -116,7 +121,11 @@ impl Binding<'_> {
             return Ok(());
         };
         let path = self.root.function(self.bdf).join("driver/unbind");
-        let written = self.write(&format!("take from {driver}"), &path, &self.bdf.to_string());
+        let written = self.write(
+            &format!("take {} from {driver}", self.bdf),
+            &path,
+            &self.bdf.to_string(),
+        );
         match (written, self.driver()?) {
             // Whoever did it, it is done.
             (_, None) => Ok(()),
@@ -131,14 +140,22 @@ impl Binding<'_> {
     /// Has the kernel find a driver, and waits until `wanted` has it.
     pub(super) fn probe(&self, wanted: &str) -> Result<(), BindingError> {
         let path = self.root.path("sys/bus/pci/drivers_probe");
-        self.write(&format!("have {wanted} probe"), &path, &self.bdf.to_string())?;
+        self.write(
+            &format!("have {wanted} probe {}", self.bdf),
+            &path,
+            &self.bdf.to_string(),
+        )?;
         self.expect(wanted)
     }
 
     /// Has the kernel give it to any driver that knows it, and returns which.
     pub(super) fn probe_any(&self) -> Result<Option<String>, BindingError> {
         let path = self.root.path("sys/bus/pci/drivers_probe");
-        self.write("find a driver for", &path, &self.bdf.to_string())?;
+        self.write(
+            &format!("find a driver for {}", self.bdf),
+            &path,
+            &self.bdf.to_string(),
+        )?;
         self.driver()
     }
 
@@ -150,7 +167,11 @@ impl Binding<'_> {
             return Ok(());
         }
         let path = self.root.path(format!("sys/bus/pci/drivers/{driver}/bind"));
-        self.write(&format!("give to {driver}"), &path, &self.bdf.to_string())?;
+        self.write(
+            &format!("give {} to {driver}", self.bdf),
+            &path,
+            &self.bdf.to_string(),
+        )?;
         self.expect(driver)
     }
 
@@ -167,20 +188,13 @@ impl Binding<'_> {
     }
 
     fn write(&self, doing: &str, path: &Path, text: &str) -> Result<(), BindingError> {
-        self.kernel
-            .write(path, text)
-            .map_err(|source| match self.root.function(self.bdf).exists() {
-                true => self.failed(doing, source),
+        self.kernel.write(path, text).map_err(|source| {
+            let doing = doing.to_owned();
+            match self.root.function(self.bdf).exists() {
+                true => BindingError::Write { doing, source },
                 false => BindingError::Vanished(self.bdf),
-            })
-    }
-
-    fn failed(&self, doing: &str, source: io::Error) -> BindingError {
-        BindingError::Write {
-            bdf: self.bdf,
-            doing: doing.to_owned(),
-            source,
-        }
+            }
+        })
     }
 }
 
