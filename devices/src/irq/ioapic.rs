@@ -7,11 +7,11 @@
 //! A pin's wire carries "asserted" and "not asserted"; the polarity bit is kept for the guest but changes
 //! nothing, as in KVM and QEMU: who drives the wire and who programs the pin agree through ACPI.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bitfield_struct::bitfield;
 
-use crate::irq::{IrqLine, MsiMessage, MsiRouter};
+use crate::irq::{EndOfInterrupt, IrqLine, MsiMessage, MsiRouter};
 use crate::{Device, Effect};
 
 /// Memory-mapped registers (82093AA §3.1), by offset.
@@ -86,10 +86,12 @@ impl Entry {
     }
 }
 
-/// The I/O APIC. Locks: its core first, then whatever the router takes.
+/// The I/O APIC. Locks: its core first, then whatever the router takes. Listeners are called with no lock
+/// held.
 pub struct Ioapic {
     router: Arc<dyn MsiRouter>,
     core: Mutex<Core>,
+    listeners: Mutex<[Option<Weak<dyn EndOfInterrupt>>; PINS as usize]>,
 }
 
 struct Core {
@@ -128,6 +130,7 @@ impl Ioapic {
         Arc::new(Self {
             router,
             core: Mutex::new(core),
+            listeners: Mutex::default(),
         })
     }
 
@@ -139,16 +142,43 @@ impl Ioapic {
         })
     }
 
+    /// Lets `listener` hear of the end of interrupts of `pin`. A pin has one listener: a
+    /// [`SharedLine`](crate::irq::SharedLine) passes it on to all its devices.
+    pub fn listen(&self, pin: u8, listener: Weak<dyn EndOfInterrupt>) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = listeners.get_mut(usize::from(pin)) {
+            *place = Some(listener);
+        }
+    }
+
     /// A CPU ended the interrupt `vector`. Level pins that wait for it may interrupt again, and do so at
-    /// once if their wire is still asserted.
+    /// once if their wire is still asserted after the pin's listener was told.
     pub fn end_of_interrupt(&self, vector: u8) {
+        let ended = self.awaiting(vector);
+        for (_, listener) in &ended {
+            if let Some(listener) = listener.as_ref().and_then(Weak::upgrade) {
+                listener.end_of_interrupt();
+            }
+        }
         let mut core = self.lock();
-        for pin in &mut core.pins {
+        for (number, _) in ended {
+            let pin = &mut core.pins[number];
+            // The guest may have given the pin another vector meanwhile.
             if pin.entry.remote_irr() && pin.entry.vector() == vector {
                 pin.entry.set_remote_irr(false);
                 self.deliver_level(pin);
             }
         }
+    }
+
+    /// The pins whose interrupt in service is `vector`, with their listeners.
+    fn awaiting(&self, vector: u8) -> Vec<(usize, Option<Weak<dyn EndOfInterrupt>>)> {
+        let core = self.lock();
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let pins = core.pins.iter().zip(listeners.iter()).enumerate();
+        pins.filter(|(_, (pin, _))| pin.entry.remote_irr() && pin.entry.vector() == vector)
+            .map(|(number, (_, listener))| (number, listener.clone()))
+            .collect()
     }
 
     fn set_level(&self, number: u8, asserted: bool) {

@@ -2,12 +2,14 @@
 
 pub mod ioapic;
 mod line;
+mod shared_line;
 
 use std::error::Error;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 pub use line::IrqLine;
+pub use shared_line::{EndOfInterrupt, LineInput, SharedLine};
 
 /// An MSI as a device writes it to memory (PCI Local Bus 3.0 §6.8.1, Intel SDM vol. 3 §11.11).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -242,6 +242,54 @@ fn one_end_serves_all_pins_of_the_vector() {
     assert_eq!(bench.vectors(), [0x77; 4]);
 }
 
+/// A device that lowers its wire when its interrupt ends, and counts how often it was told.
+struct Wired {
+    line: Arc<dyn IrqLine>,
+    ends: Mutex<u32>,
+}
+
+impl EndOfInterrupt for Wired {
+    fn end_of_interrupt(&self) {
+        *self.ends.lock().expect("no test panics with it") += 1;
+        self.line.set_level(false);
+    }
+}
+
+fn device(bench: &Bench, pin: u8) -> Arc<Wired> {
+    let (line, ends) = (bench.ioapic.line(pin), Mutex::new(0));
+    let device = Arc::new(Wired { line, ends });
+    let listener: Weak<Wired> = Arc::downgrade(&device);
+    bench.ioapic.listen(pin, listener);
+    device
+}
+
+#[test]
+fn a_listener_that_lowers_its_wire_at_the_end_is_not_interrupted_again() {
+    let bench = Bench::new();
+    let device = device(&bench, 17);
+    bench.set_entry(17, LEVEL | 0x77);
+    bench.assert(17, true);
+    bench.ioapic.end_of_interrupt(0x77);
+    bench.ioapic.end_of_interrupt(0x77);
+    assert_eq!(bench.vectors(), [0x77]);
+    assert_eq!(*device.ends.lock().expect("no test panics with it"), 1);
+}
+
+#[test]
+fn a_listener_hears_nothing_of_other_pins_and_may_be_gone() {
+    let bench = Bench::new();
+    let device = device(&bench, 18);
+    bench.set_entry(17, LEVEL | 0x77);
+    bench.set_entry(18, LEVEL | 0x78);
+    bench.assert(17, true);
+    bench.assert(18, true);
+    bench.ioapic.end_of_interrupt(0x77);
+    assert_eq!(*device.ends.lock().expect("no test panics with it"), 0);
+    drop(device);
+    bench.ioapic.end_of_interrupt(0x78);
+    bench.ioapic.listen(200, Weak::<Wired>::new());
+}
+
 #[test]
 fn eoi_register_ends_an_interrupt() {
     let bench = Bench::new();
