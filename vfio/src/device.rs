@@ -53,7 +53,7 @@ pub struct Device {
     name: String,
     sysfs: PathBuf,
     regions: Vec<Region>,
-    interrupts: [InterruptInfo; 2],
+    interrupts: [InterruptInfo; 3],
     resettable: bool,
     /// The last reset worked. The kernel resets the function when it is opened (`vfio_pci_core_enable`).
     was_reset: AtomicBool,
@@ -252,6 +252,10 @@ impl Hardware for Device {
 
     fn disable_interrupts(&self, kind: InterruptKind) -> io::Result<()> {
         sys::disable_irqs(self.file()?, kind.index())
+    }
+
+    fn unmask_intx(&self) -> io::Result<()> {
+        sys::unmask_irq(self.file()?, InterruptKind::Intx.index())
     }
 
     fn reset(&self) -> io::Result<()> {

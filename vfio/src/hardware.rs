@@ -59,9 +59,11 @@ pub struct RegionInfo {
     pub sparse: Option<Vec<(u64, u64)>>,
 }
 
-/// The way a function raises interrupts by messages.
+/// A way in which a function raises interrupts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InterruptKind {
+    /// The wire, which has a level and is shared.
+    Intx,
     /// One capability with up to 32 consecutive messages.
     Msi,
     /// A table of messages in a BAR.
@@ -69,12 +71,13 @@ pub enum InterruptKind {
 }
 
 impl InterruptKind {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Msi, Self::Msix];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Intx, Self::Msi, Self::Msix];
 
     /// The index of the interrupt type in VFIO.
     pub(crate) fn index(self) -> u32 {
         match self {
+            Self::Intx => uapi::VFIO_PCI_INTX_IRQ_INDEX,
             Self::Msi => uapi::VFIO_PCI_MSI_IRQ_INDEX,
             Self::Msix => uapi::VFIO_PCI_MSIX_IRQ_INDEX,
         }
@@ -84,6 +87,7 @@ impl InterruptKind {
 impl fmt::Display for InterruptKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Intx => "INTx",
             Self::Msi => "MSI",
             Self::Msix => "MSI-X",
         })
@@ -148,6 +152,13 @@ pub trait Hardware: Send + Sync {
     /// # Errors
     /// What the host's driver says.
     fn disable_interrupts(&self, kind: InterruptKind) -> io::Result<()>;
+
+    /// Lets the wire signal again. The host silences it with each signal, and signals at once if the
+    /// function still asks for attention.
+    ///
+    /// # Errors
+    /// What the host's driver says.
+    fn unmask_intx(&self) -> io::Result<()>;
 
     /// Resets the function. The host restores its configuration space afterwards.
     ///

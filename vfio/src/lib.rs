@@ -11,15 +11,15 @@
 //!
 //! ```no_run
 //! # use std::sync::Arc;
-//! # use strait_devices::irq::MsiRouter;
-//! # fn example(router: Arc<dyn MsiRouter>) -> Result<(), Box<dyn std::error::Error>> {
+//! # use strait_devices::irq::{MsiRouter, SharedLine};
+//! # fn example(router: Arc<dyn MsiRouter>, wires: [Arc<SharedLine>; 4]) -> Result<(), Box<dyn std::error::Error>> {
 //! use strait_vfio::{Container, Device, host, pci::Passthrough};
 //!
 //! let bdf: host::HostBdf = "0000:01:00.0".parse()?;
 //! host::check(&host::Root::real(), &[bdf], 512 << 20)?;
 //! let container = Container::open(None)?;
 //! let device = Device::open(&container, bdf)?;
-//! let function = Passthrough::new(device, router)?;
+//! let function = Passthrough::new(device, router, &wires)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -29,17 +29,20 @@ pub mod domain;
 mod hardware;
 pub mod host;
 mod interrupt;
+mod intx;
 mod lock;
 mod mapping;
 #[cfg(test)]
 mod mock;
 pub mod pci;
 mod sys;
+mod warning;
 
 pub use device::{Device, DeviceError};
 pub use domain::{Container, Identity};
 pub use hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
 pub use interrupt::{BindVectorsError, VectorSet};
+pub use intx::Intx;
 pub use mapping::{Mapping, PAGE_SIZE};
 /// KVM's VFIO device, to be made from a `kvm_ioctls::DeviceFd` and handed to [`Container::open`].
 pub use vfio_ioctls::VfioDeviceFd;

@@ -18,6 +18,7 @@ pub(crate) enum Call {
     Write(HardwareRegion, u64, Vec<u8>),
     SetInterrupts(InterruptKind, u16, Vec<Option<RawFd>>),
     DisableInterrupts(InterruptKind),
+    UnmaskIntx,
     Reset,
 }
 
@@ -208,6 +209,11 @@ impl Hardware for MockHardware {
 
     fn disable_interrupts(&self, kind: InterruptKind) -> io::Result<()> {
         lock(&self.calls).push(Call::DisableInterrupts(kind));
+        Ok(())
+    }
+
+    fn unmask_intx(&self) -> io::Result<()> {
+        lock(&self.calls).push(Call::UnmaskIntx);
         Ok(())
     }
 

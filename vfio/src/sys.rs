@@ -137,7 +137,7 @@ pub(crate) fn set_irq_events(
         device,
         flags,
         index,
-        start,
+        [u32::from(start), events.len() as u32],
         &events.iter().map(fd).collect::<Vec<RawFd>>(),
     )
 }
@@ -145,14 +145,29 @@ pub(crate) fn set_irq_events(
 /// Unbinds every vector of interrupt type `index` and disables the type.
 pub(crate) fn disable_irqs(device: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     let flags = uapi::VFIO_IRQ_SET_DATA_NONE | uapi::VFIO_IRQ_SET_ACTION_TRIGGER;
-    set_irqs(device, flags, index, 0, &[]).map(drop)
+    set_irqs(device, flags, index, [0, 0], &[]).map(drop)
 }
 
-fn set_irqs(device: BorrowedFd<'_>, flags: u32, index: u32, start: u16, fds: &[RawFd]) -> io::Result<u32> {
+/// Lets the only vector of interrupt type `index` signal again after its signal masked it.
+pub(crate) fn unmask_irq(device: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let flags = uapi::VFIO_IRQ_SET_DATA_NONE | uapi::VFIO_IRQ_SET_ACTION_UNMASK;
+    set_irqs(device, flags, index, [0, 1], &[]).map(drop)
+}
+
+/// `range` is start and count; `fds` are `count` descriptors, or none where the flags say so.
+fn set_irqs(
+    device: BorrowedFd<'_>,
+    flags: u32,
+    index: u32,
+    range: [u32; 2],
+    fds: &[RawFd],
+) -> io::Result<u32> {
     let argsz = (size_of::<uapi::vfio_irq_set>() + size_of_val(fds)) as u32;
-    let mut request = vec![argsz, flags, index, u32::from(start), fds.len() as u32];
+    let [start, count] = range;
+    let mut request = vec![argsz, flags, index, start, count];
     request.extend(fds.iter().map(|fd| fd.cast_unsigned()));
-    // SAFETY: `request` is a `vfio_irq_set` with `count` descriptors behind it, `argsz` bytes in all.
+    // SAFETY: `request` is a `vfio_irq_set` with the descriptors behind it, `argsz` bytes in all; the kernel
+    // checks `argsz` against `count` and reads no further.
     let result = unsafe { ioctl_with_ptr(&device, DEVICE_SET_IRQS, request.as_ptr()) };
     u32::try_from(result).map_err(|_| io::Error::last_os_error())
 }

@@ -1,13 +1,15 @@
-//! The one thread beside the vCPUs: what is typed, signals, and what the vCPUs report.
+//! The one thread beside the vCPUs: what is typed, signals, interrupt wires, and what the vCPUs report.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use strait_devices::legacy::Serial;
+use strait_vfio::Intx;
 
 use crate::machine::{Event, Events};
 use crate::terminal::{Escape, Key};
@@ -48,14 +50,19 @@ impl EventLoop {
         })
     }
 
-    /// Serves the console until a vCPU reports something, a signal arrives or the user quits.
+    /// Serves the console and the wires of passed devices until a vCPU reports something, a signal arrives or the user quits.
     ///
     /// # Errors
     /// When the host's poll fails.
-    pub fn next_event(&mut self, events: &Events, console: &Serial) -> io::Result<Event> {
+    pub fn next_event(
+        &mut self,
+        events: &Events,
+        console: &Serial,
+        wires: &[Arc<Intx>],
+    ) -> io::Result<Event> {
         loop {
             self.pass_on(console);
-            let [woken, signalled, typed] = self.wait(events)?;
+            let [woken, signalled, typed] = self.wait(events, wires)?;
             if woken && let Some(event) = events.take() {
                 return Ok(event);
             }
@@ -68,10 +75,10 @@ impl EventLoop {
         }
     }
 
-    /// Polls and says which of the three sources is ready. A pipe is left alone while the guest has no
-    /// room; the serial port wakes us through `events` when it has. A terminal is read all the same, for
-    /// the escape key.
-    fn wait(&self, events: &Events) -> io::Result<[bool; 3]> {
+    /// Polls, serves wires, and says which of the three other sources is ready. A pipe is left alone while
+    /// the guest has no room; the serial port wakes us through `events` when it has. A terminal is read all
+    /// the same, for the escape key.
+    fn wait(&self, events: &Events, wires: &[Arc<Intx>]) -> io::Result<[bool; 3]> {
         let stdin = self
             .stdin
             .as_ref()
@@ -80,13 +87,23 @@ impl EventLoop {
             PollFd::new(events, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
+        fds.extend(wires.iter().map(|wire| PollFd::new(&**wire, PollFlags::IN)));
         fds.extend(stdin.map(|fd| PollFd::new(fd, PollFlags::IN)));
         match poll(&mut fds, None) {
             Err(rustix::io::Errno::INTR) => return Ok([false; 3]),
             done => done?,
         };
-        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        Ok([ready(0), ready(1), ready(2)])
+        let ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+        let (sources, rest) = fds.split_at(2);
+        let (wire_fds, stdin) = rest.split_at(wires.len());
+        for (wire, _) in wires.iter().zip(wire_fds).filter(|(_, fd)| ready(Some(*fd))) {
+            wire.serve();
+        }
+        Ok([
+            ready(sources.first()),
+            ready(sources.last()),
+            ready(stdin.first()),
+        ])
     }
 
     /// Reads what was typed; true if it says to quit. At its end, or when it cannot be read, standard

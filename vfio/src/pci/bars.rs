@@ -12,10 +12,10 @@ use strait_devices::{Device, Effect};
 
 use super::discover::ConfigRead;
 use super::msix::{MsixWindow, Part};
-use super::warning::FirstOnly;
 use crate::hardware::{Hardware, HardwareRegion, RegionInfo};
 use crate::lock::lock;
 use crate::mapping::PAGE_SIZE;
+use crate::warning::FirstOnly;
 
 /// The BARs that the function's registers and regions agree on. One that cannot be is left out, with a
 /// warning.

@@ -3,8 +3,8 @@
 
 use strait_devices::pci::config_space::{CONFIG_SPACE_SIZE, ConfigSpace};
 
-use super::warning::FirstOnly;
 use crate::hardware::{Hardware, HardwareRegion};
+use crate::warning::FirstOnly;
 
 /// The overlay. Without a patch a bit is read from the hardware, and written nowhere.
 pub(crate) struct Overlay {

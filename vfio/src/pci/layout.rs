@@ -13,6 +13,8 @@ use crate::hardware::{Hardware, InterruptKind};
 /// Offsets of the capabilities that are more than patched bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Layout {
+    /// The wire of a function whose INTx the host delivers, 1 to 4 for INTA to INTD.
+    pub(crate) intx_pin: Option<u8>,
     pub(crate) power: Option<u16>,
     pub(crate) msi: Option<Capability>,
     pub(crate) msix: Option<Capability>,
@@ -62,8 +64,11 @@ pub(crate) fn find(hardware: &dyn Hardware, snapshot: &[u8]) -> (Layout, Walk<Ca
     let advanced = first(spec::capability_id::ADVANCED_FEATURES).map(|found| found.offset);
     let advanced_can =
         |at: &u16| snapshot.u8(at + advanced_features::CAPABILITIES) & advanced_features::FLR_CAPABLE != 0;
+    let has_intx = hardware.interrupt(InterruptKind::Intx).count != 0;
     let has_msi = hardware.interrupt(InterruptKind::Msi).count != 0;
+    let pin = snapshot.u8(header::INTERRUPT_PIN);
     let layout = Layout {
+        intx_pin: Some(pin).filter(|pin| has_intx && (1..=4).contains(pin)),
         power: first(capability_id::POWER).map(|found| found.offset),
         msi: first(capability_id::MSI).filter(|_| has_msi),
         msix: first(capability_id::MSIX),
@@ -79,7 +84,7 @@ pub(crate) fn find(hardware: &dyn Hardware, snapshot: &[u8]) -> (Layout, Walk<Ca
 /// The overlay that shows the guest `snapshot` as `layout` has it.
 pub(crate) fn overlay(snapshot: &[u8], layout: &mut Layout, walk: &Walk<Capability>) -> Overlay {
     let mut overlay = Overlay::new(snapshot);
-    patch_header(&mut overlay, snapshot);
+    patch_header(&mut overlay, snapshot, layout);
     let (visible, hidden) = split(layout, walk);
     link(&mut overlay, &visible);
     for found in &hidden {
@@ -101,7 +106,7 @@ pub(crate) fn overlay(snapshot: &[u8], layout: &mut Layout, walk: &Walk<Capabili
     overlay
 }
 
-fn patch_header(overlay: &mut Overlay, snapshot: &[u8]) {
+fn patch_header(overlay: &mut Overlay, snapshot: &[u8], layout: &Layout) {
     overlay.freeze(0, header::STATUS);
     overlay.freeze(header::REVISION_ID, spec::header::LEN - header::REVISION_ID);
     overlay.replace(header::COMMAND, &[0, 0]);
@@ -116,8 +121,7 @@ fn patch_header(overlay: &mut Overlay, snapshot: &[u8]) {
     overlay.replace(header::ROM_BAR, &[0; spec::header::ROM_BAR_LEN as usize]);
     overlay.replace(header::INTERRUPT_LINE, &[0]);
     overlay.allow_write(header::INTERRUPT_LINE, &[0xff]);
-    // The pin, once INTx is delivered, is the hardware's own.
-    overlay.replace(header::INTERRUPT_PIN, &[0]);
+    overlay.replace(header::INTERRUPT_PIN, &[layout.intx_pin.unwrap_or(0)]);
 }
 
 /// The capabilities the guest sees, and those it does not: what it must not use, what has no room, and

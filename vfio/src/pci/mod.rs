@@ -14,6 +14,5 @@ mod passthrough;
 mod spec;
 #[cfg(test)]
 mod tests;
-mod warning;
 
 pub use passthrough::{Passthrough, PassthroughError};

@@ -4,11 +4,11 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use strait_devices::Effect;
-use strait_devices::irq::MsiRouter;
+use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::pci::Function;
 use strait_devices::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, Bars, Places};
-use strait_devices::pci::capability::msi::{MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
-use strait_devices::pci::capability::msix::MESSAGE_CONTROL as MSIX_CONTROL;
+use strait_devices::pci::capability::msi::{self, MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
+use strait_devices::pci::capability::msix::{self, MESSAGE_CONTROL as MSIX_CONTROL};
 use strait_devices::pci::capability::{Msi, Msix};
 use strait_devices::pci::spec::{command, header};
 use strait_devices::region::Region;
@@ -19,10 +19,11 @@ use super::discover::ConfigRead;
 use super::layout::{self, Layout};
 use super::msix::MsixLayout;
 use super::spec::{self, advanced_features, capability, express, extended, power, vpd};
-use super::warning::FirstOnly;
 use crate::hardware::{Hardware, HardwareRegion, InterruptKind};
 use crate::interrupt::VectorSet;
+use crate::intx::Intx;
 use crate::lock::lock;
+use crate::warning::FirstOnly;
 
 /// A physical function that cannot be passed through.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,15 @@ pub enum PassthroughError {
     /// Its configuration space cannot be written.
     #[error("cannot turn on memory decoding of {device}")]
     Enable {
+        /// Which function.
+        device: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no event for its interrupt wire.
+    #[error("cannot make an event for INTx of {device}")]
+    Event {
         /// Which function.
         device: String,
         /// Why.
@@ -67,10 +77,11 @@ pub enum PassthroughError {
 /// reach a BAR is decided by where the BAR's region is. So a region always leaves the guest before the
 /// hardware could stop to answer for it, and sizing BARs does not tear down the host's mappings.
 ///
-/// Lock order: `state`, then the MSI-X model.
+/// Lock order: `state`, then the MSI-X model or the wire.
 pub struct Passthrough {
     hardware: Arc<dyn Hardware>,
     layout: Layout,
+    intx: Option<Arc<Intx>>,
     msix: Option<Arc<Mutex<Msix>>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
     state: Mutex<State>,
@@ -109,7 +120,8 @@ impl State {
 }
 
 impl Passthrough {
-    /// Takes the function into use: resets it unless it is fresh, and reads what it is made of.
+    /// Takes the function into use: resets it unless it is fresh, and reads what it is made of. `wires` are
+    /// INTA to INTD of its slot.
     ///
     /// # Errors
     /// When the function does not answer or is no endpoint. What is wrong with parts of it is a warning, and
@@ -117,6 +129,7 @@ impl Passthrough {
     pub fn new(
         hardware: Arc<dyn Hardware>,
         router: Arc<dyn MsiRouter>,
+        wires: &[Arc<SharedLine>; 4],
     ) -> Result<Arc<Self>, PassthroughError> {
         let name = hardware.name();
         if let Err(error) = hardware.prepare() {
@@ -144,6 +157,7 @@ impl Passthrough {
         let msi = layout
             .msi
             .map(|at| msi_model(&hardware, router, snapshot.u16(at.offset + MSI_CONTROL)));
+        let intx = intx(&hardware, &layout, wires)?;
         let idle_command = idle_command(snapshot.u16(header::COMMAND));
         write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
             device: name.to_owned(),
@@ -159,6 +173,7 @@ impl Passthrough {
         Ok(Arc::new(Self {
             hardware,
             layout,
+            intx,
             msix: model,
             regions,
             state,
@@ -169,6 +184,34 @@ impl Passthrough {
     /// The BARs the guest will find, for the windows of the bridge above.
     pub fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
         *lock(&self.state).bars.declared()
+    }
+
+    /// The wire, for whoever serves its signals.
+    pub fn intx(&self) -> Option<&Arc<Intx>> {
+        self.intx.as_ref()
+    }
+
+    /// Follows the guest's registers with the wire. A function with messages enabled does not use it (PCIe
+    /// §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that could be told anything.
+    fn update_intx(&self, state: &State) {
+        let Some(intx) = &self.intx else { return };
+        let has_messages = state.msi.as_ref().is_some_and(Msi::is_enabled)
+            || self.msix.as_ref().is_some_and(|msix| lock(msix).is_enabled());
+        let command = state.command();
+        let decodes = command & (command::IO | command::MEMORY) != 0 && state.is_powered(&self.layout);
+        intx.set_silenced(command & command::INTX_DISABLE != 0);
+        intx.set_enabled(decodes && !has_messages);
+    }
+
+    /// A write that turns messages on. The host refuses them while it has the wire (`vfio_pci_set_irqs_ioctl`,
+    /// `irq_is` in drivers/vfio/pci/vfio_pci_intrs.c).
+    fn enables_messages(&self, register: u16, data: &[u8]) -> bool {
+        let bit = |at: Option<u16>, bits: u16| {
+            let control = at.and_then(|at| part(register, data, at, 2));
+            control.is_some_and(|(at, bytes)| with_bytes(0, at, bytes) & bits != 0)
+        };
+        bit(self.layout.msi.map(|at| at.offset + MSI_CONTROL), msi::ENABLE)
+            || bit(self.layout.msix.map(|at| at.offset + MSIX_CONTROL), msix::ENABLE)
     }
 
     /// Follows the guest's command and power registers with what the hardware needs of them.
@@ -262,6 +305,7 @@ impl Passthrough {
         if let Some(msix) = &self.msix {
             lock(msix).reset();
         }
+        self.update_intx(state);
         if let Err(error) = self.hardware.reset() {
             self.report("reset the function, which keeps its state", &error);
         }
@@ -319,12 +363,18 @@ impl Function for Passthrough {
             .map_or(0, |at| state.config.copy().u16(at + power::CONTROL));
         state.config.write(&*self.hardware, register, data);
         self.check_power(state, power_before);
+        if let Some(intx) = &self.intx
+            && self.enables_messages(register, data)
+        {
+            intx.set_enabled(false);
+        }
         self.write_special(state, register, data);
         if self.asks_for_reset(register, data) {
             log::info!("{}: the guest resets the function", self.name());
             self.reset_function(state);
         }
         self.update_master(state);
+        self.update_intx(state);
         self.effect(&before, state)
     }
 
@@ -385,6 +435,20 @@ fn msix_layout(
             None
         }
     }
+}
+
+fn intx(
+    hardware: &Arc<dyn Hardware>,
+    layout: &Layout,
+    wires: &[Arc<SharedLine>; 4],
+) -> Result<Option<Arc<Intx>>, PassthroughError> {
+    let wire = layout.intx_pin.and_then(|pin| wires.get(usize::from(pin) - 1));
+    let failed = |source| PassthroughError::Event {
+        device: hardware.name().to_owned(),
+        source,
+    };
+    wire.map(|wire| Intx::new(Arc::clone(hardware), wire).map_err(failed))
+        .transpose()
 }
 
 fn msi_model(hardware: &Arc<dyn Hardware>, router: Arc<dyn MsiRouter>, control: u16) -> Msi {

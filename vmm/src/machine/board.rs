@@ -1,13 +1,13 @@
 //! The emulated devices of a machine and where they sit.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use strait_devices::acpi_pm::SleepRegisters;
 use strait_devices::address_space::{AddressSpace, PlaceError};
-use strait_devices::irq::MsiRouter;
 use strait_devices::irq::ioapic::Ioapic;
+use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
 use strait_devices::pci::cam::{self, Cam};
 use strait_devices::pci::ecam::Ecam;
@@ -15,7 +15,8 @@ use strait_devices::pci::firmware;
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
 use strait_devices::{Device, Place};
-use strait_vfio::pci::Passthrough;
+use strait_vfio::pci::{Passthrough, PassthroughError};
+use strait_vfio::{Device as HostDevice, Intx};
 
 use super::{Platform, RunError};
 use crate::kvm::irq::GsiRouter;
@@ -27,6 +28,8 @@ pub struct Board {
     pub serial: Arc<Serial>,
     /// The interrupt controller of the wires.
     pub ioapic: Arc<Ioapic>,
+    /// The passed devices' wires, whose signals want to be served.
+    pub wires: Vec<Arc<Intx>>,
     root: Arc<RootComplex>,
     space: Arc<AddressSpace>,
 }
@@ -40,11 +43,13 @@ impl Board {
         let router: Arc<dyn MsiRouter> = Arc::new(GsiRouter::new(&platform.vm));
         let ioapic = Ioapic::new(router.clone());
         let serial = Arc::new(serial(&ioapic, platform));
-        let root = Arc::new(RootComplex::new(root_ports(platform, &router)?));
+        let functions = functions(platform, &router, &wires(&ioapic))?;
+        let wires = functions.iter().filter_map(|function| function.intx().cloned());
         let board = Self {
+            wires: wires.collect(),
             serial,
             ioapic,
-            root,
+            root: Arc::new(RootComplex::new(root_ports(functions))),
             space: platform.space.clone(),
         };
         board.place()?;
@@ -100,14 +105,46 @@ impl Drop for Board {
     }
 }
 
+/// The interrupt controller's pins for PCI, from [`layout::PCI_FIRST_GSI`] on.
+type Wires = Vec<Arc<SharedLine>>;
+
+fn wires(ioapic: &Arc<Ioapic>) -> Wires {
+    let pins = layout::PCI_FIRST_GSI..layout::PCI_FIRST_GSI + layout::PCI_GSIS;
+    let wire = |pin| {
+        let wire = SharedLine::new(ioapic.line(pin));
+        let listener: Weak<SharedLine> = Arc::downgrade(&wire);
+        ioapic.listen(pin, listener);
+        wire
+    };
+    pins.map(wire).collect()
+}
+
+/// The passed devices in the order of their ports.
+fn functions(
+    platform: &Platform,
+    router: &Arc<dyn MsiRouter>,
+    wires: &Wires,
+) -> Result<Vec<Arc<Passthrough>>, PassthroughError> {
+    let wire = |port, pin| {
+        let gsi = layout::intx_gsi(port, pin);
+        wires[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
+    };
+    let open = |(port, device): (u8, &Arc<HostDevice>)| {
+        // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
+        // 1.2 §9.1).
+        let slot = [0, 1, 2, 3].map(|pin| wire(port, pin));
+        Passthrough::new(device.clone(), router.clone(), &slot)
+    };
+    (1..).zip(platform.devices()).map(open).collect()
+}
+
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest).
-fn root_ports(platform: &Platform, router: &Arc<dyn MsiRouter>) -> Result<Vec<Arc<RootPort>>, RunError> {
-    let mut ports = Vec::new();
-    for (number, device) in (1..).zip(platform.devices()) {
-        let function: Arc<dyn Function> = Passthrough::new(device.clone(), router.clone())?;
-        ports.push(Arc::new(RootPort::new(number, vec![(0, function)])));
-    }
-    Ok(ports)
+fn root_ports(functions: Vec<Arc<Passthrough>>) -> Vec<Arc<RootPort>> {
+    let port = |(number, function): (u8, Arc<Passthrough>)| {
+        let function: Arc<dyn Function> = function;
+        Arc::new(RootPort::new(number, vec![(0, function)]))
+    };
+    (1..).zip(functions).map(port).collect()
 }
 
 fn serial(ioapic: &Arc<Ioapic>, platform: &Platform) -> Serial {

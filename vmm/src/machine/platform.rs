@@ -104,7 +104,7 @@ impl Platform {
             vcpu.reset(&entry)?;
         }
         let threads = self.start(board)?;
-        let event = event_loop.next_event(&self.events, &board.serial);
+        let event = event_loop.next_event(&self.events, &board.serial, &board.wires);
         self.stop(threads);
         board.serial.flush();
         Ok(event?)

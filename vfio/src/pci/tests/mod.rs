@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strait_devices::irq::SharedLine;
 use strait_devices::pci::Function;
 use strait_devices::pci::bar::{Bar, BarKind};
 use strait_devices::region::Region;
-use strait_devices::testing::FakeRouter;
+use strait_devices::testing::{FakeLine, FakeRouter};
 use strait_devices::{Effect, GuestAddress, Place, Remap};
 
 use super::{Passthrough, PassthroughError};
@@ -15,6 +16,7 @@ use crate::lock::lock;
 use crate::mock::{Call, MockHardware};
 
 mod bars;
+mod interrupts;
 mod lies;
 mod registers;
 mod state;
@@ -66,26 +68,37 @@ fn nic() -> MockHardware {
 struct Guest {
     hardware: Arc<MockHardware>,
     router: Arc<FakeRouter>,
+    /// INTA to INTD.
+    wires: [Arc<FakeLine>; 4],
     function: Arc<Passthrough>,
 }
 
 /// A guest in front of `hardware`, with what happened at the start left out of the record.
 fn guest(hardware: MockHardware) -> Guest {
     let (hardware, router) = (Arc::new(hardware), FakeRouter::new());
-    let function = Passthrough::new(hardware.clone(), router.clone()).expect("an endpoint");
+    let wires = std::array::from_fn(|_| FakeLine::new());
+    let shared = wires
+        .each_ref()
+        .map(|wire: &Arc<FakeLine>| SharedLine::new(wire.clone()));
+    let function = Passthrough::new(hardware.clone(), router.clone(), &shared).expect("an endpoint");
     hardware.take_calls();
     lock(&hardware.reads).clear();
     Guest {
         hardware,
         router,
+        wires,
         function,
     }
 }
 
+/// A function on wires that lead nowhere.
+fn opened(hardware: Arc<MockHardware>) -> Result<Arc<Passthrough>, PassthroughError> {
+    let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
+    Passthrough::new(hardware, FakeRouter::new(), &wires)
+}
+
 fn refused(hardware: MockHardware) -> PassthroughError {
-    Passthrough::new(Arc::new(hardware), FakeRouter::new())
-        .err()
-        .expect("no endpoint")
+    opened(Arc::new(hardware)).err().expect("no endpoint")
 }
 
 impl Guest {

@@ -10,7 +10,7 @@ fn the_header_hides_what_is_the_hosts() {
     assert_eq!(guest.u8(0x0e), 0, "a lone function");
     assert_eq!(guest.u32(0x10), 0, "BARs are not where the host has them");
     assert_eq!(guest.u32(0x30), 0, "no ROM");
-    assert_eq!(guest.u8(0x3d), 0, "no INTx");
+    assert_eq!(guest.u8(0x3d), 0, "the host delivers no INTx");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn at_the_start_the_hardware_decodes_and_does_no_dma() {
     let hardware = Arc::new(nic().with_config(0x04, &[0x44, 0x01]));
-    let _function = Passthrough::new(hardware.clone(), FakeRouter::new()).expect("an endpoint");
+    let _function = opened(hardware.clone()).expect("an endpoint");
     assert_eq!(hardware.take_calls(), [config_write(0x04, &[0x43, 0x01])]);
 }
 
@@ -135,11 +135,11 @@ fn a_second_function_on_the_same_hardware_works_like_the_first() {
     let first = guest(nic());
     first.enable();
     let _ = first.function.reset();
-    let again = Passthrough::new(first.hardware.clone(), FakeRouter::new()).expect("still an endpoint");
+    let again = opened(first.hardware.clone()).expect("still an endpoint");
     let second = Guest {
         hardware: first.hardware.clone(),
-        router: FakeRouter::new(),
         function: again,
+        ..first
     };
     assert_eq!(second.enable().len(), 2);
 }
