@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod context;
+mod host;
 mod life_cycle;
 mod mistakes;
 mod nic;
@@ -89,6 +90,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(nic::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(tiny::scenarios());
+    all.extend(host::scenarios());
     all.extend(bad_input::scenarios());
     all
 }
