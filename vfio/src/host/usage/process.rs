@@ -7,8 +7,8 @@ use super::Use;
 use crate::host::HostBdf;
 use crate::host::sysfs::{Root, names_in, read_text};
 
-/// How far below a function its device files are looked for: `nvme/nvme0/nvme0n1/nvme0n1p1` is four deep.
-const MAX_DEPTH: u32 = 5;
+/// How far below a function its device files are looked for: an input device on USB is eight deep.
+const MAX_DEPTH: u32 = 10;
 /// Most folders looked into for one function.
 const MAX_FOLDERS: usize = 4000;
 
