@@ -21,7 +21,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "host-list",
             "every device is listed with driver, group and names in 80 columns",
-            60,
+            180,
             list,
         ),
         Scenario::new(
