@@ -30,12 +30,23 @@ wait_until() {
     done
 }
 
-server=10.0.2.2
+server=$(setting server)
+server=${server:-10.0.2.2}
 port=$(setting port)
 bytes=33554432
 
+# insert ORDER: the modules that a file names, with parameters that those without them ignore.
+insert() {
+    while read -r module; do
+        [ -e "/sys/module/$module" ] || insmod "/modules/$module.ko" $(setting parameters)
+    done < "$1"
+}
+drivers() {
+    [ -s /modules/order ] && insert /modules/order
+    for driver in $(setting drivers | tr , ' '); do insert "/modules/order.$driver"; done
+}
 load() {
-    while read -r module; do insmod "/modules/$module.ko"; done < /modules/order
+    drivers
     wait_until 20 test -e /sys/class/net/eth0 || fail "load: no network device appeared"
     say "driver $(basename "$(readlink /sys/class/net/eth0/device/driver)")"
 }
@@ -71,7 +82,36 @@ irqs() {
         esac
     done < /proc/interrupts
     say "irqs end"
+    say "controller $(controller_of eth0)"
 }
+# The driver's own test: registers, EEPROM, interrupt, loopback, link.
+selftest() {
+    /bin/ethtool -t eth0 offline > /run/selftest 2>&1 || {
+        cat /run/selftest
+        fail "selftest: $(grep -v ' 0$' /run/selftest | tr '\n' ' ')"
+    }
+    say "selftest $(sed -n 's/.*result is *//p' /run/selftest)"
+    wait_until 30 has_carrier || fail "selftest: eth0 has no link afterwards"
+}
+# keep DRIVE MEBIBYTES: data that went to a drive and came back from it.
+keep() {
+    drivers
+    wait_until 30 test -b "$1" || fail "keep: there is no $1"
+    say "wrote $(dd if=/dev/urandom bs=1M count="$2" 2> /dev/null | tee "$1" | sha256sum | cut -d ' ' -f 1)"
+    sync
+    echo 3 > /proc/sys/vm/drop_caches
+    say "read $(dd if="$1" bs=1M count="$2" 2> /dev/null | sha256sum | cut -d ' ' -f 1)"
+}
+nvme() {
+    keep /dev/nvme0n1 64
+    say "vectors $(grep -c nvme0q /proc/interrupts)"
+}
+stick() {
+    keep /dev/sda 8
+    say "controller $(controller_of xhci_hcd)"
+}
+# What the interrupts of a driver come through.
+controller_of() { grep "$1" /proc/interrupts | head -n 1 | grep -o 'IO-APIC\|PCI-MSIX\|PCI-MSI'; }
 # Moves every vector from one CPU to the other and back while data arrives.
 affinity() {
     (download $bytes | sha256sum | cut -d ' ' -f 1 > /run/sum) &
@@ -106,6 +146,8 @@ facts() {
     say "cpus $(nproc)"
     say "memory $(sed -n 's/MemTotal: *\([0-9]*\) kB/\1/p' /proc/meminfo)"
 }
+# The kernel's last words, for who looks into a log.
+log() { dmesg | tail -n 40; }
 # Lets the harness decide what comes next.
 ask() {
     say "ask"

@@ -1,5 +1,6 @@
 //! Small initial filesystems: busybox, a start script, and modules with the order to insert them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -11,35 +12,46 @@ use crate::root::Root;
 
 const FOLDERS: [&str; 9] = ["bin", "dev", "lab", "lib", "modules", "new", "proc", "run", "sys"];
 
-/// Writes an initramfs whose `/init` is `script`. It is left uncompressed: loading a few more
-/// megabytes is cheaper than unpacking them on an emulated CPU.
-pub(crate) fn write(root: &Root, version: &str, drivers: &[&str], script: &str, to: &Path) -> Result<()> {
-    let archive = build(root, version, drivers, script)
-        .with_context(|| format!("Cannot build an initramfs for {version}"))?;
+/// The dynamic loader, where the programs of the tree name it.
+const LOADER: &str = "lib64/ld-linux-x86-64.so.2";
+
+/// What an initramfs is made of besides busybox.
+pub(crate) struct Contents<'a> {
+    /// Modules that `/modules/order` names in the order to insert them, with what they need.
+    pub(crate) drivers: &'a [&'a str],
+    /// Modules to choose from, each with an order of its own: `/modules/order.NAME`.
+    pub(crate) choices: &'a [&'a str],
+    /// Dynamic programs of the tree, with the libraries they need.
+    pub(crate) programs: &'a [(&'a str, &'a [&'a str])],
+    /// `/init`.
+    pub(crate) script: &'a str,
+}
+
+/// Writes an initramfs. It is left uncompressed: loading a few more megabytes is cheaper than unpacking
+/// them on an emulated CPU.
+pub(crate) fn write(root: &Root, version: &str, contents: &Contents<'_>, to: &Path) -> Result<()> {
+    let archive =
+        build(root, version, contents).with_context(|| format!("Cannot build an initramfs for {version}"))?;
     fs::write(to, archive).with_context(|| format!("Cannot write {}", to.display()))
 }
 
-fn build(root: &Root, version: &str, drivers: &[&str], script: &str) -> Result<Vec<u8>> {
+fn build(root: &Root, version: &str, contents: &Contents<'_>) -> Result<Vec<u8>> {
     let busybox = fs::read(root.path("usr/bin/busybox")).context("Cannot read busybox")?;
-    let modules = modules::plain(root, version, drivers)?;
-    let order: String = modules.iter().map(|(name, _)| format!("{name}\n")).collect();
-
     let mut archive = Archive::default();
     for folder in FOLDERS {
         archive.add(folder, 0o755, ModeFileType::Directory, &[])?;
     }
     archive.add("bin/busybox", 0o755, ModeFileType::Regular, &busybox)?;
     archive.add("bin/sh", 0o777, ModeFileType::Symlink, b"busybox")?;
-    archive.add("init", 0o755, ModeFileType::Regular, script.as_bytes())?;
-    for (name, content) in &modules {
-        archive.add(
-            &format!("modules/{name}.ko"),
-            0o644,
-            ModeFileType::Regular,
-            content,
-        )?;
+    archive.add("init", 0o755, ModeFileType::Regular, contents.script.as_bytes())?;
+    let mut known = BTreeSet::new();
+    archive.add_modules(root, version, contents.drivers, "order", &mut known)?;
+    for choice in contents.choices {
+        archive.add_modules(root, version, &[choice], &format!("order.{choice}"), &mut known)?;
     }
-    archive.add("modules/order", 0o644, ModeFileType::Regular, order.as_bytes())?;
+    for (program, libraries) in contents.programs {
+        archive.add_program(root, program, libraries)?;
+    }
     archive.finish()
 }
 
@@ -50,6 +62,42 @@ struct Archive {
 }
 
 impl Archive {
+    /// Modules with what they need, as far as they are not `known` yet, and the order of all of them.
+    fn add_modules(
+        &mut self,
+        root: &Root,
+        version: &str,
+        drivers: &[&str],
+        order: &str,
+        known: &mut BTreeSet<String>,
+    ) -> Result<()> {
+        let mut names = String::new();
+        for (name, content) in modules::plain(root, version, drivers)? {
+            names += &format!("{name}\n");
+            if known.insert(name.clone()) {
+                self.add_file(&format!("modules/{name}.ko"), 0o644, &content)?;
+            }
+        }
+        self.add_file(&format!("modules/{order}"), 0o644, names.as_bytes())
+    }
+
+    fn add_program(&mut self, root: &Root, program: &str, libraries: &[&str]) -> Result<()> {
+        let read = |path: &Path| fs::read(path).with_context(|| format!("Cannot read {}", path.display()));
+        let name = program.rsplit('/').next().unwrap_or(program);
+        self.add_file(&format!("bin/{name}"), 0o755, &read(&root.path(program))?)?;
+        self.add("lib64", 0o755, ModeFileType::Directory, &[])?;
+        self.add_file(LOADER, 0o755, &read(&root.path("usr").join(LOADER))?)?;
+        for library in libraries {
+            let from = root.path("usr/lib/x86_64-linux-gnu").join(library);
+            self.add_file(&format!("lib/{library}"), 0o644, &read(&from)?)?;
+        }
+        Ok(())
+    }
+
+    fn add_file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        self.add(name, mode, ModeFileType::Regular, content)
+    }
+
     fn add(&mut self, name: &str, mode: u32, kind: ModeFileType, content: &[u8]) -> Result<()> {
         use std::io::Write;
         self.entries += 1;

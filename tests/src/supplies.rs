@@ -51,6 +51,21 @@ pub(crate) const OLD_SERIES: &str = "6.1";
 /// Drivers that guests load; they are kept uncompressed.
 pub(crate) const GUEST_DRIVERS: [&str; 2] = ["igb", "igbvf"];
 
+/// Drivers of the other devices of the lab machine, for guests that are about one of them.
+pub(crate) const DEVICE_DRIVERS: [&str; 7] = [
+    "8139cp",
+    "e1000e",
+    "igb",
+    "nvme",
+    "sd_mod",
+    "usb_storage",
+    "xhci_pci",
+];
+
+/// Programs of the tree for the same guests, with their libraries.
+pub(crate) const DEVICE_PROGRAMS: [(&str, &[&str]); 1] =
+    [("usr/sbin/ethtool", &["libmnl.so.0", "libm.so.6", "libc.so.6"])];
+
 /// The prepared tree.
 pub(crate) struct Supplies {
     /// The root filesystem of the lab host, kernels and modules included.

@@ -19,6 +19,8 @@ pub(crate) struct GuestConfig {
     /// `vmlinuz` (a bzImage) or `vmlinux` (ELF with a PVH note).
     pub(crate) image: &'static str,
     pub(crate) series: &'static str,
+    /// `initramfs`, or `devices` with more drivers.
+    pub(crate) initrd: &'static str,
     pub(crate) memory_mib: u64,
     pub(crate) cpus: u32,
     pub(crate) devices: Vec<String>,
@@ -31,6 +33,7 @@ impl Default for GuestConfig {
         Self {
             image: "vmlinuz",
             series: HOST_SERIES,
+            initrd: "initramfs",
             memory_mib: 512,
             cpus: 1,
             devices: Vec::new(),
@@ -64,7 +67,7 @@ impl GuestConfig {
     }
 
     fn initrd(&self) -> String {
-        format!("/lab/guest/initramfs-{}", self.series)
+        format!("/lab/guest/{}-{}", self.initrd, self.series)
     }
 }
 

@@ -45,9 +45,12 @@ impl Machine {
     pub(crate) fn start(supplies: &Supplies, share: &Share, host: Host, console: &Console) -> Result<Self> {
         let socket = share.path("agent.socket");
         let disk = share.path("nvme.img");
-        File::create(&disk)
-            .and_then(|file| file.set_len(64 << 20))
-            .context("Cannot create the disk of the lab machine")?;
+        let stick = share.path("stick.img");
+        for (path, len) in [(&disk, 64 << 20), (&stick, 16 << 20)] {
+            File::create(path)
+                .and_then(|file| file.set_len(len))
+                .context("Cannot create the disks of the lab machine")?;
+        }
         let kernel = supplies.host_kernel()?;
         let (qemu, firmware) = qemu(supplies)?;
 
@@ -62,7 +65,9 @@ impl Machine {
             Host::Whole => "intel_iommu=on iommu=pt",
             Host::WithoutIommu => "intel_iommu=off",
         };
-        let mut append = format!("console=ttyS0 panic=-1 quiet {iommu}");
+        // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
+        // which then panics.
+        let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check {iommu}");
         match console {
             Console::Log(path) => {
                 command.args(["-serial", &format!("file:{}", path.display())]);
@@ -80,7 +85,7 @@ impl Machine {
         }
         command.args(fixed_arguments()?);
         command.args(virtio_arguments(supplies, share, &socket));
-        command.args(device_arguments(&disk));
+        command.args(device_arguments(&disk, &stick));
         command.arg("-kernel").arg(&kernel.bzimage);
         command.arg("-initrd").arg(share.path("host.cpio"));
         command.args(["-append", &append]);
@@ -218,10 +223,11 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &std::path::Path
 }
 
 /// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
-/// behind a bridge, a NIC with two functions in one IOMMU group, and a teaching device with INTx and
-/// DMA.
-fn device_arguments(disk: &std::path::Path) -> Vec<String> {
+/// behind a bridge, a NIC with two functions in one IOMMU group, a USB controller with MSI and a stick,
+/// and a teaching device with INTx and DMA.
+fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<String> {
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
+    let stick = format!("if=none,id=stick,format=raw,file={}", stick.display());
     let words = [
         ["-device", "pcie-root-port,id=rp1,chassis=1,slot=1"],
         ["-netdev", "user,id=net0"],
@@ -244,6 +250,10 @@ fn device_arguments(disk: &std::path::Path) -> Vec<String> {
         ],
         ["-netdev", "user,id=net3,restrict=on"],
         ["-device", "e1000e,netdev=net3,bus=rp4,addr=0.1,romfile="],
+        ["-device", "pcie-root-port,id=rp5,chassis=5,slot=5"],
+        ["-device", "qemu-xhci,id=usb,bus=rp5,msi=on,msix=off"],
+        ["-drive", &stick],
+        ["-device", "usb-storage,drive=stick,bus=usb.0"],
         ["-device", "edu,addr=0x10"],
     ];
     words.concat().into_iter().map(str::to_owned).collect()

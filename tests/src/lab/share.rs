@@ -10,9 +10,9 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::logs::workspace;
-use crate::initramfs;
+use crate::initramfs::{self, Contents};
 use crate::progress;
-use crate::supplies::{GUEST_DRIVERS, HOST_SERIES, OLD_SERIES, Supplies};
+use crate::supplies::{DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, OLD_SERIES, Supplies};
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
@@ -72,7 +72,13 @@ impl Share {
     fn add_initramfs(&self, supplies: &Supplies) -> Result<()> {
         let version = &supplies.host_kernel()?.version;
         let to = self.path("host.cpio");
-        initramfs::write(&supplies.root, version, &HOST_DRIVERS, HOST_INIT, &to)
+        let contents = Contents {
+            drivers: &HOST_DRIVERS,
+            choices: &[],
+            programs: &[],
+            script: HOST_INIT,
+        };
+        initramfs::write(&supplies.root, version, &contents, &to)
     }
 
     /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on. The kernels are
@@ -88,9 +94,28 @@ impl Share {
                     .with_context(|| format!("Cannot create {}", link.display()))?;
             }
             let to = self.path(&format!("guest/initramfs-{series}"));
-            initramfs::write(&supplies.root, &kernel.version, &GUEST_DRIVERS, GUEST_INIT, &to)?;
+            let contents = Contents {
+                drivers: &GUEST_DRIVERS,
+                choices: &[],
+                programs: &[],
+                script: GUEST_INIT,
+            };
+            initramfs::write(&supplies.root, &kernel.version, &contents, &to)?;
         }
-        Ok(())
+        self.add_devices_guest(supplies)
+    }
+
+    /// `guest/devices-6.12`: an initial file system with more drivers, of which the guest's command line
+    /// names those to load.
+    fn add_devices_guest(&self, supplies: &Supplies) -> Result<()> {
+        let contents = Contents {
+            drivers: &[],
+            choices: &DEVICE_DRIVERS,
+            programs: &DEVICE_PROGRAMS,
+            script: GUEST_INIT,
+        };
+        let to = self.path(&format!("guest/devices-{HOST_SERIES}"));
+        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
     }
 }
 

@@ -131,7 +131,7 @@ fn warnings(raw: &str) -> Vec<String> {
 }
 
 /// Warnings that say nothing about the VMM, each with the reason.
-const HARMLESS: [(&str, &str); 6] = [
+const HARMLESS: [(&str, &str); 8] = [
     (
         "hrtimer: interrupt took",
         "an emulated CPU on a busy machine is held up in its timer interrupt",
@@ -143,6 +143,14 @@ const HARMLESS: [(&str, &str); 6] = [
     (
         "eth0: Reset adapter",
         "the host's igb starts anew when virtual functions are created",
+    ),
+    (
+        "unlocked secondary bus reset",
+        "the kernel's own reset of a device behind a bridge, on whose lock its developers work",
+    ),
+    (
+        "Power-on or device reset occurred",
+        "a USB stick tells that its controller was reset while a guest had it",
     ),
     ("clocksource", "an emulated CPU on a busy machine misses ticks"),
     (

@@ -4,6 +4,7 @@
 mod bad_input;
 mod boot;
 mod context;
+mod devices;
 mod host;
 mod life_cycle;
 mod mistakes;
@@ -88,6 +89,7 @@ impl Scenario {
 pub(crate) fn all() -> Vec<Scenario> {
     let mut all = boot::scenarios();
     all.extend(nic::scenarios());
+    all.extend(devices::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(tiny::scenarios());
     all.extend(host::scenarios());
