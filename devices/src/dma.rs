@@ -1,6 +1,9 @@
 //! What a device can reach by DMA: addresses, rights, and the seam to the host's IOMMU.
 
 use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use bitflags::bitflags;
 
@@ -9,6 +12,56 @@ use crate::region::HostAddress;
 /// An address as a device puts it on the bus, before any IOMMU translates it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Iova(pub u64);
+
+/// Bus, device and function in the low 16 bits of a request (PCIe §2.2.4.2): who issues it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequesterId(pub u16);
+
+impl fmt::Display for RequesterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bus, devfn) = (self.0 >> 8, self.0 & 0xff);
+        write!(f, "{bus:02x}:{:02x}.{}", devfn >> 3, devfn & 7)
+    }
+}
+
+/// The bus number that a bridge has at this moment: a guest may renumber its buses.
+#[derive(Debug, Default)]
+pub struct LiveBus(AtomicU8);
+
+impl LiveBus {
+    /// The number now.
+    pub fn get(&self) -> u8 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Follows the bridge's register.
+    pub fn set(&self, bus: u8) {
+        self.0.store(bus, Ordering::Relaxed);
+    }
+}
+
+/// A function that issues requests, wherever its bus is.
+#[derive(Clone, Debug)]
+pub struct Requester {
+    /// The bus it is on.
+    pub bus: Arc<LiveBus>,
+    /// Device and function, as the byte of a routing id.
+    pub devfn: u8,
+}
+
+impl Requester {
+    /// What its requests carry now.
+    pub fn id(&self) -> RequesterId {
+        RequesterId(u16::from(self.bus.get()) << 8 | u16::from(self.devfn))
+    }
+}
+
+/// Hears of a function's bus mastering before the hardware does.
+pub trait BusMaster: Send + Sync {
+    /// The function is about to be let issue DMA (`true`), or no longer does (`false`). What it may reach
+    /// is mapped when this returns.
+    fn set_bus_master(&self, on: bool);
+}
 
 bitflags! {
     /// What a device may do with a mapping.
@@ -32,4 +85,8 @@ pub trait Domain: Send + Sync {
 
     /// Takes back exactly one earlier `map` of the same start and length (type1v2 cannot split one).
     fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError>;
+
+    /// Takes back every mapping in the range at once; none may reach across its borders, and there may be
+    /// gaps. When it fails, all of them count as still there.
+    fn unmap_all(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError>;
 }

@@ -15,6 +15,7 @@ pub mod acpi_pm;
 pub mod address_space;
 mod device;
 pub mod dma;
+pub mod iommu;
 pub mod irq;
 pub mod legacy;
 pub mod pci;

@@ -61,6 +61,12 @@ impl<T> RangeMap<T> {
         (address <= entry.last).then_some((entry.start, entry.last, &entry.value))
     }
 
+    /// Where the first range above `address` starts.
+    pub fn next_start(&self, address: u64) -> Option<u64> {
+        let at = self.entries.partition_point(|entry| entry.start <= address);
+        self.entries.get(at).map(|entry| entry.start)
+    }
+
     /// All ranges in ascending order, as start, last address and value.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64, &T)> {
         self.entries

@@ -239,7 +239,9 @@ pub struct FakeDmaMapping {
 #[derive(Default)]
 pub struct FakeDomain {
     mappings: Mutex<RangeMap<FakeDmaMapping>>,
+    calls: Mutex<Vec<DmaCall>>,
     refused: AtomicBool,
+    stuck: AtomicBool,
 }
 
 impl FakeDomain {
@@ -251,6 +253,16 @@ impl FakeDomain {
     /// Refuses (`true`) or accepts what comes.
     pub fn set_refused(&self, refused: bool) {
         self.refused.store(refused, Ordering::Relaxed);
+    }
+
+    /// Refuses (`true`) or accepts to unmap.
+    pub fn set_stuck(&self, stuck: bool) {
+        self.stuck.store(stuck, Ordering::Relaxed);
+    }
+
+    /// Takes the calls since the last time.
+    pub fn take_calls(&self) -> Vec<DmaCall> {
+        std::mem::take(&mut lock(&self.calls))
     }
 
     /// What is mapped now, by ascending address.
@@ -275,7 +287,9 @@ impl Domain for FakeDomain {
         };
         lock(&self.mappings)
             .insert(iova.0, len_bytes, mapping)
-            .map_err(|_| "the range is taken".into())
+            .map_err(|_| "the range is taken")?;
+        lock(&self.calls).push(DmaCall::Map(iova.0, len_bytes));
+        Ok(())
     }
 
     fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
@@ -288,6 +302,39 @@ impl Domain for FakeDomain {
             _ => Err("no such mapping".into()),
         }
     }
+
+    fn unmap_all(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
+        if self.stuck.load(Ordering::Relaxed) {
+            return Err("the domain refuses to unmap".into());
+        }
+        let end = iova.0 + len_bytes;
+        let mut mappings = lock(&self.mappings);
+        let touched: Vec<_> = mappings
+            .iter()
+            .filter(|(start, last, _)| *start < end && iova.0 <= *last)
+            .map(|(start, last, _)| (start, last))
+            .collect();
+        if touched
+            .iter()
+            .any(|(start, last)| *start < iova.0 || *last >= end)
+        {
+            return Err("the range cuts a mapping".into());
+        }
+        lock(&self.calls).push(DmaCall::Unmap(iova.0, len_bytes));
+        for (start, _) in touched {
+            mappings.remove(start);
+        }
+        Ok(())
+    }
+}
+
+/// A call of a [`FakeDomain`] that was accepted: address and length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DmaCall {
+    /// `map`.
+    Map(u64, u64),
+    /// `unmap_all`.
+    Unmap(u64, u64),
 }
 
 /// What a [`FakeListener`] heard.

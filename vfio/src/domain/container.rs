@@ -162,6 +162,16 @@ impl Domain for Container {
         }
         Ok(())
     }
+
+    fn unmap_all(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
+        let error = |source| ContainerError::Unmap {
+            iova: iova.0,
+            len_bytes,
+            source,
+        };
+        sys::unmap_dma(sys::borrow(&*self.vfio), iova.0, len_bytes).map_err(error)?;
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,155 @@
+//! An emulated Intel VT-d unit with caching mode and interrupt remapping, in legacy mode.
+//!
+//! [`Vtd`] is the register page. What a passed device may reach by DMA is shadowed from the guest's tables
+//! into the device's [`Domain`] on the host, whenever the guest invalidates
+//! (`invalidation`, `shadow`); what it may interrupt is translated into routes ([`RemappingRouter`]).
+//!
+//! One lock guards all of it. It may be taken while a function's or the address space's lock is held, and
+//! the unit never calls back into either. The work is done on the thread of the vCPU that asks for it,
+//! before its write returns.
+//!
+//! Faults of a passed device's DMA are the host's to see, and are not recorded here: only those of emulated
+//! devices and of interrupts are.
+
+mod capability;
+mod domains;
+mod faults;
+mod interrupt_remap;
+mod invalidation;
+mod memory;
+mod register_file;
+mod shadow;
+mod spec;
+mod translate;
+mod unit;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+pub use capability::{AddressWidth, VtdConfig};
+pub use interrupt_remap::{RemappingRouter, Source};
+pub use invalidation::InvalidationStats;
+pub use memory::TableMemory;
+pub use shadow::ShadowStats;
+use vm_memory::GuestAddress;
+
+use self::domains::Endpoint;
+use self::unit::Unit;
+use crate::address_space::{MapError, MapListener, Mapping};
+use crate::device::{Device, Effect};
+use crate::dma::{Access, BusMaster, Domain, Iova, Requester, RequesterId};
+use crate::irq::MsiRouter;
+
+/// The unit. It hears of the memory map as a [`MapListener`].
+pub struct Vtd {
+    unit: Mutex<Unit>,
+}
+
+/// Numbers for those who measure.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VtdStats {
+    /// What the guest asked for.
+    pub invalidations: InvalidationStats,
+    /// What it cost, by device.
+    pub devices: Vec<ShadowStats>,
+}
+
+impl Vtd {
+    /// Bytes of guest memory it takes.
+    pub const LEN_BYTES: u64 = 0x1000;
+
+    /// A unit after power-on. Each device has a domain of its own, in which nothing is mapped.
+    pub fn new(
+        config: VtdConfig,
+        memory: Arc<dyn TableMemory>,
+        router: Arc<dyn MsiRouter>,
+        devices: Vec<(Requester, Arc<dyn Domain>)>,
+    ) -> Arc<Self> {
+        let endpoint = |(requester, domain)| Endpoint::new(requester, domain);
+        let endpoints = devices.into_iter().map(endpoint).collect();
+        Arc::new(Self {
+            unit: Mutex::new(Unit::new(config, memory, router, endpoints)),
+        })
+    }
+
+    /// Where device `index` tells that it becomes bus master.
+    pub fn bus_master(self: &Arc<Self>, index: usize) -> Arc<dyn BusMaster> {
+        Arc::new(Gate {
+            vtd: Arc::clone(self),
+            index,
+        })
+    }
+
+    /// Where a request of an emulated device goes, `None` if it is blocked. It holds for the rest of the
+    /// 4 KiB page.
+    pub fn translate(&self, id: RequesterId, iova: Iova, access: Access) -> Option<GuestAddress> {
+        self.lock().translate(id, iova, access)
+    }
+
+    /// Records faults for interrupts that arrived where no table entry leads anywhere.
+    pub fn report_blocked(&self) {
+        self.lock().report_blocked();
+    }
+
+    /// The state after power-on; the devices are reset before.
+    pub fn reset(&self) {
+        self.lock().reset();
+    }
+
+    /// What happened so far.
+    pub fn stats(&self) -> VtdStats {
+        let unit = self.lock();
+        VtdStats {
+            invalidations: unit.invalidations,
+            devices: unit
+                .endpoints
+                .iter()
+                .map(|endpoint| endpoint.shadow.stats())
+                .collect(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Unit> {
+        self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Device for Vtd {
+    fn name(&self) -> &str {
+        "vt-d"
+    }
+
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.lock().registers.read(offset, data);
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Effect {
+        self.lock().write(offset, data);
+        Effect::None
+    }
+}
+
+impl MapListener for Vtd {
+    fn map(&self, mapping: &Mapping) -> Result<(), MapError> {
+        self.lock().add_slot(mapping);
+        Ok(())
+    }
+
+    fn unmap(&self, mapping: &Mapping) {
+        self.lock().remove_slot(mapping);
+    }
+}
+
+/// Maps what a function may reach before its hardware may reach for it.
+struct Gate {
+    vtd: Arc<Vtd>,
+    index: usize,
+}
+
+impl BusMaster for Gate {
+    fn set_bus_master(&self, on: bool) {
+        self.vtd.lock().set_bus_master(self.index, on);
+    }
+}
+
+#[cfg(test)]
+mod tests;

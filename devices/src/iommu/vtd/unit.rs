@@ -1,0 +1,154 @@
+//! The unit behind its lock: registers, devices and routes, and what a global command does to them.
+
+use std::sync::Arc;
+
+use super::capability::VtdConfig;
+use super::domains::Endpoint;
+use super::faults::Fault;
+use super::interrupt_remap::Routes;
+use super::invalidation::InvalidationStats;
+use super::memory::{Slots, TableMemory};
+use super::register_file::{Command, RegisterFile};
+use super::spec::registers::{Global, QueueAddress, RemapTableAddress};
+use crate::irq::MsiRouter;
+
+/// Everything the lock guards. What registers merely hold takes effect when a command latches it.
+pub(crate) struct Unit {
+    config: VtdConfig,
+    pub(crate) registers: RegisterFile,
+    pub(crate) memory: Arc<dyn TableMemory>,
+    /// Where messages go once remapped, and where the unit's own events go.
+    pub(crate) router: Arc<dyn MsiRouter>,
+    pub(crate) slots: Slots,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) routes: Routes,
+    /// Latched by SRTP.
+    pub(crate) root_frame: u64,
+    /// Latched by QIE.
+    pub(crate) queue: QueueAddress,
+    /// Latched by SIRTP.
+    pub(crate) remap_table: RemapTableAddress,
+    pub(crate) invalidations: InvalidationStats,
+}
+
+impl Unit {
+    pub(crate) fn new(
+        config: VtdConfig,
+        memory: Arc<dyn TableMemory>,
+        router: Arc<dyn MsiRouter>,
+        endpoints: Vec<Endpoint>,
+    ) -> Self {
+        Self {
+            registers: RegisterFile::new(&config),
+            config,
+            memory,
+            router,
+            slots: Slots::default(),
+            endpoints,
+            routes: Routes::default(),
+            root_frame: 0,
+            queue: QueueAddress::new(),
+            remap_table: RemapTableAddress::new(),
+            invalidations: InvalidationStats::default(),
+        }
+    }
+
+    /// The state after power-on: nothing translated, nothing remapped, devices reach nothing.
+    pub(crate) fn reset(&mut self) {
+        self.registers = RegisterFile::new(&self.config);
+        self.root_frame = 0;
+        self.queue = QueueAddress::new();
+        self.remap_table = RemapTableAddress::new();
+        self.reset_endpoints();
+        self.routes.clear_pins();
+        self.retranslate_all();
+    }
+
+    /// A write to the register page.
+    pub(crate) fn write(&mut self, at: u64, data: &[u8]) {
+        match self.registers.write(at, data) {
+            None => {}
+            Some(Command::Global(command)) => self.global_command(command),
+            Some(Command::Context) => self.context_command(),
+            Some(Command::Iotlb) => self.iotlb_command(),
+            Some(Command::Queue) => self.run_queue(),
+            Some(Command::Send(message)) => self.router.send(message),
+        }
+    }
+
+    /// Records a fault, and tells of it if it is the first.
+    pub(crate) fn record(&mut self, fault: Fault) {
+        log::debug!("Fault: {fault:x?}");
+        if let Some(event) = self.registers.faults.record(fault) {
+            self.router.send(event);
+        }
+    }
+
+    /// GCMD: any number of bits at once, one-shot and lasting ones. Status shows a state when everything
+    /// that follows from it is done (§11.4.4).
+    fn global_command(&mut self, command: Global) {
+        let before = self.registers.status;
+        self.switch_queue(command.queue());
+        if command.root_table() {
+            self.set_root_table();
+        }
+        if command.remap_table() && self.config.interrupt_remapping {
+            self.remap_table = self.registers.remap_table;
+            self.registers.status.set_remap_table(true);
+        }
+        self.switch_translation(command.translation());
+        self.switch_remapping(command);
+        let after = self.registers.status;
+        if command.root_table() || before.translation() != after.translation() {
+            self.resolve_all();
+        }
+        let interrupts = |status: Global| (status.interrupt_remapping(), status.compatibility_interrupts());
+        if command.remap_table() || interrupts(before) != interrupts(after) {
+            self.retranslate_all();
+        }
+    }
+
+    /// On from a cleared head; a queue that has work starts with it. Off at once: between two accesses the
+    /// queue is either drained or stopped by an error.
+    fn switch_queue(&mut self, on: bool) {
+        if on == self.registers.status.queue() {
+            return;
+        }
+        self.registers.status.set_queue(on);
+        self.registers.queue_head = 0;
+        if on {
+            self.queue = self.registers.queue_address;
+            self.run_queue();
+        }
+    }
+
+    /// Scalable mode is not offered, so its tables are refused.
+    fn set_root_table(&mut self) {
+        if self.registers.root_table.mode() == 0 {
+            self.root_frame = self.registers.root_table.frame();
+            self.registers.status.set_root_table(true);
+        }
+    }
+
+    fn switch_translation(&mut self, on: bool) {
+        let status = &mut self.registers.status;
+        if on && !status.root_table() {
+            return;
+        }
+        if status.translation() && !on {
+            self.registers.faults.rewind();
+        }
+        self.registers.status.set_translation(on);
+    }
+
+    fn switch_remapping(&mut self, command: Global) {
+        let status = &mut self.registers.status;
+        if !self.config.interrupt_remapping {
+            return;
+        }
+        if !command.interrupt_remapping() || status.remap_table() {
+            status.set_interrupt_remapping(command.interrupt_remapping());
+        }
+        status.set_compatibility_interrupts(command.compatibility_interrupts());
+    }
+}
