@@ -1,10 +1,14 @@
 //! What a virtual machine is: the values of `strait run`, checked as far as they can be without the host.
 
+mod viommu;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use strait_vfio::host::HostBdf;
+
+pub use viommu::{ViommuConfig, ViommuConfigError};
 
 /// Bytes of the smallest guest a Debian kernel boots in.
 pub const MIN_MEMORY: u64 = 64 << 20;
@@ -28,6 +32,8 @@ pub struct Config {
     pub cpus: u32,
     /// Passed devices in the order of their root ports.
     pub devices: Vec<DeviceConfig>,
+    /// The virtual IOMMU in front of them.
+    pub viommu: Option<ViommuConfig>,
     /// Whether a reset by the guest ends the process.
     pub no_reboot: bool,
 }

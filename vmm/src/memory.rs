@@ -13,6 +13,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
+use strait_devices::iommu::vtd::TableMemory;
 use strait_devices::region::{HostAddress, HostBacking};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap, MmapRegion};
@@ -66,11 +67,35 @@ impl GuestRam {
         &self.memory
     }
 
+    /// The RAM for those who read tables in it while the guest runs; it stays for as long as they do.
+    pub fn tables(&self) -> Arc<dyn TableMemory> {
+        Arc::new(TableRam {
+            memory: self.memory.clone(),
+            _blocks: self.blocks.iter().map(|(_, block)| block.clone()).collect(),
+        })
+    }
+
     /// Each contiguous block with its guest address.
     pub fn blocks(&self) -> impl Iterator<Item = (GuestAddress, Arc<dyn HostBacking>)> {
         self.blocks
             .iter()
             .map(|(start, block)| (*start, block.clone() as Arc<dyn HostBacking>))
+    }
+}
+
+/// Field order is drop order: `memory` points into the blocks.
+struct TableRam {
+    memory: GuestMemoryMmap,
+    _blocks: Vec<Arc<RamBlock>>,
+}
+
+impl TableMemory for TableRam {
+    fn load(&self, at: GuestAddress) -> Option<u64> {
+        TableMemory::load(&self.memory, at)
+    }
+
+    fn store(&self, at: GuestAddress, value: u32) -> bool {
+        TableMemory::store(&self.memory, at, value)
     }
 }
 

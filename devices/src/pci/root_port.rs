@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::device::Effect;
+use crate::dma::LiveBus;
 use crate::pci::address::DevFn;
 use crate::pci::capability::{acs, express};
 use crate::pci::config_space::ConfigSpace;
@@ -23,6 +24,7 @@ const ACS_OFFSET: u16 = 0x100;
 pub struct RootPort {
     name: String,
     number: u8,
+    bus: Arc<LiveBus>,
     config: Mutex<ConfigSpace>,
     functions: Vec<(u8, Arc<dyn Function>)>,
 }
@@ -31,10 +33,17 @@ impl RootPort {
     /// Port `number` (1 to 31, also its device number on bus 0), with `functions` as the functions of
     /// device 0 behind it.
     pub fn new(number: u8, functions: Vec<(u8, Arc<dyn Function>)>) -> Self {
+        Self::on_bus(number, Arc::default(), functions)
+    }
+
+    /// The same, with its secondary bus number told in `bus` as well.
+    pub fn on_bus(number: u8, bus: Arc<LiveBus>, functions: Vec<(u8, Arc<dyn Function>)>) -> Self {
         let config = Mutex::new(power_on(number));
+        bus.set(0);
         Self {
             name: format!("root port {number}"),
             number,
+            bus,
             config,
             functions,
         }
@@ -88,6 +97,7 @@ impl Function for RootPort {
             let mut config = self.lock();
             let before = config.u16(bridge::BRIDGE_CONTROL);
             config.write(register, data);
+            self.bus.set(config.u8(bridge::SECONDARY_BUS));
             config.u16(bridge::BRIDGE_CONTROL) & !before & bridge::SECONDARY_BUS_RESET != 0
         };
         if resets {
@@ -99,6 +109,7 @@ impl Function for RootPort {
 
     fn reset(&self) -> Effect {
         *self.lock() = power_on(self.number);
+        self.bus.set(0);
         self.reset_secondary()
     }
 }

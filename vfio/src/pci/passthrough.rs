@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use strait_devices::Effect;
+use strait_devices::dma::BusMaster;
 use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::pci::Function;
 use strait_devices::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, Bars, Places};
@@ -84,6 +85,8 @@ pub struct Passthrough {
     intx: Option<Arc<Intx>>,
     msix: Option<Arc<Mutex<Msix>>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
+    /// Hears of bus mastering before the hardware does.
+    gate: Arc<dyn BusMaster>,
     state: Mutex<State>,
     failed: FirstOnly,
 }
@@ -131,6 +134,19 @@ impl Passthrough {
         router: Arc<dyn MsiRouter>,
         wires: &[Arc<SharedLine>; 4],
     ) -> Result<Arc<Self>, PassthroughError> {
+        Self::behind(hardware, router, wires, Arc::new(Ungated))
+    }
+
+    /// The same for a function whose DMA is mapped when it becomes bus master, and not before.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn behind(
+        hardware: Arc<dyn Hardware>,
+        router: Arc<dyn MsiRouter>,
+        wires: &[Arc<SharedLine>; 4],
+        gate: Arc<dyn BusMaster>,
+    ) -> Result<Arc<Self>, PassthroughError> {
         let name = hardware.name();
         if let Err(error) = hardware.prepare() {
             log::warn!("{name}: cannot be reset, and starts in the state it was left in: {error}");
@@ -176,6 +192,7 @@ impl Passthrough {
             intx,
             msix: model,
             regions,
+            gate,
             state,
             failed: FirstOnly::default(),
         }))
@@ -221,9 +238,15 @@ impl Passthrough {
             return;
         }
         let value = state.idle_command | if is_master { command::BUS_MASTER } else { 0 };
+        if is_master {
+            self.gate.set_bus_master(true);
+        }
         match write_command(&*self.hardware, value) {
             Ok(()) => state.is_master = is_master,
-            Err(error) => self.report("switch bus mastering", &error),
+            Err(error) => return self.report("switch bus mastering", &error),
+        }
+        if !is_master {
+            self.gate.set_bus_master(false);
         }
     }
 
@@ -398,6 +421,13 @@ impl Drop for Passthrough {
             log::warn!("{}: cannot turn off bus mastering: {error}", self.hardware.name());
         }
     }
+}
+
+/// For functions whose memory is mapped all the time.
+struct Ungated;
+
+impl BusMaster for Ungated {
+    fn set_bus_master(&self, _on: bool) {}
 }
 
 /// The configuration space, read once.

@@ -11,7 +11,7 @@ use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// Value of the I/O APIC's identification register after reset.
-const IOAPIC_ID: u8 = 0;
+pub(super) const IOAPIC_ID: u8 = 0;
 /// The first id that a local APIC entry cannot hold: 255 is the broadcast address.
 const FIRST_X2APIC_ID: u32 = 255;
 

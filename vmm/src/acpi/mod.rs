@@ -5,6 +5,7 @@
 //!
 //! This module knows neither KVM nor the machine: it returns bytes and says where they belong.
 
+mod dmar;
 mod dsdt;
 mod fadt;
 mod madt;
@@ -12,6 +13,7 @@ mod mcfg;
 mod pci_host;
 mod tables;
 
+pub use dmar::{Dmar, IOAPIC_BUS};
 pub use pci_host::PciHost;
 pub use tables::{AcpiConfig, AcpiTables, TooLarge, build};
 

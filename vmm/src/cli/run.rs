@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Config, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize};
+use crate::config::{Config, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, ViommuConfig};
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
 #[derive(Debug, Args)]
@@ -34,6 +34,10 @@ pub struct RunArgs {
     /// or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
     #[arg(long, short, value_name = "DEVICE")]
     device: Vec<String>,
+    /// Give the guest an IOMMU, so that it can pass its devices on to guests of its own:
+    /// intel[,caching-mode=on][,intremap=on][,aw-bits=39|48][,eim=on].
+    #[arg(long, value_name = "KIND")]
+    viommu: Option<String>,
     /// End with code 32 when the guest resets, instead of starting it again.
     #[arg(long)]
     no_reboot: bool,
@@ -91,6 +95,13 @@ impl RunArgs {
                 devices.len()
             ));
         }
+        let viommu = self.viommu.as_deref().map(viommu).transpose()?;
+        if viommu.is_some_and(|viommu| !viommu.caching_mode) && !devices.is_empty() {
+            return Err(
+                "--viommu: a passed device needs caching-mode=on, for only then does the guest tell what it maps"
+                    .to_owned(),
+            );
+        }
         Ok(Config {
             kernel,
             initrd: self.initrd,
@@ -98,7 +109,12 @@ impl RunArgs {
             memory: self.memory,
             cpus: self.cpus,
             devices,
+            viommu,
             no_reboot: self.no_reboot,
         })
     }
+}
+
+fn viommu(text: &str) -> Result<ViommuConfig, String> {
+    text.parse().map_err(|error| format!("--viommu {text}: {error}"))
 }

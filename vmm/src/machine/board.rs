@@ -18,6 +18,7 @@ use strait_devices::{Device, Place};
 use strait_vfio::pci::{Passthrough, PassthroughError};
 use strait_vfio::{Device as HostDevice, Intx};
 
+use super::viommu::Viommu;
 use super::{Platform, RunError};
 use crate::kvm::irq::GsiRouter;
 use crate::layout;
@@ -41,7 +42,11 @@ impl Board {
     /// When a device cannot be opened for the guest, or the BARs do not fit.
     pub fn build(platform: &Platform) -> Result<Self, RunError> {
         let router: Arc<dyn MsiRouter> = Arc::new(GsiRouter::new(&platform.vm));
-        let ioapic = Ioapic::new(router.clone());
+        if let Some(viommu) = &platform.viommu {
+            viommu.unit().reset();
+        }
+        let pins = platform.viommu.as_ref().map(Viommu::ioapic_router);
+        let ioapic = Ioapic::new(pins.unwrap_or_else(|| router.clone()));
         let serial = Arc::new(serial(&ioapic, platform));
         let functions = functions(platform, &router, &wires(&ioapic))?;
         let wires = functions.iter().filter_map(|function| function.intx().cloned());
@@ -49,10 +54,13 @@ impl Board {
             wires: wires.collect(),
             serial,
             ioapic,
-            root: Arc::new(RootComplex::new(root_ports(functions))),
+            root: Arc::new(RootComplex::new(root_ports(platform, functions))),
             space: platform.space.clone(),
         };
         board.place()?;
+        if let Some(viommu) = &platform.viommu {
+            board.memory(layout::VTD, viommu.unit().clone())?;
+        }
         let mut apply = |effect| {
             let _only_maps = board.space.apply(effect);
         };
@@ -133,18 +141,27 @@ fn functions(
         // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
         // 1.2 §9.1).
         let slot = [0, 1, 2, 3].map(|pin| wire(port, pin));
-        Passthrough::new(device.clone(), router.clone(), &slot)
+        match &platform.viommu {
+            None => Passthrough::new(device.clone(), router.clone(), &slot),
+            Some(viommu) => {
+                let (router, gate) = viommu.seat(usize::from(port) - 1);
+                Passthrough::behind(device.clone(), router, &slot, gate)
+            }
+        }
     };
     (1..).zip(platform.devices()).map(open).collect()
 }
 
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest).
-fn root_ports(functions: Vec<Arc<Passthrough>>) -> Vec<Arc<RootPort>> {
-    let port = |(number, function): (u8, Arc<Passthrough>)| {
-        let function: Arc<dyn Function> = function;
-        Arc::new(RootPort::new(number, vec![(0, function)]))
+fn root_ports(platform: &Platform, functions: Vec<Arc<Passthrough>>) -> Vec<Arc<RootPort>> {
+    let port = |(index, function): (usize, Arc<Passthrough>)| {
+        let (number, function) = (index as u8 + 1, vec![(0, function as Arc<dyn Function>)]);
+        Arc::new(match &platform.viommu {
+            None => RootPort::new(number, function),
+            Some(viommu) => RootPort::on_bus(number, viommu.bus(index), function),
+        })
     };
-    (1..).zip(functions).map(port).collect()
+    functions.into_iter().enumerate().map(port).collect()
 }
 
 fn serial(ioapic: &Arc<Ioapic>, platform: &Platform) -> Serial {

@@ -10,6 +10,7 @@ mod managed;
 mod passthrough;
 mod platform;
 mod state;
+mod viommu;
 
 use std::error::Error;
 
@@ -18,6 +19,7 @@ pub use host::Host;
 pub use managed::Managed;
 pub use platform::Platform;
 pub use state::{Event, Events, Next, Outcome};
+pub use viommu::Viommu;
 
 use strait_vfio::host::{Root, RunningKernel};
 

@@ -11,7 +11,8 @@ use super::RunError;
 use crate::config::DeviceConfig;
 use crate::kvm::Vm;
 
-/// Open devices, all in one container that holds the guest's RAM at the guest's own addresses.
+/// Open devices. Without a virtual IOMMU they are all in one container that holds the guest's RAM at the
+/// guest's own addresses; behind one, each is in its own.
 pub(super) struct HostDevices {
     devices: Vec<Arc<Device>>,
 }
@@ -30,6 +31,24 @@ impl HostDevices {
         let has_peers = devices.len() > 1;
         space.add_listener(Arc::new(Identity::new(container, has_peers)))?;
         Ok(Self { devices })
+    }
+
+    /// Opens each device into a container of its own, in which nothing is mapped.
+    ///
+    /// # Errors
+    /// When a device cannot be opened. What was opened is released.
+    pub(super) fn open_apart(
+        configs: &[DeviceConfig],
+        vm: &Vm,
+    ) -> Result<(Self, Vec<Arc<Container>>), RunError> {
+        let kvm = Arc::new(VfioDeviceFd::new_from_kvm(vm.vfio_device()?));
+        let (mut devices, mut containers) = (Vec::new(), Vec::new());
+        for config in configs {
+            let container = Container::open(Some(kvm.clone()))?;
+            devices.push(Device::open(&container, config.host)?);
+            containers.push(container);
+        }
+        Ok((Self { devices }, containers))
     }
 
     /// The devices in the order they were given.

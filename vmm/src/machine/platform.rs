@@ -14,10 +14,12 @@ use super::board::Board;
 use super::host::Host;
 use super::passthrough::HostDevices;
 use super::state::{Event, Events};
+use super::viommu::Viommu;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, Kernel};
 use crate::config::Config;
 use crate::event_loop::EventLoop;
+use crate::kvm::irq::GsiRouter;
 use crate::kvm::slots::MemorySlots;
 use crate::kvm::vcpu::{self, Vcpu};
 use crate::kvm::{Vm, VmError, cpuid};
@@ -33,6 +35,8 @@ pub struct Platform {
     vcpus: Vec<Vcpu>,
     /// Guest physical memory and ports.
     pub space: Arc<AddressSpace>,
+    /// The virtual IOMMU, if the guest has one.
+    pub viommu: Option<Viommu>,
     host_devices: Option<HostDevices>,
     /// Where vCPUs report.
     pub events: Arc<Events>,
@@ -59,17 +63,17 @@ impl Platform {
         for (start, backing) in ram.blocks() {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
-        let host_devices = match config.devices.is_empty() {
-            true => None,
-            false => Some(HostDevices::open(&config.devices, &vm, &space)?),
-        };
-        let mmio_64 = layout::mmio_64(layout::ram_end(memory_bytes), cpuid::address_bits(&host.cpuid));
+        let (host_devices, viommu) = open_devices(config, &vm, &space, &ram)?;
+        let width = viommu.as_ref().map_or(u8::MAX, Viommu::width_bits);
+        let address_bits = cpuid::address_bits(&host.cpuid).min(width);
+        let mmio_64 = layout::mmio_64(layout::ram_end(memory_bytes), address_bits);
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
         let events = Arc::new(Events::new()?);
         Ok(Self {
             vcpus,
             space,
+            viommu,
             host_devices,
             events,
             ram,
@@ -117,7 +121,7 @@ impl Platform {
                 last_bus: self.devices().len() as u8,
                 mmio_64: self.mmio_64,
             },
-            extra: Vec::new(),
+            extra: self.viommu.iter().map(|viommu| viommu.dmar().table()).collect(),
         };
         let tables = acpi::build(&config, layout::ACPI_TABLES)?;
         let memory = self.ram.memory();
@@ -148,6 +152,31 @@ impl Platform {
         threads.iter().for_each(VcpuThread::ask_to_stop);
         self.vcpus = threads.into_iter().filter_map(VcpuThread::join).collect();
     }
+}
+
+/// Opens the passed devices, and lets whoever decides on their DMA hear of the memory map.
+fn open_devices(
+    config: &Config,
+    vm: &Vm,
+    space: &AddressSpace,
+    ram: &GuestRam,
+) -> Result<(Option<HostDevices>, Option<Viommu>), RunError> {
+    let Some(viommu) = config.viommu else {
+        return match config.devices.is_empty() {
+            true => Ok((None, None)),
+            false => Ok((Some(HostDevices::open(&config.devices, vm, space)?), None)),
+        };
+    };
+    let (devices, containers) = match config.devices.is_empty() {
+        true => (None, Vec::new()),
+        false => {
+            let (devices, containers) = HostDevices::open_apart(&config.devices, vm)?;
+            (Some(devices), containers)
+        }
+    };
+    let viommu = Viommu::new(viommu, &containers, Arc::new(GsiRouter::new(vm)), ram)?;
+    space.add_listener(viommu.unit().clone())?;
+    Ok((devices, Some(viommu)))
 }
 
 /// Lets the kernel keep writes of index registers to itself. The reset register lies within PCI's ports, so

@@ -1,0 +1,133 @@
+//! The value of `--viommu`.
+
+use std::str::FromStr;
+
+use strait_devices::iommu::vtd::AddressWidth;
+
+/// A virtual IOMMU; keys are QEMU's, and without any all is on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ViommuConfig {
+    /// `caching-mode`.
+    pub caching_mode: bool,
+    /// `intremap`.
+    pub interrupt_remapping: bool,
+    /// `eim`.
+    pub extended_interrupts: bool,
+    /// `aw-bits`; the host's width if it is not given.
+    pub width: Option<AddressWidth>,
+}
+
+/// A value that cannot be understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ViommuConfigError {
+    /// Another kind of IOMMU.
+    #[error("{0:?} is not a kind of IOMMU; the one kind is intel, as in --viommu intel,aw-bits=39")]
+    Kind(String),
+    /// A key nobody knows.
+    #[error("{0:?} is not a key of --viommu; the keys are caching-mode, intremap, eim and aw-bits")]
+    UnknownKey(String),
+    /// Neither on nor off.
+    #[error("{key}={value} is neither on nor off")]
+    Switch {
+        /// The key.
+        key: String,
+        /// What was given.
+        value: String,
+    },
+    /// A width that tables do not have.
+    #[error("aw-bits={0} is not a width; the widths are 39 and 48")]
+    Width(String),
+    /// More than can be had.
+    #[error("eim=on needs intremap=on")]
+    ExtendedAlone,
+}
+
+impl FromStr for ViommuConfig {
+    type Err = ViommuConfigError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split(',');
+        let kind = parts.next().unwrap_or_default();
+        if !matches!(kind, "intel" | "intel-iommu") {
+            return Err(ViommuConfigError::Kind(kind.to_owned()));
+        }
+        let mut config = Self {
+            caching_mode: true,
+            interrupt_remapping: true,
+            extended_interrupts: true,
+            width: None,
+        };
+        let mut wants_extended = false;
+        for part in parts {
+            let (key, value) = part.split_once('=').unwrap_or((part, ""));
+            match key {
+                "caching-mode" => config.caching_mode = switch(key, value)?,
+                "intremap" => config.interrupt_remapping = switch(key, value)?,
+                "eim" => {
+                    config.extended_interrupts = switch(key, value)?;
+                    wants_extended = config.extended_interrupts;
+                }
+                "aw-bits" => config.width = Some(width(value)?),
+                _ => return Err(ViommuConfigError::UnknownKey(key.to_owned())),
+            }
+        }
+        match wants_extended && !config.interrupt_remapping {
+            true => Err(ViommuConfigError::ExtendedAlone),
+            false => Ok(config),
+        }
+    }
+}
+
+fn switch(key: &str, value: &str) -> Result<bool, ViommuConfigError> {
+    match value {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(ViommuConfigError::Switch {
+            key: key.to_owned(),
+            value: value.to_owned(),
+        }),
+    }
+}
+
+fn width(value: &str) -> Result<AddressWidth, ViommuConfigError> {
+    match value {
+        "39" => Ok(AddressWidth::Bits39),
+        "48" => Ok(AddressWidth::Bits48),
+        _ => Err(ViommuConfigError::Width(value.to_owned())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        text.parse::<ViommuConfig>()
+            .expect_err("not understood")
+            .to_string()
+    }
+
+    #[test]
+    fn everything_is_on_by_default() {
+        let config: ViommuConfig = "intel".parse().expect("the whole value");
+        assert!(config.caching_mode && config.interrupt_remapping && config.extended_interrupts);
+        assert_eq!(config.width, None);
+    }
+
+    #[test]
+    fn keys_are_qemus() {
+        let text = "intel,caching-mode=on,intremap=off,aw-bits=39,eim=off";
+        let config: ViommuConfig = text.parse().expect("known keys");
+        assert!(!config.interrupt_remapping && !config.extended_interrupts);
+        assert_eq!(config.width, Some(AddressWidth::Bits39));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        assert!(error("amd").contains("\"amd\""));
+        assert!(error("intel,device-iotlb=on").contains("device-iotlb"));
+        assert!(error("intel,eim").contains("neither on nor off"));
+        assert!(error("intel,aw-bits=57").contains("39 and 48"));
+        assert_eq!(error("intel,intremap=off,eim=on"), "eim=on needs intremap=on");
+    }
+}

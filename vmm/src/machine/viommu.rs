@@ -1,0 +1,139 @@
+//! The virtual IOMMU of a machine: the unit, and the buses its devices are on.
+
+use std::sync::Arc;
+
+use strait_devices::dma::{BusMaster, Domain, LiveBus, Requester, RequesterId};
+use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig};
+use strait_devices::irq::MsiRouter;
+use strait_vfio::domain::Container;
+
+use super::RunError;
+use crate::acpi::{Dmar, IOAPIC_BUS};
+use crate::config::ViommuConfig;
+use crate::memory::GuestRam;
+
+/// A width that cannot be had.
+#[derive(Debug, thiserror::Error)]
+enum WidthError {
+    #[error("--viommu: aw-bits={wanted} is wider than the {has} bits of the host's IOMMU; give less")]
+    TooWide { wanted: u8, has: u8 },
+    #[error("--viommu: the host's IOMMU has {0} bits; at least 39 are needed")]
+    TooNarrow(u8),
+}
+
+/// The unit with what stays through a reset of the guest.
+pub struct Viommu {
+    vtd: Arc<Vtd>,
+    width: AddressWidth,
+    remaps_interrupts: bool,
+    buses: Vec<Arc<LiveBus>>,
+    router: Arc<dyn MsiRouter>,
+}
+
+impl Viommu {
+    /// A unit in front of one function 0 behind each root port, each with a container of its own.
+    ///
+    /// # Errors
+    /// When the host's IOMMU is narrower than was asked for.
+    pub(super) fn new(
+        config: ViommuConfig,
+        containers: &[Arc<Container>],
+        router: Arc<dyn MsiRouter>,
+        ram: &GuestRam,
+    ) -> Result<Self, RunError> {
+        let width = width(config, containers)?;
+        let buses: Vec<_> = containers.iter().map(|_| Arc::<LiveBus>::default()).collect();
+        let endpoint = |(bus, container): (&Arc<LiveBus>, &Arc<Container>)| {
+            let bus = bus.clone();
+            (Requester { bus, devfn: 0 }, container.clone() as Arc<dyn Domain>)
+        };
+        let unit = VtdConfig {
+            width,
+            caching_mode: config.caching_mode,
+            interrupt_remapping: config.interrupt_remapping,
+            extended_interrupts: config.extended_interrupts,
+            // VFIO_DMA_CC_IOMMU is not asked for, so coherence is not promised.
+            snoop_control: false,
+        };
+        let endpoints = buses.iter().zip(containers).map(endpoint).collect();
+        let vtd = Vtd::new(unit, ram.tables(), router.clone(), endpoints);
+        let remaps_interrupts = config.interrupt_remapping;
+        Ok(Self {
+            vtd,
+            width,
+            remaps_interrupts,
+            buses,
+            router,
+        })
+    }
+
+    /// The register page.
+    pub fn unit(&self) -> &Arc<Vtd> {
+        &self.vtd
+    }
+
+    /// Bits of a device's address.
+    pub fn width_bits(&self) -> u8 {
+        self.width.bits()
+    }
+
+    /// What ACPI tells of it.
+    pub fn dmar(&self) -> Dmar {
+        Dmar {
+            width_bits: self.width.bits(),
+            interrupt_remapping: self.remaps_interrupts,
+        }
+    }
+
+    /// Where the I/O APIC's messages go.
+    pub fn ioapic_router(&self) -> Arc<dyn MsiRouter> {
+        self.route(Source::Ioapic(RequesterId(u16::from(IOAPIC_BUS) << 8)))
+    }
+
+    /// The bus behind a root port.
+    pub fn bus(&self, index: usize) -> Arc<LiveBus> {
+        self.buses[index].clone()
+    }
+
+    /// What a passed device needs: its router, and who hears of its bus mastering.
+    pub fn seat(&self, index: usize) -> (Arc<dyn MsiRouter>, Arc<dyn BusMaster>) {
+        let source = Source::Function(Requester {
+            bus: self.bus(index),
+            devfn: 0,
+        });
+        (self.route(source), self.vtd.bus_master(index))
+    }
+
+    fn route(&self, source: Source) -> Arc<dyn MsiRouter> {
+        match self.remaps_interrupts {
+            true => RemappingRouter::new(self.vtd.clone(), source),
+            false => self.router.clone(),
+        }
+    }
+}
+
+impl Drop for Viommu {
+    fn drop(&mut self) {
+        log::info!("{:?}", self.vtd.stats());
+    }
+}
+
+/// The width asked for, else the widest the host has.
+fn width(config: ViommuConfig, containers: &[Arc<Container>]) -> Result<AddressWidth, RunError> {
+    let mut has = u8::MAX;
+    for container in containers {
+        let ranges = container.facts()?.iova_ranges;
+        if let Some(last) = ranges.iter().map(|range| *range.end()).max() {
+            has = has.min(64 - last.leading_zeros() as u8);
+        }
+    }
+    let widest = AddressWidth::within(has).ok_or(WidthError::TooNarrow(has))?;
+    match config.width {
+        Some(wanted) if wanted > widest => {
+            let wanted = wanted.bits();
+            Err(WidthError::TooWide { wanted, has }.into())
+        }
+        Some(wanted) => Ok(wanted),
+        None => Ok(widest),
+    }
+}
