@@ -1,0 +1,56 @@
+use proptest::prelude::*;
+
+use super::guest::*;
+
+#[test]
+fn a_table_that_points_at_itself_ends() {
+    let mut guest = Guest::translating();
+    for at in 0..512 {
+        guest.store(TABLE + at * 8, TABLE | READ | WRITE);
+    }
+    guest.invalidate(&[IOTLB_GLOBAL]);
+    assert!(guest.vtd.stats().devices[0].mappings < 1 << 19);
+}
+
+#[test]
+fn tables_and_rings_at_the_end_of_all_addresses() {
+    let guest = Guest::new();
+    for register in [0x20, 0x90, 0xb8] {
+        guest.write64(register, !0xc00);
+    }
+    guest.write32(GCMD, SRTP | SIRTP | TE | IRE);
+    guest.write32(GCMD, SRTP | SIRTP | TE | IRE | QIE);
+    guest.write64(0x88, u64::MAX);
+}
+
+proptest! {
+    #[test]
+    fn no_descriptor_panics(descriptors in proptest::collection::vec(any::<[u64; 2]>(), 1..100)) {
+        let mut guest = Guest::translating();
+        guest.submit(&descriptors);
+        guest.write32(FSTS, 0x10);
+    }
+
+    #[test]
+    fn plausible_descriptors_never_panic(
+        descriptors in proptest::collection::vec((1u64..6, any::<u64>(), any::<u64>()), 1..100),
+    ) {
+        let mut guest = Guest::translating();
+        for (kind, low, high) in descriptors {
+            guest.submit(&[[kind | low & 0x3ff_ffff_0030, high & 0xffff_ffff_f01f]]);
+            guest.write32(FSTS, 0x10);
+        }
+    }
+
+    #[test]
+    fn random_tables_never_reach_outside_ram(entries in proptest::collection::vec((0u64..0x4000, any::<u64>()), 1..200)) {
+        let mut guest = Guest::translating();
+        for (at, value) in entries {
+            guest.store(TABLE + at / 8 * 8, value & 0x7f_ffff | value >> 40 & 0x83);
+        }
+        guest.invalidate(&[IOTLB_GLOBAL]);
+        for (_, target, len) in guest.mappings() {
+            prop_assert!(target + len <= RAM);
+        }
+    }
+}

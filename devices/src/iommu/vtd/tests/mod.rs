@@ -1,0 +1,11 @@
+//! The unit by what a guest sees of it: registers, tables and rings in memory, and what reaches the host.
+
+mod guest;
+mod hostile;
+mod interrupts;
+mod linux;
+mod property;
+mod queue;
+mod registers;
+mod shadow;
+mod walk;
