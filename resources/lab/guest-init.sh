@@ -141,6 +141,12 @@ packets() {
     s=/sys/class/net/eth0/statistics
     say "packets $(cat $s/rx_packets) $(cat $s/tx_packets)"
 }
+# What the kernel said of its IOMMU.
+dmar() {
+    dmesg | sed -n 's/^\[[^]]*\] \(DMAR.*\)/\1/p' > /run/dmar
+    while read -r line; do say "dmar $line"; done < /run/dmar
+    say "dmar end"
+}
 facts() {
     say "kernel $(uname -r)"
     say "cpus $(nproc)"

@@ -25,6 +25,8 @@ pub(crate) struct GuestConfig {
     pub(crate) cpus: u32,
     pub(crate) devices: Vec<String>,
     pub(crate) cmdline: String,
+    /// An IOMMU for the guest itself.
+    pub(crate) viommu: bool,
     pub(crate) no_reboot: bool,
 }
 
@@ -38,6 +40,7 @@ impl Default for GuestConfig {
             cpus: 1,
             devices: Vec::new(),
             cmdline: String::new(),
+            viommu: false,
             no_reboot: false,
         }
     }
@@ -81,6 +84,9 @@ fn strait(guest: &GuestConfig) -> Vec<String> {
     for device in &guest.devices {
         words.extend(["--device".to_owned(), device.clone()]);
     }
+    if guest.viommu {
+        words.extend(["--viommu".to_owned(), "intel".to_owned()]);
+    }
     if guest.no_reboot {
         words.push("--no-reboot".to_owned());
     }
@@ -98,6 +104,10 @@ fn qemu(guest: &GuestConfig) -> Vec<String> {
     words.extend(["-append".to_owned(), guest.cmdline.clone()]);
     words.extend(["-m".to_owned(), guest.memory_mib.to_string()]);
     words.extend(["-smp".to_owned(), guest.cpus.to_string()]);
+    if guest.viommu {
+        let unit = "intel-iommu,intremap=on,caching-mode=on,eim=on";
+        words.extend(["-device".to_owned(), unit.to_owned()]);
+    }
     for (index, device) in guest.devices.iter().enumerate() {
         let port = format!("pcie-root-port,id=port{index},chassis={index},slot={index}");
         let function = format!("vfio-pci,host={device},bus=port{index},rombar=0");

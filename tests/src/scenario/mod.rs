@@ -13,6 +13,7 @@ mod runner;
 mod session;
 mod tiny;
 mod unit;
+mod viommu;
 
 use std::time::Duration;
 
@@ -90,6 +91,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     let mut all = boot::scenarios();
     all.extend(nic::scenarios());
     all.extend(devices::scenarios());
+    all.extend(viommu::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(tiny::scenarios());
     all.extend(host::scenarios());

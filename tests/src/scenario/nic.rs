@@ -10,7 +10,7 @@ use crate::vmm::GuestConfig;
 const STEPS: &str = "net,ping3,irqs,fetch,irqs";
 
 /// With one CPU: link changes, receive, transmit; with two a pair of queues each.
-const PF_VECTORS: usize = 3;
+pub(super) const PF_VECTORS: usize = 3;
 
 /// igbvf: receive, transmit, mailbox.
 const VF_VECTORS: usize = 3;
@@ -72,7 +72,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// Everything a NIC is for. Returns its interrupt counts.
-fn exchange(
+pub(super) fn exchange(
     lab: &Context,
     guest: &mut Guest<'_>,
     driver: &str,
