@@ -34,6 +34,8 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// The virtual IOMMU in front of them.
     pub viommu: Option<ViommuConfig>,
+    /// Where the numbers of the virtual IOMMU go at the end.
+    pub stats: Option<PathBuf>,
     /// Whether a reset by the guest ends the process.
     pub no_reboot: bool,
 }

@@ -38,6 +38,9 @@ pub struct RunArgs {
     /// intel[,caching-mode=on][,intremap=on][,aw-bits=39|48][,eim=on].
     #[arg(long, value_name = "KIND")]
     viommu: Option<String>,
+    /// Write what the guest asked of its IOMMU, and what it cost, to a file at the end.
+    #[arg(long, value_name = "FILE", requires = "viommu")]
+    stats: Option<PathBuf>,
     /// End with code 32 when the guest resets, instead of starting it again.
     #[arg(long)]
     no_reboot: bool,
@@ -110,6 +113,7 @@ impl RunArgs {
             cpus: self.cpus,
             devices,
             viommu,
+            stats: self.stats,
             no_reboot: self.no_reboot,
         })
     }

@@ -1,5 +1,6 @@
 //! What is asked of the host before anything on it changes.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use kvm_bindings::CpuId;
@@ -17,6 +18,15 @@ enum HostError {
     Memory { wanted: MemorySize, has: u64 },
     #[error("--cpus {wanted} is more than the {has} vCPUs KVM runs in one guest here; give fewer")]
     Cpus { wanted: u32, has: usize },
+    #[error(
+        "--viommu: {other} and {bdf} share the host's IOMMU group {group} and cannot be told apart; pass one of \
+         them, or leave --viommu out"
+    )]
+    SharedGroup {
+        bdf: HostBdf,
+        other: HostBdf,
+        group: u32,
+    },
 }
 
 /// A host that was found able to run the machine.
@@ -64,8 +74,26 @@ impl Host {
         if !devices.is_empty() {
             host::check(&host::Root::real(), &devices, config.memory.bytes())?;
         }
+        if config.viommu.is_some() {
+            check_groups(&host::Root::real(), &devices)?;
+        }
         Ok(())
     }
+}
+
+/// Behind a virtual IOMMU each device has an address space of its own, which the host can give only to a
+/// whole group.
+fn check_groups(root: &host::Root, devices: &[HostBdf]) -> Result<(), RunError> {
+    let mut seen = BTreeMap::new();
+    for &bdf in devices {
+        let Some(group) = root.device(bdf)?.and_then(|device| device.group) else {
+            continue;
+        };
+        if let Some(other) = seen.insert(group, bdf) {
+            return Err(HostError::SharedGroup { bdf, other, group }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.

@@ -174,7 +174,13 @@ fn open_devices(
             (Some(devices), containers)
         }
     };
-    let viommu = Viommu::new(viommu, &containers, Arc::new(GsiRouter::new(vm)), ram)?;
+    let viommu = Viommu::new(
+        viommu,
+        &containers,
+        Arc::new(GsiRouter::new(vm)),
+        ram,
+        config.stats.clone(),
+    )?;
     space.add_listener(viommu.unit().clone())?;
     Ok((devices, Some(viommu)))
 }

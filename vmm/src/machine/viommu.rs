@@ -1,9 +1,13 @@
 //! The virtual IOMMU of a machine: the unit, and the buses its devices are on.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use std::{fs, io, thread};
 
 use strait_devices::dma::{BusMaster, Domain, LiveBus, Requester, RequesterId};
-use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig};
+use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig, VtdStats};
 use strait_devices::irq::MsiRouter;
 use strait_vfio::domain::Container;
 
@@ -28,6 +32,9 @@ pub struct Viommu {
     remaps_interrupts: bool,
     buses: Vec<Arc<LiveBus>>,
     router: Arc<dyn MsiRouter>,
+    stats: Option<PathBuf>,
+    /// Ends the watch when it is dropped.
+    _watch: Sender<()>,
 }
 
 impl Viommu {
@@ -40,6 +47,7 @@ impl Viommu {
         containers: &[Arc<Container>],
         router: Arc<dyn MsiRouter>,
         ram: &GuestRam,
+        stats: Option<PathBuf>,
     ) -> Result<Self, RunError> {
         let width = width(config, containers)?;
         let buses: Vec<_> = containers.iter().map(|_| Arc::<LiveBus>::default()).collect();
@@ -58,12 +66,15 @@ impl Viommu {
         let endpoints = buses.iter().zip(containers).map(endpoint).collect();
         let vtd = Vtd::new(unit, ram.tables(), router.clone(), endpoints);
         let remaps_interrupts = config.interrupt_remapping;
+        let watch = watch(&vtd)?;
         Ok(Self {
             vtd,
             width,
             remaps_interrupts,
             buses,
             router,
+            stats,
+            _watch: watch,
         })
     }
 
@@ -114,8 +125,61 @@ impl Viommu {
 
 impl Drop for Viommu {
     fn drop(&mut self) {
-        log::info!("{:?}", self.vtd.stats());
+        let text = report(&self.vtd.stats());
+        if let Some(path) = &self.stats
+            && let Err(error) = fs::write(path, &text)
+        {
+            log::warn!("Cannot write {}: {error}", path.display());
+        }
+        log::info!("The guest's IOMMU: {}", text.trim_end().replace('\n', ", "));
     }
+}
+
+/// Looks once a second for interrupts that arrived where the guest's table leads nowhere: the kernel holds
+/// them back and tells nobody.
+fn watch(vtd: &Arc<Vtd>) -> io::Result<Sender<()>> {
+    let (sender, end) = channel();
+    let vtd = Arc::downgrade(vtd);
+    let work = move || {
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(Duration::from_secs(1)) {
+            let Some(vtd) = vtd.upgrade() else { return };
+            vtd.report_blocked();
+        }
+    };
+    thread::Builder::new().name("viommu".to_owned()).spawn(work)?;
+    Ok(sender)
+}
+
+/// A number a line.
+fn report(stats: &VtdStats) -> String {
+    let asked = stats.invalidations;
+    let mut lines = vec![
+        ("context invalidations".to_owned(), asked.contexts),
+        ("domain invalidations".to_owned(), asked.domains),
+        ("page invalidations".to_owned(), asked.pages),
+        (
+            "interrupt entry invalidations".to_owned(),
+            asked.interrupt_entries,
+        ),
+        ("waits".to_owned(), asked.waits),
+    ];
+    for (index, device) in stats.devices.iter().enumerate() {
+        let numbers = [
+            ("map ioctls", device.maps),
+            ("unmap ioctls", device.unmaps),
+            ("failed maps", device.failed_maps),
+            ("failed unmaps", device.failed_unmaps),
+            ("splits", device.splits),
+            ("mappings", device.mappings),
+            ("most mappings", device.most_mappings),
+            ("mapped bytes", device.bytes),
+        ];
+        lines.extend(numbers.map(|(name, value)| (format!("device {index} {name}"), value)));
+    }
+    lines
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect()
 }
 
 /// The width asked for, else the widest the host has.

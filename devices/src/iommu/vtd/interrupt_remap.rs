@@ -338,6 +338,11 @@ impl Way {
         Ok(())
     }
 
+    /// Takes the reason, once.
+    fn blocked(&self) -> Option<Fault> {
+        self.state().blocked.take()
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, WayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -345,11 +350,12 @@ impl Way {
 
 impl Unit {
     /// Records a fault for each interrupt that arrived on a route which leads nowhere. Such a route holds
-    /// its event back, so this is when it is seen.
+    /// its event back, so this is when it is seen; more of them are no news until the route changes.
     pub(crate) fn report_blocked(&mut self) {
         for way in self.routes.live() {
-            let blocked = way.state().blocked;
-            if let Some(fault) = blocked.filter(|_| way.inner.pending()) {
+            if way.inner.pending()
+                && let Some(fault) = way.blocked()
+            {
                 self.record(fault);
             }
         }

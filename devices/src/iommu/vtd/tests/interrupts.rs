@@ -288,6 +288,9 @@ fn a_blocked_route_faults_when_it_fires_and_not_before() {
     inner.set_pending(true);
     guest.vtd.report_blocked();
     assert_eq!(guest.reason(), 0x22);
+    guest.write32(0x22c, 1 << 31);
+    guest.vtd.report_blocked();
+    assert_eq!(guest.read32(FSTS), 0, "once is enough");
     assert!(!route.pending(), "the function has it unmasked");
     guest.set_irte(3, irte(1));
     guest.invalidate(&[iec(3, 0)]);
