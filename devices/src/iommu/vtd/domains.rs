@@ -7,7 +7,8 @@ use std::sync::Arc;
 use vm_memory::GuestAddress;
 
 use super::faults::{Fault, Reason};
-use super::shadow::{EVERYTHING, Guest, Shadow, Wanted};
+use super::runs::{Guest, Wanted};
+use super::shadow::{EVERYTHING, Shadow};
 use super::translate::{self, Context, Lookup, is_interrupt};
 use super::unit::Unit;
 use crate::address_space::Mapping;

@@ -18,6 +18,7 @@ mod interrupt_remap;
 mod invalidation;
 mod memory;
 mod register_file;
+mod runs;
 mod shadow;
 mod spec;
 mod translate;

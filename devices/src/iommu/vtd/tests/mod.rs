@@ -8,4 +8,5 @@ mod property;
 mod queue;
 mod registers;
 mod shadow;
+mod sharing;
 mod walk;

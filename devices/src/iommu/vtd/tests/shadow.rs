@@ -296,3 +296,17 @@ fn small_pages_merge_up_to_2_mib() {
     let lens: Vec<_> = guest.mappings().iter().map(|(_, _, len)| *len).collect();
     assert_eq!(lens, [0x10_0000, 0x20_0000, 0x10_0000]);
 }
+
+#[test]
+fn a_host_that_refuses_everything_is_not_asked_without_end() {
+    let mut guest = Guest::translating();
+    guest.domain.set_refused(true);
+    for page in (0..512).step_by(2) {
+        guest.set_page(page * 0x1000, 0x20_0000 | RW);
+    }
+    guest.invalidate_pages(0, 9);
+    assert_eq!(guest.vtd.stats().devices[0].failed_maps, 16);
+    guest.domain.set_refused(false);
+    guest.invalidate(&[IOTLB_GLOBAL]);
+    assert_eq!(guest.mappings().len(), 256);
+}
