@@ -14,9 +14,14 @@ use crate::supplies::Supplies;
 /// Six seconds are usual on a quiet machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
-/// What Linux says when an emulated CPU gets no timer interrupts any more. Seen with QEMU's TCG on
-/// busy machines, whatever the VMM in the lab.
-const DEAF_CPU: &str = "Possible timer handling issue on cpu";
+/// What Linux says when it broke, and not the machine under it.
+const KERNEL_FAULTS: [&str; 5] = [
+    "BUG:",
+    "Oops",
+    "WARNING:",
+    "general protection fault",
+    "Kernel panic",
+];
 
 /// A booted lab host and the agent in it.
 pub(crate) struct LabHost {
@@ -44,9 +49,12 @@ impl LabHost {
         &self.console
     }
 
-    /// Whether the lab machine itself broke.
-    pub(crate) fn has_deaf_cpu(&self) -> bool {
-        fs::read_to_string(&self.console).is_ok_and(|console| console.contains(DEAF_CPU))
+    /// Whether the kernel had nothing to complain about. A host that is silent and does not answer is one
+    /// whose machine stands still: emulated CPUs lose their timer interrupts now and then, whatever the VMM
+    /// in the lab.
+    pub(crate) fn is_sound(&self) -> bool {
+        let console = fs::read_to_string(&self.console);
+        console.is_ok_and(|console| !KERNEL_FAULTS.iter().any(|fault| console.contains(fault)))
     }
 
     fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {

@@ -61,7 +61,8 @@ impl<'a> Session<'a> {
     }
 
     /// Runs one scenario in the host, booting one if there is none. A host that stopped answering
-    /// is replaced; the scenario counts as failed, unless the emulated machine itself broke.
+    /// is replaced; the scenario counts as failed, unless the machine under it stood still: then it
+    /// runs once more, and the output says so.
     fn run_in(&self, slot: &mut Option<LabHost>, scenario: &Scenario) -> Result<Result<Verdict>> {
         for is_second in [false, true] {
             let host = match slot.take() {
@@ -73,11 +74,11 @@ impl<'a> Session<'a> {
                 *slot = Some(host);
                 return Ok(verdict);
             }
-            if is_second || !host.has_deaf_cpu() {
+            if is_second || !host.is_sound() {
                 return Ok(verdict.map_err(|error| error.context("The lab host stopped answering")));
             }
             println!(
-                "{:22} a CPU of the lab machine lost its timer, see {}; trying once more on a fresh one",
+                "{:22} the lab machine stands still without a word, see {}; trying once more on a fresh one",
                 scenario.name,
                 host.console().display()
             );
