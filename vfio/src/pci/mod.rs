@@ -8,9 +8,11 @@
 mod bars;
 mod config;
 mod discover;
+mod field;
 mod layout;
 mod msix;
 mod passthrough;
+mod reset;
 mod spec;
 #[cfg(test)]
 mod tests;

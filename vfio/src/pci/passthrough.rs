@@ -17,9 +17,10 @@ use strait_devices::region::Region;
 use super::bars;
 use super::config::Overlay;
 use super::discover::ConfigRead;
+use super::field::{part, part_mut, with_bytes};
 use super::layout::{self, Layout};
 use super::msix::MsixLayout;
-use super::spec::{self, advanced_features, capability, express, extended, power, vpd};
+use super::spec::{self, capability, extended, power, vpd};
 use crate::hardware::{Hardware, HardwareRegion, InterruptKind};
 use crate::interrupt::VectorSet;
 use crate::intx::Intx;
@@ -80,10 +81,10 @@ pub enum PassthroughError {
 ///
 /// Lock order: `state`, then the MSI-X model or the wire.
 pub struct Passthrough {
-    hardware: Arc<dyn Hardware>,
-    layout: Layout,
+    pub(super) hardware: Arc<dyn Hardware>,
+    pub(super) layout: Layout,
     intx: Option<Arc<Intx>>,
-    msix: Option<Arc<Mutex<Msix>>>,
+    pub(super) msix: Option<Arc<Mutex<Msix>>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
     /// Hears of bus mastering before the hardware does.
     gate: Arc<dyn BusMaster>,
@@ -91,10 +92,10 @@ pub struct Passthrough {
     failed: FirstOnly,
 }
 
-struct State {
-    config: Overlay,
-    bars: Bars,
-    msi: Option<Msi>,
+pub(super) struct State {
+    pub(super) config: Overlay,
+    pub(super) bars: Bars,
+    pub(super) msi: Option<Msi>,
     /// The command register of the hardware without bus mastering.
     idle_command: u16,
     /// The hardware may issue DMA.
@@ -210,7 +211,7 @@ impl Passthrough {
 
     /// Follows the guest's registers with the wire. A function with messages enabled does not use it (PCIe
     /// §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that could be told anything.
-    fn update_intx(&self, state: &State) {
+    pub(super) fn update_intx(&self, state: &State) {
         let Some(intx) = &self.intx else { return };
         let has_messages = state.msi.as_ref().is_some_and(Msi::is_enabled)
             || self.msix.as_ref().is_some_and(|msix| lock(msix).is_enabled());
@@ -232,7 +233,7 @@ impl Passthrough {
     }
 
     /// Follows the guest's command and power registers with what the hardware needs of them.
-    fn update_master(&self, state: &mut State) {
+    pub(super) fn update_master(&self, state: &mut State) {
         let is_master = state.command() & command::BUS_MASTER != 0 && state.is_powered(&self.layout);
         if is_master == state.is_master {
             return;
@@ -305,35 +306,6 @@ impl Passthrough {
         }
     }
 
-    fn asks_for_reset(&self, register: u16, data: &[u8]) -> bool {
-        let bit = |at: Option<u16>, bits: u8| {
-            let written = at.and_then(|at| part(register, data, at, 1));
-            written.is_some_and(|(_, bytes)| bytes[0] & bits != 0)
-        };
-        let express = self.layout.express_flr.map(|at| at + express::DEVICE_CONTROL + 1);
-        let advanced = self.layout.advanced_flr.map(|at| at + advanced_features::CONTROL);
-        bit(express, (express::INITIATE_FLR >> 8) as u8) || bit(advanced, advanced_features::INITIATE_FLR)
-    }
-
-    /// Resets hardware and registers. While the kernel resets, it holds off accesses to mapped BARs
-    /// (`vfio_pci_zap_and_down_write_memory_lock`), and restores the command register: the guest's regions
-    /// answer until the effect takes them away.
-    fn reset_function(&self, state: &mut State) {
-        state.config.reset();
-        self.update_master(state);
-        state.bars.reset();
-        if let Some(msi) = &mut state.msi {
-            msi.reset();
-        }
-        if let Some(msix) = &self.msix {
-            lock(msix).reset();
-        }
-        self.update_intx(state);
-        if let Err(error) = self.hardware.reset() {
-            self.report("reset the function, which keeps its state", &error);
-        }
-    }
-
     /// What brings the regions from where they were to where they are.
     fn effect(&self, before: &Places, state: &State) -> Effect {
         let remaps = bar::remaps(before, &state.places(&self.layout), &self.regions);
@@ -344,7 +316,7 @@ impl Passthrough {
         }
     }
 
-    fn report(&self, what: &str, error: &io::Error) {
+    pub(super) fn report(&self, what: &str, error: &io::Error) {
         if self.failed.pass() {
             log::warn!("{}: cannot {what}: {error}", self.hardware.name());
         }
@@ -506,30 +478,4 @@ fn write_command(hardware: &dyn Hardware, value: u16) -> io::Result<()> {
         header::COMMAND.into(),
         &value.to_le_bytes(),
     )
-}
-
-/// Which bytes of an access to `register` fall into the `len` bytes of a field: where in the field the
-/// first of them stands, and their range in the access.
-fn overlap(register: u16, access_len: usize, field: u16, len: u16) -> Option<(u16, std::ops::Range<usize>)> {
-    let start = register.max(field);
-    let end = (usize::from(register) + access_len).min(usize::from(field) + usize::from(len));
-    let range = usize::from(start - register)..end.checked_sub(usize::from(register))?;
-    (range.start < range.end).then_some((start - field, range))
-}
-
-fn part(register: u16, data: &[u8], field: u16, len: u16) -> Option<(u16, &[u8])> {
-    let (at, range) = overlap(register, data.len(), field, len)?;
-    Some((at, &data[range]))
-}
-
-fn part_mut(register: u16, data: &mut [u8], field: u16, len: u16) -> Option<(u16, &mut [u8])> {
-    let (at, range) = overlap(register, data.len(), field, len)?;
-    Some((at, &mut data[range]))
-}
-
-/// `value` with `bytes` written at byte `at`.
-fn with_bytes(value: u16, at: u16, bytes: &[u8]) -> u16 {
-    let mut merged = value.to_le_bytes();
-    merged[usize::from(at)..][..bytes.len()].copy_from_slice(bytes);
-    u16::from_le_bytes(merged)
 }
