@@ -74,7 +74,7 @@ impl Cache {
     }
 }
 
-/// Removes the cache folder.
+/// Removes the cache folder, once no lab runs from it.
 pub(crate) fn clean() -> Result<()> {
     let folder = folder()?;
     if !folder.exists() {
@@ -87,6 +87,8 @@ pub(crate) fn clean() -> Result<()> {
             folder.display()
         );
     }
+    let cache = Cache::open()?;
+    cache.take_alone()?;
     fs::remove_dir_all(&folder)
         .with_context(|| format!("Cannot remove the cache folder {}", folder.display()))?;
     eprintln!("Removed {}", folder.display());

@@ -27,6 +27,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             boot(lab, "vmlinuz", HOST_SERIES, 4)
         })
         .full(),
+        Scenario::new("boot-smp-64", "as many CPUs as a guest can have", 900, |lab| {
+            boot(lab, "vmlinuz", HOST_SERIES, 64)
+        })
+        .full(),
         Scenario::new(
             "console-input",
             "the guest reads what is typed, and outlives a closed input",
