@@ -167,6 +167,9 @@ ask() {
 }
 pause() { sleep 100000; }
 
+# Steps of a guest for a special purpose.
+[ -e /steps.sh ] && . /steps.sh
+
 say "init $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(setting do | tr , ' '); do
     $step

@@ -16,6 +16,9 @@ const SLICE: Duration = Duration::from_secs(2);
 /// How long a killed VMM may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(60);
 
+/// What stands before the markers of a guest's own guest, see resources/lab/nested.sh.
+pub(crate) const INNER: &str = "l2-";
+
 /// Numbers the files of guests in the lab host.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
@@ -86,11 +89,17 @@ impl<'a> Guest<'a> {
 
     /// The interrupt lines that the guest's `irqs` step prints: vector name, count on each CPU.
     pub(crate) fn expect_irqs(&mut self) -> Result<Vec<(String, Vec<u64>)>> {
+        self.expect_irqs_of("")
+    }
+
+    /// The same of a guest whose markers begin with `prefix`: [`INNER`] for the guest's own guest.
+    pub(crate) fn expect_irqs_of(&mut self, prefix: &str) -> Result<Vec<(String, Vec<u64>)>> {
         let from = self.looked;
-        self.expect("irqs")?;
+        self.expect(&format!("{prefix}irqs"))?;
+        let start = format!("LAB {prefix}irq ");
         let lines = self.console[from..self.looked].lines();
         Ok(lines
-            .filter_map(|line| parse_irq(line.strip_prefix("LAB irq ")?))
+            .filter_map(|line| parse_irq(line.strip_prefix(start.as_str())?))
             .collect())
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
@@ -21,10 +21,28 @@ pub(crate) struct Contents<'a> {
     pub(crate) drivers: &'a [&'a str],
     /// Modules to choose from, each with an order of its own: `/modules/order.NAME`.
     pub(crate) choices: &'a [&'a str],
-    /// Dynamic programs of the tree, with the libraries they need.
-    pub(crate) programs: &'a [(&'a str, &'a [&'a str])],
+    /// Dynamic programs of the tree; the libraries they need come with them.
+    pub(crate) programs: &'a [&'a str],
+    /// Other files: where they go, and where they are.
+    pub(crate) files: &'a [(&'a str, PathBuf)],
     /// `/init`.
     pub(crate) script: &'a str,
+    /// Shell functions for `/init`: `/steps.sh`.
+    pub(crate) steps: Option<&'a str>,
+}
+
+impl<'a> Contents<'a> {
+    /// Drivers to insert and the script that does it, nothing else.
+    pub(crate) fn plain(drivers: &'a [&'a str], script: &'a str) -> Self {
+        Self {
+            drivers,
+            choices: &[],
+            programs: &[],
+            files: &[],
+            script,
+            steps: None,
+        }
+    }
 }
 
 /// Writes an initramfs. It is left uncompressed: loading a few more megabytes is cheaper than unpacking
@@ -39,18 +57,24 @@ fn build(root: &Root, version: &str, contents: &Contents<'_>) -> Result<Vec<u8>>
     let busybox = fs::read(root.path("usr/bin/busybox")).context("Cannot read busybox")?;
     let mut archive = Archive::default();
     for folder in FOLDERS {
-        archive.add(folder, 0o755, ModeFileType::Directory, &[])?;
+        archive.add_folder(folder)?;
     }
-    archive.add("bin/busybox", 0o755, ModeFileType::Regular, &busybox)?;
+    archive.add_file("bin/busybox", 0o755, &busybox)?;
     archive.add("bin/sh", 0o777, ModeFileType::Symlink, b"busybox")?;
-    archive.add("init", 0o755, ModeFileType::Regular, contents.script.as_bytes())?;
+    archive.add_file("init", 0o755, contents.script.as_bytes())?;
     let mut known = BTreeSet::new();
     archive.add_modules(root, version, contents.drivers, "order", &mut known)?;
     for choice in contents.choices {
         archive.add_modules(root, version, &[choice], &format!("order.{choice}"), &mut known)?;
     }
-    for (program, libraries) in contents.programs {
-        archive.add_program(root, program, libraries)?;
+    for program in contents.programs {
+        archive.add_program(root, program)?;
+    }
+    for (name, from) in contents.files {
+        archive.add_copy(name, 0o755, from)?;
+    }
+    if let Some(steps) = contents.steps {
+        archive.add_file("steps.sh", 0o644, steps.as_bytes())?;
     }
     archive.finish()
 }
@@ -58,6 +82,7 @@ fn build(root: &Root, version: &str, contents: &Contents<'_>) -> Result<Vec<u8>>
 #[derive(Default)]
 struct Archive {
     bytes: Vec<u8>,
+    folders: BTreeSet<String>,
     entries: u32,
 }
 
@@ -81,21 +106,35 @@ impl Archive {
         self.add_file(&format!("modules/{order}"), 0o644, names.as_bytes())
     }
 
-    fn add_program(&mut self, root: &Root, program: &str, libraries: &[&str]) -> Result<()> {
-        let read = |path: &Path| fs::read(path).with_context(|| format!("Cannot read {}", path.display()));
+    fn add_program(&mut self, root: &Root, program: &str) -> Result<()> {
         let name = program.rsplit('/').next().unwrap_or(program);
-        self.add_file(&format!("bin/{name}"), 0o755, &read(&root.path(program))?)?;
-        self.add("lib64", 0o755, ModeFileType::Directory, &[])?;
-        self.add_file(LOADER, 0o755, &read(&root.path("usr").join(LOADER))?)?;
-        for library in libraries {
-            let from = root.path("usr/lib/x86_64-linux-gnu").join(library);
-            self.add_file(&format!("lib/{library}"), 0o644, &read(&from)?)?;
+        self.add_copy(&format!("bin/{name}"), 0o755, &root.path(program))?;
+        self.add_copy(LOADER, 0o755, &root.path("usr").join(LOADER))?;
+        for library in root.libraries(program)? {
+            let name = library.file_name().unwrap_or_default().to_string_lossy();
+            self.add_copy(&format!("lib/{name}"), 0o644, &library)?;
         }
         Ok(())
     }
 
+    fn add_copy(&mut self, name: &str, mode: u32, from: &Path) -> Result<()> {
+        let content = fs::read(from).with_context(|| format!("Cannot read {}", from.display()))?;
+        self.add_file(name, mode, &content)
+    }
+
+    /// A file, and the folders above it that are not there yet.
     fn add_file(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+        for (end, _) in name.match_indices('/') {
+            self.add_folder(&name[..end])?;
+        }
         self.add(name, mode, ModeFileType::Regular, content)
+    }
+
+    fn add_folder(&mut self, name: &str) -> Result<()> {
+        match self.folders.insert(name.to_owned()) {
+            true => self.add(name, 0o755, ModeFileType::Directory, &[]),
+            false => Ok(()),
+        }
     }
 
     fn add(&mut self, name: &str, mode: u32, kind: ModeFileType, content: &[u8]) -> Result<()> {

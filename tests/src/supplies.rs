@@ -62,9 +62,20 @@ pub(crate) const DEVICE_DRIVERS: [&str; 7] = [
     "xhci_pci",
 ];
 
-/// Programs of the tree for the same guests, with their libraries.
-pub(crate) const DEVICE_PROGRAMS: [(&str, &[&str]); 1] =
-    [("usr/sbin/ethtool", &["libmnl.so.0", "libm.so.6", "libc.so.6"])];
+/// Programs of the tree for the same guests.
+pub(crate) const DEVICE_PROGRAMS: [&str; 1] = ["usr/sbin/ethtool"];
+
+/// Drivers of a guest that is a hypervisor itself, and of the devices that it passes on.
+pub(crate) const NESTED_DRIVERS: [&str; 6] =
+    ["igb", "igbvf", "kvm_amd", "nvme", "vfio_iommu_type1", "vfio_pci"];
+
+/// QEMU for such a guest, and the firmware that it needs to boot a kernel.
+pub(crate) const QEMU: &str = "usr/bin/qemu-system-x86_64";
+pub(crate) const QEMU_FIRMWARE: [&str; 3] = [
+    "usr/share/qemu/kvmvapic.bin",
+    "usr/share/qemu/linuxboot_dma.bin",
+    "usr/share/seabios/bios-256k.bin",
+];
 
 /// The prepared tree.
 pub(crate) struct Supplies {

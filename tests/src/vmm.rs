@@ -19,7 +19,7 @@ pub(crate) struct GuestConfig {
     /// `vmlinuz` (a bzImage) or `vmlinux` (ELF with a PVH note).
     pub(crate) image: &'static str,
     pub(crate) series: &'static str,
-    /// `initramfs`, or `devices` with more drivers.
+    /// `initramfs`, `devices` with more drivers, `nested` or `nested-qemu` with a hypervisor inside.
     pub(crate) initrd: &'static str,
     pub(crate) memory_mib: u64,
     pub(crate) cpus: u32,

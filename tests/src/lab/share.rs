@@ -12,11 +12,15 @@ use tempfile::TempDir;
 use super::logs::workspace;
 use crate::initramfs::{self, Contents};
 use crate::progress;
-use crate::supplies::{DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, OLD_SERIES, Supplies};
+use crate::supplies::{
+    DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, NESTED_DRIVERS, OLD_SERIES, QEMU,
+    QEMU_FIRMWARE, Supplies,
+};
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
 const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
+const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
 
 /// Temporary folders carry their owner's process id after this.
 const PREFIX: &str = "strait-lab-";
@@ -72,12 +76,7 @@ impl Share {
     fn add_initramfs(&self, supplies: &Supplies) -> Result<()> {
         let version = &supplies.host_kernel()?.version;
         let to = self.path("host.cpio");
-        let contents = Contents {
-            drivers: &HOST_DRIVERS,
-            choices: &[],
-            programs: &[],
-            script: HOST_INIT,
-        };
+        let contents = Contents::plain(&HOST_DRIVERS, HOST_INIT);
         initramfs::write(&supplies.root, version, &contents, &to)
     }
 
@@ -94,28 +93,58 @@ impl Share {
                     .with_context(|| format!("Cannot create {}", link.display()))?;
             }
             let to = self.path(&format!("guest/initramfs-{series}"));
-            let contents = Contents {
-                drivers: &GUEST_DRIVERS,
-                choices: &[],
-                programs: &[],
-                script: GUEST_INIT,
-            };
+            let contents = Contents::plain(&GUEST_DRIVERS, GUEST_INIT);
             initramfs::write(&supplies.root, &kernel.version, &contents, &to)?;
         }
-        self.add_devices_guest(supplies)
+        self.add_devices_guest(supplies)?;
+        self.add_nested_guests(supplies)
     }
 
     /// `guest/devices-6.12`: an initial file system with more drivers, of which the guest's command line
     /// names those to load.
     fn add_devices_guest(&self, supplies: &Supplies) -> Result<()> {
         let contents = Contents {
-            drivers: &[],
             choices: &DEVICE_DRIVERS,
             programs: &DEVICE_PROGRAMS,
-            script: GUEST_INIT,
+            ..Contents::plain(&[], GUEST_INIT)
         };
         let to = self.path(&format!("guest/devices-{HOST_SERIES}"));
         initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
+    }
+
+    /// `guest/nested-6.12`: a guest that is a hypervisor itself, with a kernel, an initial file system and
+    /// a VMM for a guest of its own: Strait, where it is under test. `guest/nested-qemu-6.12` has QEMU too.
+    fn add_nested_guests(&self, supplies: &Supplies) -> Result<()> {
+        let kernel = supplies.host_kernel()?;
+        let mut files = vec![
+            ("nested/vmlinuz", kernel.bzimage.clone()),
+            (
+                "nested/initramfs",
+                self.path(&format!("guest/initramfs-{HOST_SERIES}")),
+            ),
+        ];
+        let strait = self.path("bin/strait");
+        if strait.exists() {
+            files.push(("bin/strait", strait));
+        }
+        let contents = Contents {
+            choices: &NESTED_DRIVERS,
+            files: &files,
+            steps: Some(NESTED_STEPS),
+            ..Contents::plain(&[], GUEST_INIT)
+        };
+        let to = self.path(&format!("guest/nested-{HOST_SERIES}"));
+        initramfs::write(&supplies.root, &kernel.version, &contents, &to)?;
+
+        let firmware = QEMU_FIRMWARE.map(|path| (path, supplies.root.path(path)));
+        let files = [files.as_slice(), &firmware].concat();
+        let contents = Contents {
+            programs: &[QEMU],
+            files: &files,
+            ..contents
+        };
+        let to = self.path(&format!("guest/nested-qemu-{HOST_SERIES}"));
+        initramfs::write(&supplies.root, &kernel.version, &contents, &to)
     }
 }
 

@@ -8,6 +8,7 @@ mod devices;
 mod host;
 mod life_cycle;
 mod mistakes;
+mod nested;
 mod nic;
 mod runner;
 mod session;
@@ -92,6 +93,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(nic::scenarios());
     all.extend(devices::scenarios());
     all.extend(viommu::scenarios());
+    all.extend(nested::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(tiny::scenarios());
     all.extend(host::scenarios());

@@ -108,10 +108,7 @@ fn traffic(lab: &Context, words: &str, remaps: bool, cpus: u32) -> Result<Verdic
                 "The guest's kernel does not say `{start}`"
             );
         }
-        for complaint in COMPLAINTS {
-            let found = said.iter().find(|line| line.contains(complaint));
-            ensure!(found.is_none(), "The guest's kernel complains: {found:?}");
-        }
+        check_complaints(&said)?;
         exchange(lab, guest, "igb", PF_VECTORS)?;
         guest.expect_power_off()
     })?;
@@ -119,8 +116,17 @@ fn traffic(lab: &Context, words: &str, remaps: bool, cpus: u32) -> Result<Verdic
     Ok(Verdict::Passed)
 }
 
+/// Nothing among the kernel's messages says that something is wrong.
+pub(super) fn check_complaints(said: &[String]) -> Result<()> {
+    for complaint in COMPLAINTS {
+        let found = said.iter().find(|line| line.contains(complaint));
+        ensure!(found.is_none(), "The guest's kernel complains: {found:?}");
+    }
+    Ok(())
+}
+
 /// What the guest's kernel said of its IOMMU.
-fn messages(guest: &mut Guest<'_>) -> Result<Vec<String>> {
+pub(super) fn messages(guest: &mut Guest<'_>) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     loop {
         match guest.expect("dmar")? {
