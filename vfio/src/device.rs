@@ -7,8 +7,8 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use strait_devices::region::HostBacking;
 use vfio_bindings::bindings::vfio as uapi;
@@ -16,8 +16,9 @@ use vfio_ioctls::{VfioDevice, VfioError};
 
 use crate::domain::Container;
 use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
-use crate::host::HostBdf;
+use crate::host::{HostBdf, reset_methods};
 use crate::mapping::Mapping;
+use crate::reset::{self, ResetMethod};
 use crate::sys;
 
 const SYSFS_DEVICES: &str = "/sys/bus/pci/devices";
@@ -55,9 +56,12 @@ pub struct Device {
     regions: Vec<Region>,
     interrupts: [InterruptInfo; 3],
     resettable: bool,
-    /// The last reset worked. The kernel resets the function when it is opened (`vfio_pci_core_enable`).
+    /// Chosen when all devices are open, for some are reset together.
+    reset_method: OnceLock<ResetMethod>,
+    /// The last reset worked.
     was_reset: AtomicBool,
-    /// Nothing touched the function since then.
+    /// Nothing touched the function since then. The kernel resets it when it is opened
+    /// (`vfio_pci_core_enable`).
     is_fresh: AtomicBool,
     /// `None` only while it is dropped.
     vfio: Option<VfioDevice>,
@@ -86,6 +90,7 @@ impl Device {
         let file = sys::borrow(&vfio);
         let info = sys::device_info(file).map_err(describe("flags".to_owned()))?;
         let resettable = info.u32(4) & uapi::VFIO_DEVICE_FLAGS_RESET != 0;
+        let is_fresh = resettable && reset_methods(&sysfs).first().is_none_or(|method| method != "pm");
         let region = |id: HardwareRegion| Region::ask(file, id).map_err(describe(id.to_string()));
         let regions = HardwareRegion::ALL
             .into_iter()
@@ -99,8 +104,9 @@ impl Device {
             regions,
             interrupts,
             resettable,
+            reset_method: OnceLock::new(),
             was_reset: AtomicBool::new(resettable),
-            is_fresh: AtomicBool::new(resettable),
+            is_fresh: AtomicBool::new(is_fresh),
             vfio: Some(vfio),
             _container: Arc::clone(container),
         }))
@@ -111,9 +117,49 @@ impl Device {
         self.bdf
     }
 
-    /// True when the host knows a way to reset the function.
-    pub fn is_resettable(&self) -> bool {
-        self.resettable
+    /// Resets those of `devices` that can be reset only together and are not fresh, each bus once. The others
+    /// reset themselves.
+    pub fn reset_buses(devices: &[Arc<Self>]) {
+        let mut done: Vec<HostBdf> = Vec::new();
+        for device in devices {
+            let ResetMethod::Bus(functions) = device.reset_method() else {
+                continue;
+            };
+            let members = || devices.iter().filter(|other| functions.contains(&other.bdf));
+            let all_fresh = members().all(|other| other.is_fresh.load(Ordering::Relaxed));
+            if functions.len() < 2 || all_fresh || done.contains(&device.bdf) {
+                continue;
+            }
+            done.extend(functions);
+            let result = device.file().and_then(reset::reset_bus);
+            if let Err(error) = &result {
+                log::warn!(
+                    "{}: its bus cannot be reset, and keeps its state: {error}",
+                    device.bdf
+                );
+            }
+            for other in members() {
+                other.is_fresh.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How the function is reset, chosen and said at the first call.
+    fn reset_method(&self) -> &ResetMethod {
+        self.reset_method.get_or_init(|| {
+            let methods = reset_methods(&self.sysfs);
+            let with_bus = self.file().and_then(sys::hot_reset_info).unwrap_or_default();
+            let groups = reset::open_groups().into_iter().map(|(group, _)| group).collect();
+            let method = ResetMethod::choose(self.resettable, &methods, &with_bus, &groups);
+            match method {
+                ResetMethod::Nothing(_) => log::warn!(
+                    "{} {method}: the guest gets it as it was left, and so does the next one",
+                    self.bdf
+                ),
+                _ => log::info!("{} {method}", self.bdf),
+            }
+            method
+        })
     }
 
     fn file(&self) -> io::Result<BorrowedFd<'_>> {
@@ -259,16 +305,19 @@ impl Hardware for Device {
     }
 
     fn reset(&self) -> io::Result<()> {
-        if !self.resettable {
-            return Err(io::ErrorKind::Unsupported.into());
-        }
-        let result = sys::device_reset(self.file()?);
+        let file = self.file()?;
+        let result = match self.reset_method() {
+            ResetMethod::Function(_) => sys::device_reset(file),
+            method @ ResetMethod::Bus(_) if method.is_alone(self.bdf) => reset::reset_bus(file),
+            ResetMethod::Bus(_) | ResetMethod::Nothing(_) => Err(io::ErrorKind::Unsupported.into()),
+        };
         self.was_reset.store(result.is_ok(), Ordering::Relaxed);
         result
     }
 
     fn prepare(&self) -> io::Result<()> {
-        if self.is_fresh.swap(false, Ordering::Relaxed) {
+        let method = self.reset_method();
+        if self.is_fresh.swap(false, Ordering::Relaxed) || matches!(method, ResetMethod::Nothing(_)) {
             Ok(())
         } else {
             self.reset()

@@ -163,7 +163,8 @@ pub trait Hardware: Send + Sync {
     /// Resets the function. The host restores its configuration space afterwards.
     ///
     /// # Errors
-    /// `Unsupported` for a function without a way to reset it, else what the host's driver says.
+    /// `Unsupported` for a function that cannot be reset by itself, which was said before, else what the
+    /// host's driver says.
     fn reset(&self) -> io::Result<()>;
 
     /// Takes the function into use: resets it unless it is fresh.

@@ -35,6 +35,7 @@ mod mapping;
 #[cfg(test)]
 mod mock;
 pub mod pci;
+mod reset;
 mod sys;
 mod warning;
 

@@ -18,6 +18,8 @@ const DEVICE_GET_REGION_INFO: c_ulong = request(8);
 const DEVICE_GET_IRQ_INFO: c_ulong = request(9);
 const DEVICE_SET_IRQS: c_ulong = request(10);
 const DEVICE_RESET: c_ulong = request(11);
+const DEVICE_GET_PCI_HOT_RESET_INFO: c_ulong = request(12);
+const DEVICE_PCI_HOT_RESET: c_ulong = request(13);
 // The numbers of the container's calls begin anew at 12.
 const IOMMU_GET_INFO: c_ulong = request(12);
 const IOMMU_MAP_DMA: c_ulong = request(13);
@@ -119,6 +121,49 @@ fn info<const WORDS: usize>(
 pub(crate) fn device_reset(device: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the ioctl takes no argument.
     let result = unsafe { ioctl(&device, DEVICE_RESET) };
+    check(result)
+}
+
+/// A function that is reset together with the one asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dependent {
+    pub(crate) group: u32,
+    pub(crate) segment: u16,
+    pub(crate) bus: u8,
+    pub(crate) devfn: u8,
+}
+
+/// Asks which functions a reset of the bus takes along: a header of `argsz, flags, count`, then 8 bytes each.
+pub(crate) fn hot_reset_info(device: BorrowedFd<'_>) -> io::Result<Vec<Dependent>> {
+    const HEADER_LEN: usize = 12;
+    const ENTRY_LEN: usize = 8;
+    // More than any tree of buses that was seen below one bridge; the kernel says ENOSPC beyond it.
+    const MAX_FUNCTIONS: usize = 1024;
+    let mut words = vec![0u32; (HEADER_LEN + ENTRY_LEN * MAX_FUNCTIONS) / 4];
+    words[0] = size_of_val(&words[..]) as u32;
+    // SAFETY: `words` holds the `argsz` bytes that its first word announces, and the kernel writes no further.
+    let result = unsafe { ioctl_with_mut_ptr(&device, DEVICE_GET_PCI_HOT_RESET_INFO, words.as_mut_ptr()) };
+    check(result)?;
+    let count = words[2] as usize;
+    let entry = |entry: &[u32]| {
+        let [segment_low, segment_high, bus, devfn] = entry[1].to_ne_bytes();
+        Dependent {
+            group: entry[0],
+            segment: u16::from_ne_bytes([segment_low, segment_high]),
+            bus,
+            devfn,
+        }
+    };
+    Ok(words[3..].chunks_exact(2).take(count).map(entry).collect())
+}
+
+/// Resets the bus that the function is on; `groups` are the files of all groups that have functions on it.
+pub(crate) fn hot_reset(device: BorrowedFd<'_>, groups: &[RawFd]) -> io::Result<()> {
+    let argsz = (3 * size_of::<u32>() + size_of_val(groups)) as u32;
+    let mut request = vec![argsz, 0, groups.len() as u32];
+    request.extend(groups.iter().map(|fd| fd.cast_unsigned()));
+    // SAFETY: `request` is a `vfio_pci_hot_reset` of `argsz` bytes; the kernel reads `count` descriptors.
+    let result = unsafe { ioctl_with_ptr(&device, DEVICE_PCI_HOT_RESET, request.as_ptr()) };
     check(result)
 }
 

@@ -34,6 +34,7 @@ pub use binding::BindingError;
 pub use check::{CheckError, check};
 pub use group::Group;
 pub use ids::PciIds;
+pub(crate) use inventory::reset_methods;
 pub use inventory::{Function, Inventory, Sriov};
 pub use journal::{Entry, JournalError, Owner, taken};
 pub use kernel::{Kernel, RunningKernel, VfLink};

@@ -149,7 +149,9 @@ impl Passthrough {
         gate: Arc<dyn BusMaster>,
     ) -> Result<Arc<Self>, PassthroughError> {
         let name = hardware.name();
-        if let Err(error) = hardware.prepare() {
+        if let Err(error) = hardware.prepare()
+            && error.kind() != io::ErrorKind::Unsupported
+        {
             log::warn!("{name}: cannot be reset, and starts in the state it was left in: {error}");
         }
         let snapshot = snapshot(&*hardware)?;

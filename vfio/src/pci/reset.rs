@@ -1,5 +1,7 @@
 //! Resets of the function: those the guest asks for by its registers, and those of the whole machine.
 
+use std::io;
+
 use super::field::part;
 use super::passthrough::{Passthrough, State};
 use super::spec::{advanced_features, express};
@@ -31,8 +33,11 @@ impl Passthrough {
             lock(msix).reset();
         }
         self.update_intx(state);
-        if let Err(error) = self.hardware.reset() {
-            self.report("reset the function, which keeps its state", &error);
+        match self.hardware.reset() {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                self.report("reset the function, which keeps its state", &error);
+            }
+            _ => {}
         }
     }
 }

@@ -149,6 +149,7 @@ fn functions(
             }
         }
     };
+    HostDevice::reset_buses(platform.devices());
     (1..).zip(platform.devices()).map(open).collect()
 }
 
