@@ -14,19 +14,22 @@ use vfio_bindings::bindings::vfio as uapi;
 pub enum HardwareRegion {
     /// Base address register 0 to 5.
     Bar(u8),
+    /// The expansion ROM.
+    Rom,
     /// Configuration space.
     Config,
 }
 
 impl HardwareRegion {
     /// All regions that Strait uses.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Bar(0),
         Self::Bar(1),
         Self::Bar(2),
         Self::Bar(3),
         Self::Bar(4),
         Self::Bar(5),
+        Self::Rom,
         Self::Config,
     ];
 
@@ -34,6 +37,7 @@ impl HardwareRegion {
     pub(crate) fn index(self) -> u32 {
         match self {
             Self::Bar(bar) => uapi::VFIO_PCI_BAR0_REGION_INDEX + u32::from(bar),
+            Self::Rom => uapi::VFIO_PCI_ROM_REGION_INDEX,
             Self::Config => uapi::VFIO_PCI_CONFIG_REGION_INDEX,
         }
     }
@@ -43,6 +47,7 @@ impl fmt::Display for HardwareRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bar(bar) => write!(f, "BAR {bar}"),
+            Self::Rom => f.write_str("ROM"),
             Self::Config => f.write_str("config space"),
         }
     }

@@ -13,13 +13,14 @@
 //! # use std::sync::Arc;
 //! # use strait_devices::irq::{MsiRouter, SharedLine};
 //! # fn example(router: Arc<dyn MsiRouter>, wires: [Arc<SharedLine>; 4]) -> Result<(), Box<dyn std::error::Error>> {
-//! use strait_vfio::{Container, Device, host, pci::Passthrough};
+//! use strait_vfio::pci::{Appearance, Passthrough};
+//! use strait_vfio::{Container, Device, host};
 //!
 //! let bdf: host::HostBdf = "0000:01:00.0".parse()?;
 //! host::check(&host::Root::real(), &[bdf], 512 << 20)?;
 //! let container = Container::open(None)?;
 //! let device = Device::open(&container, bdf)?;
-//! let function = Passthrough::new(device, router, &wires)?;
+//! let function = Passthrough::new(device, router, &wires, Appearance::default())?;
 //! # Ok(())
 //! # }
 //! ```

@@ -26,6 +26,8 @@ pub(crate) enum Call {
 pub(crate) struct MockHardware {
     pub(crate) config: Mutex<Vec<u8>>,
     pub(crate) config_len: u64,
+    /// 0 without a ROM.
+    pub(crate) rom_len: u64,
     pub(crate) regions: HashMap<u8, RegionInfo>,
     pub(crate) interrupts: HashMap<InterruptKind, InterruptInfo>,
     /// The most vectors the host has to give.
@@ -46,6 +48,7 @@ impl MockHardware {
         Self {
             config: Mutex::new(config),
             config_len: 4096,
+            rom_len: 0,
             regions: HashMap::new(),
             interrupts: HashMap::new(),
             vectors: 2048,
@@ -142,6 +145,10 @@ impl Hardware for MockHardware {
     fn region(&self, region: HardwareRegion) -> RegionInfo {
         match region {
             HardwareRegion::Bar(bar) => self.regions.get(&bar).cloned().unwrap_or_default(),
+            HardwareRegion::Rom => RegionInfo {
+                len_bytes: self.rom_len,
+                ..RegionInfo::default()
+            },
             HardwareRegion::Config => RegionInfo {
                 len_bytes: self.config_len,
                 ..RegionInfo::default()
@@ -156,7 +163,7 @@ impl Hardware for MockHardware {
             HardwareRegion::Config => {
                 data.copy_from_slice(&lock(&self.config)[offset as usize..][..data.len()]);
             }
-            HardwareRegion::Bar(_) => data.fill(0x5a),
+            HardwareRegion::Bar(_) | HardwareRegion::Rom => data.fill(0x5a),
         }
         Ok(())
     }

@@ -109,6 +109,22 @@ pub struct DeviceConfig {
     pub id: Option<String>,
     /// Whether it is bound to vfio-pci for this guest alone.
     pub managed: bool,
+    /// What the guest finds as its ROM.
+    pub rom: RomConfig,
+    /// Whether the guest finds no MSI-X.
+    pub hides_msix: bool,
+}
+
+/// The ROM of a device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum RomConfig {
+    /// Its own.
+    #[default]
+    Own,
+    /// None.
+    Hidden,
+    /// A file's content.
+    File(PathBuf),
 }
 
 impl Config {
@@ -120,7 +136,7 @@ impl Config {
 }
 
 /// The keys of `--device`, with what they mean.
-pub const DEVICE_KEYS: [(&str, &str); 4] = [
+pub const DEVICE_KEYS: [(&str, &str); 7] = [
     (
         "host",
         "the device: 0000:01:00.0, 01:00.0, pci_0000_01_00_0 or a path in /sys",
@@ -130,6 +146,15 @@ pub const DEVICE_KEYS: [(&str, &str); 4] = [
     (
         "managed",
         "on: bind it to vfio-pci before the guest starts, give it back when it ends",
+    ),
+    ("rombar", "off: the guest does not see the device's ROM"),
+    (
+        "romfile",
+        "a file that the guest sees in place of the device's ROM",
+    ),
+    (
+        "msix",
+        "off: the guest does not see MSI-X, and its driver uses MSI or the wire",
     ),
 ];
 
@@ -146,8 +171,11 @@ pub enum DeviceConfigError {
     #[error("{0:?} is not a kind of device; the one kind is vfio-pci, as in vfio-pci,host=01:00.0")]
     Kind(String),
     /// Neither on nor off.
-    #[error("managed={0:?} is neither on nor off")]
-    Switch(String),
+    #[error("{0}={1:?} is neither on nor off")]
+    Switch(&'static str, String),
+    /// A ROM that shall be hidden and replaced.
+    #[error("rombar=off hides the ROM that romfile= would replace; give one of them")]
+    Rom,
     /// No device named.
     #[error("no device is named; write --device 01:00.0 or --device vfio-pci,host=01:00.0")]
     NoHost,
@@ -161,6 +189,7 @@ impl FromStr for DeviceConfig {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (mut host, mut id, mut managed) = (None, None, None);
+        let (mut rom_bar, mut rom_file, mut msix) = (None, None, None);
         for (position, part) in text.split(',').enumerate() {
             match part.split_once('=') {
                 None if position == 0 && part == "vfio-pci" => {}
@@ -169,6 +198,9 @@ impl FromStr for DeviceConfig {
                 Some(("host" | "sysfsdev" | "path", value)) => set(&mut host, "host", value)?,
                 Some(("id", value)) => set(&mut id, "id", value)?,
                 Some(("managed", value)) => set(&mut managed, "managed", value)?,
+                Some(("rombar", value)) => set(&mut rom_bar, "rombar", value)?,
+                Some(("romfile", value)) => set(&mut rom_file, "romfile", value)?,
+                Some(("msix", value)) => set(&mut msix, "msix", value)?,
                 Some((key, _)) => return Err(DeviceConfigError::UnknownKey(key.to_owned())),
                 None => return Err(DeviceConfigError::UnknownKey(part.to_owned())),
             }
@@ -177,12 +209,28 @@ impl FromStr for DeviceConfig {
         Ok(Self {
             host,
             id: id.map(str::to_owned),
-            managed: match managed {
-                Some("on" | "yes") => true,
-                Some("off" | "no") | None => false,
-                Some(other) => return Err(DeviceConfigError::Switch(other.to_owned())),
-            },
+            managed: is_on("managed", managed)?.unwrap_or(false),
+            rom: rom(is_on("rombar", rom_bar)?, rom_file)?,
+            hides_msix: !is_on("msix", msix)?.unwrap_or(true),
         })
+    }
+}
+
+fn is_on(key: &'static str, value: Option<&str>) -> Result<Option<bool>, DeviceConfigError> {
+    match value {
+        None => Ok(None),
+        Some("on" | "yes" | "1") => Ok(Some(true)),
+        Some("off" | "no" | "0") => Ok(Some(false)),
+        Some(other) => Err(DeviceConfigError::Switch(key, other.to_owned())),
+    }
+}
+
+fn rom(bar: Option<bool>, file: Option<&str>) -> Result<RomConfig, DeviceConfigError> {
+    match (bar, file) {
+        (Some(false), Some(_)) => Err(DeviceConfigError::Rom),
+        (Some(false), None) => Ok(RomConfig::Hidden),
+        (_, Some(path)) => Ok(RomConfig::File(path.into())),
+        (_, None) => Ok(RomConfig::Own),
     }
 }
 
@@ -233,6 +281,22 @@ mod tests {
     }
 
     #[test]
+    fn a_rom_is_the_devices_own_a_file_or_none() {
+        let rom = |keys: &str| {
+            let device: Result<DeviceConfig, _> = format!("host=01:00.0{keys}").parse();
+            device.map(|device| device.rom)
+        };
+        assert_eq!(rom(""), Ok(RomConfig::Own));
+        assert_eq!(rom(",rombar=on"), Ok(RomConfig::Own));
+        assert_eq!(rom(",rombar=0"), Ok(RomConfig::Hidden));
+        let file = RomConfig::File("/lib/gpu.rom".into());
+        assert_eq!(rom(",romfile=/lib/gpu.rom"), Ok(file));
+        assert_eq!(rom(",rombar=off,romfile=a"), Err(DeviceConfigError::Rom));
+        let error = rom(",rombar=2").expect_err("neither on nor off");
+        assert_eq!(error.to_string(), "rombar=\"2\" is neither on nor off");
+    }
+
+    #[test]
     fn a_device_has_many_spellings() {
         let spellings = [
             "0000:01:00.0",
@@ -262,7 +326,7 @@ mod tests {
             .to_string();
         assert_eq!(
             error,
-            "\"adress\" is not a key of --device; the keys are host, sysfsdev, id, managed"
+            "\"adress\" is not a key of --device; the keys are host, sysfsdev, id, managed, rombar, romfile, msix"
         );
         assert!("e1000,host=01:00.0".parse::<DeviceConfig>().is_err());
         assert!("vfio-pci".parse::<DeviceConfig>().is_err());

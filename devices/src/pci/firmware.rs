@@ -11,7 +11,7 @@ use crate::device::Effect;
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::root_complex::RootComplex;
 use crate::pci::root_port::RootPort;
-use crate::pci::spec::{bar, bridge, command, header};
+use crate::pci::spec::{bar, bridge, command, header, rom_bar};
 
 /// The address ranges the host bridge forwards, to be shared out among the ports.
 #[derive(Clone, Debug)]
@@ -27,16 +27,19 @@ pub struct Windows {
 /// A device that needs more room than there is.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "BAR {index} of the device behind {port} needs {size:#x} bytes of {kind} and {left:#x} are left; \
+    "{what} of the device behind {port} needs {size:#x} bytes of {kind} and {left:#x} are left; \
      pass fewer or smaller devices"
 )]
 pub struct NoRoom {
     port: String,
-    index: u8,
+    what: String,
     size: u64,
     kind: &'static str,
     left: u64,
 }
+
+/// The expansion ROM counts as one more BAR.
+const ROM: u8 = 6;
 
 /// One BAR, as sizing found it.
 struct Bar {
@@ -152,8 +155,22 @@ fn size_all(cycles: &mut Cycles<'_>, bus: u8) -> Demand {
             let wide = size_one(cycles, bdf, index, &mut demand);
             index += if wide { 2 } else { 1 };
         }
+        size_rom(cycles, bdf, &mut demand);
     }
     demand
+}
+
+/// Sizes the ROM (§7.5.1.2.4). Its place is kept though it is not enabled: a driver or a user may want it.
+fn size_rom(cycles: &mut Cycles<'_>, bdf: Bdf, demand: &mut Demand) {
+    let mask = cycles.probe(bdf, header::ROM_BAR) & rom_bar::ADDRESS;
+    if mask != 0 {
+        demand.memory.push(Bar {
+            bdf,
+            index: ROM,
+            size: u64::from(mask.wrapping_neg()),
+            wide: false,
+        });
+    }
 }
 
 /// Sizes one BAR (PCIe §7.5.1.2.1) into `demand`; true if it takes two registers.
@@ -195,8 +212,18 @@ fn size_one(cycles: &mut Cycles<'_>, bdf: Bdf, index: u8, demand: &mut Demand) -
     wide
 }
 
+fn name_of(index: u8) -> String {
+    match index {
+        ROM => "The ROM".to_owned(),
+        _ => format!("BAR {index}"),
+    }
+}
+
 fn register_of(index: u8) -> u16 {
-    header::BAR0 + 4 * u16::from(index)
+    match index {
+        ROM => header::ROM_BAR,
+        _ => header::BAR0 + 4 * u16::from(index),
+    }
 }
 
 /// Gives addresses to `bars`, biggest first, and returns the window around them; empty without BARs.
@@ -220,7 +247,7 @@ fn place(
         let Some(end) = end else {
             return Err(NoRoom {
                 port: crate::pci::Function::name(port).to_owned(),
-                index: bar.index,
+                what: name_of(bar.index),
                 size: bar.size,
                 kind: kind.name,
                 left: free.end.saturating_sub(next),

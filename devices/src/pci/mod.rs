@@ -12,6 +12,7 @@ pub mod ecam;
 pub mod firmware;
 mod function;
 mod host_bridge;
+pub mod rom_bar;
 mod root_complex;
 mod root_port;
 pub mod spec;

@@ -98,6 +98,14 @@ pub mod bar {
     pub const IO_FLAGS: u32 = 0x3;
 }
 
+/// Bits of the expansion ROM base address register (§7.5.1.2.4).
+pub mod rom_bar {
+    /// The ROM decodes its addresses.
+    pub const ENABLE: u32 = 1 << 0;
+    /// Address bits.
+    pub const ADDRESS: u32 = !0x7ff;
+}
+
 /// Capability ids (PCI Code and ID Assignment §2).
 pub mod capability_id {
     /// Power management.

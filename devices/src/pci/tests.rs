@@ -10,7 +10,7 @@ use super::spec::{bridge, command, header};
 use super::*;
 use crate::device::{Device, Effect};
 
-/// A device with a 128 KiB BAR, a 16 KiB 64-bit prefetchable BAR and 32 ports.
+/// A device with a 128 KiB BAR, a 16 KiB 64-bit prefetchable BAR, 32 ports and a 64 KiB ROM.
 struct Card {
     config: Mutex<ConfigSpace>,
     bars: Mutex<Bars>,
@@ -22,6 +22,7 @@ impl Card {
         let mut config = ConfigSpace::new();
         config.set(header::VENDOR_ID, &[0x86, 0x80, 0xc9, 0x10]);
         config.allow_write(header::COMMAND, &[0x07, 0x04]);
+        config.allow_write(header::ROM_BAR, &[0x01, 0x00, 0xff, 0xff]);
         let bar = |kind, len_bytes| Some(Bar { kind, len_bytes });
         let memory = BarKind::Memory32 { prefetchable: false };
         let wide = BarKind::Memory64 { prefetchable: true };
@@ -126,6 +127,8 @@ fn firmware_places_every_bar_in_its_window() {
     assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 8), 0x1001);
     assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 12), 0xc);
     assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 16), 0x10);
+    let rom = read(&root, bdf(1, 0), header::ROM_BAR);
+    assert_eq!(rom, 0xc002_0000, "behind BAR 0, and not enabled");
     let port = bdf(0, 1);
     assert_eq!(read(&root, port, bridge::PRIMARY_BUS), 0x0001_0100);
     assert_eq!(read(&root, port, bridge::IO_BASE) & 0xffff, 0x1111);

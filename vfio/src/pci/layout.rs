@@ -82,9 +82,15 @@ pub(crate) fn find(hardware: &dyn Hardware, snapshot: &[u8]) -> (Layout, Walk<Ca
 }
 
 /// The overlay that shows the guest `snapshot` as `layout` has it.
-pub(crate) fn overlay(snapshot: &[u8], layout: &mut Layout, walk: &Walk<Capability>) -> Overlay {
+pub(crate) fn overlay(
+    snapshot: &[u8],
+    layout: &mut Layout,
+    walk: &Walk<Capability>,
+    is_multi_function: bool,
+) -> Overlay {
     let mut overlay = Overlay::new(snapshot);
-    patch_header(&mut overlay, snapshot, layout);
+    patch_header(&mut overlay, layout);
+    patch_header_type(&mut overlay, snapshot, is_multi_function);
     let (visible, hidden) = split(layout, walk);
     link(&mut overlay, &visible);
     for found in &hidden {
@@ -106,22 +112,28 @@ pub(crate) fn overlay(snapshot: &[u8], layout: &mut Layout, walk: &Walk<Capabili
     overlay
 }
 
-fn patch_header(overlay: &mut Overlay, snapshot: &[u8], layout: &Layout) {
+fn patch_header(overlay: &mut Overlay, layout: &Layout) {
     overlay.freeze(0, header::STATUS);
     overlay.freeze(header::REVISION_ID, spec::header::LEN - header::REVISION_ID);
     overlay.replace(header::COMMAND, &[0, 0]);
     overlay.allow_write(header::COMMAND, &COMMAND_WRITABLE.to_le_bytes());
     overlay.allow_write(header::CACHE_LINE_SIZE, &[0xff]);
-    // The functions of a device are passed one by one, each behind a port of its own.
-    overlay.replace(
-        header::HEADER_TYPE,
-        &[snapshot.u8(header::HEADER_TYPE) & !header::MULTI_FUNCTION],
-    );
     overlay.replace(spec::header::BIST, &[0]);
     overlay.replace(header::ROM_BAR, &[0; spec::header::ROM_BAR_LEN as usize]);
     overlay.replace(header::INTERRUPT_LINE, &[0]);
     overlay.allow_write(header::INTERRUPT_LINE, &[0xff]);
     overlay.replace(header::INTERRUPT_PIN, &[layout.intx_pin.unwrap_or(0)]);
+}
+
+/// Whether there are more functions is up to the slot that the guest finds this one in.
+fn patch_header_type(overlay: &mut Overlay, snapshot: &[u8], is_multi_function: bool) {
+    let alone = snapshot.u8(header::HEADER_TYPE) & !header::MULTI_FUNCTION;
+    let bit = if is_multi_function {
+        header::MULTI_FUNCTION
+    } else {
+        0
+    };
+    overlay.replace(header::HEADER_TYPE, &[alone | bit]);
 }
 
 /// The capabilities the guest sees, and those it does not: what it must not use, what has no room, and

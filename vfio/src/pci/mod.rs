@@ -5,6 +5,7 @@
 //! trapped where they must be (`bars`); its interrupt vectors are the models of `strait-devices` tied to
 //! the hardware's.
 
+mod appearance;
 mod bars;
 mod config;
 mod discover;
@@ -13,8 +14,10 @@ mod layout;
 mod msix;
 mod passthrough;
 mod reset;
+mod rom;
 mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use appearance::{Appearance, RomSource};
 pub use passthrough::{Passthrough, PassthroughError};

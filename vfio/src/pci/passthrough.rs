@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use strait_devices::Effect;
 use strait_devices::dma::BusMaster;
 use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::pci::Function;
@@ -11,15 +10,19 @@ use strait_devices::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, Bars, Pl
 use strait_devices::pci::capability::msi::{self, MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
 use strait_devices::pci::capability::msix::{self, MESSAGE_CONTROL as MSIX_CONTROL};
 use strait_devices::pci::capability::{Msi, Msix};
+use strait_devices::pci::rom_bar::{ROM_BAR_LEN, RomBar};
 use strait_devices::pci::spec::{command, header};
 use strait_devices::region::Region;
+use strait_devices::{Effect, Place, Remap};
 
+use super::appearance::Appearance;
 use super::bars;
 use super::config::Overlay;
 use super::discover::ConfigRead;
 use super::field::{part, part_mut, with_bytes};
 use super::layout::{self, Layout};
 use super::msix::MsixLayout;
+use super::rom;
 use super::spec::{self, capability, extended, power, vpd};
 use crate::hardware::{Hardware, HardwareRegion, InterruptKind};
 use crate::interrupt::VectorSet;
@@ -86,6 +89,7 @@ pub struct Passthrough {
     intx: Option<Arc<Intx>>,
     pub(super) msix: Option<Arc<Mutex<Msix>>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
+    rom: Option<Arc<Region>>,
     /// Hears of bus mastering before the hardware does.
     gate: Arc<dyn BusMaster>,
     state: Mutex<State>,
@@ -95,6 +99,7 @@ pub struct Passthrough {
 pub(super) struct State {
     pub(super) config: Overlay,
     pub(super) bars: Bars,
+    pub(super) rom: Option<RomBar>,
     pub(super) msi: Option<Msi>,
     /// The command register of the hardware without bus mastering.
     idle_command: u16,
@@ -114,12 +119,14 @@ impl State {
     }
 
     /// Nothing is decoded in the low-power states (PCI Power Management 1.2 §5.4.1).
-    fn places(&self, layout: &Layout) -> Places {
-        self.bars.places(if self.is_powered(layout) {
+    fn places(&self, layout: &Layout) -> (Places, Option<Place>) {
+        let command = if self.is_powered(layout) {
             self.command()
         } else {
             0
-        })
+        };
+        let rom = self.rom.as_ref().and_then(|rom| rom.place(command));
+        (self.bars.places(command), rom)
     }
 }
 
@@ -134,8 +141,9 @@ impl Passthrough {
         hardware: Arc<dyn Hardware>,
         router: Arc<dyn MsiRouter>,
         wires: &[Arc<SharedLine>; 4],
+        appearance: Appearance,
     ) -> Result<Arc<Self>, PassthroughError> {
-        Self::behind(hardware, router, wires, Arc::new(Ungated))
+        Self::behind(hardware, router, wires, appearance, Arc::new(Ungated))
     }
 
     /// The same for a function whose DMA is mapped when it becomes bus master, and not before.
@@ -146,6 +154,7 @@ impl Passthrough {
         hardware: Arc<dyn Hardware>,
         router: Arc<dyn MsiRouter>,
         wires: &[Arc<SharedLine>; 4],
+        appearance: Appearance,
         gate: Arc<dyn BusMaster>,
     ) -> Result<Arc<Self>, PassthroughError> {
         let name = hardware.name();
@@ -158,7 +167,11 @@ impl Passthrough {
         let bars = bars::declared(&*hardware, &snapshot[..]);
         let (mut layout, walk) = layout::find(&*hardware, &snapshot);
         let msix = msix_layout(&*hardware, &snapshot, &mut layout, &bars);
-        let config = layout::overlay(&snapshot, &mut layout, &walk);
+        if appearance.hides_msix {
+            // The model stays behind the hidden table, so that the guest cannot reach the real one.
+            layout.msix = None;
+        }
+        let config = layout::overlay(&snapshot, &mut layout, &walk, appearance.is_multi_function);
         if !layout.is_sound {
             log::warn!("{name}: a capability list is broken; what is wrong in it is left out");
         }
@@ -176,6 +189,7 @@ impl Passthrough {
         let msi = layout
             .msi
             .map(|at| msi_model(&hardware, router, snapshot.u16(at.offset + MSI_CONTROL)));
+        let (rom_bar, rom) = rom::rom(&hardware, appearance.rom).unzip();
         let intx = intx(&hardware, &layout, wires)?;
         let idle_command = idle_command(snapshot.u16(header::COMMAND));
         write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
@@ -185,6 +199,7 @@ impl Passthrough {
         let state = Mutex::new(State {
             config,
             bars,
+            rom: rom_bar,
             msi,
             idle_command,
             is_master: false,
@@ -195,6 +210,7 @@ impl Passthrough {
             intx,
             msix: model,
             regions,
+            rom,
             gate,
             state,
             failed: FirstOnly::default(),
@@ -258,6 +274,11 @@ impl Passthrough {
         if let Some((at, bytes)) = part(register, data, header::BAR0, BAR_REGISTERS_LEN) {
             state.bars.write(at, bytes);
         }
+        if let Some((at, bytes)) = part(register, data, header::ROM_BAR, ROM_BAR_LEN)
+            && let Some(rom) = &mut state.rom
+        {
+            rom.write(at, bytes);
+        }
         if let Some(at) = self.layout.msi
             && let Some((at, bytes)) = part(register, data, at.offset, at.len)
             && let Some(msi) = &mut state.msi
@@ -309,8 +330,13 @@ impl Passthrough {
     }
 
     /// What brings the regions from where they were to where they are.
-    fn effect(&self, before: &Places, state: &State) -> Effect {
-        let remaps = bar::remaps(before, &state.places(&self.layout), &self.regions);
+    fn effect(&self, before: &(Places, Option<Place>), state: &State) -> Effect {
+        let (from, to) = (before, state.places(&self.layout));
+        let mut remaps = bar::remaps(&from.0, &to.0, &self.regions);
+        if let Some(region) = self.rom.clone().filter(|_| from.1 != to.1) {
+            let (from, to) = (from.1, to.1);
+            remaps.push(Remap { region, from, to });
+        }
         if remaps.is_empty() {
             Effect::None
         } else {
@@ -335,6 +361,11 @@ impl Function for Passthrough {
         state.config.read(&*self.hardware, register, data);
         if let Some((at, bytes)) = part_mut(register, data, header::BAR0, BAR_REGISTERS_LEN) {
             state.bars.read(at, bytes);
+        }
+        if let Some((at, bytes)) = part_mut(register, data, header::ROM_BAR, ROM_BAR_LEN)
+            && let Some(rom) = &state.rom
+        {
+            rom.read(at, bytes);
         }
         if let (Some(at), Some(msi)) = (self.layout.msi, &state.msi)
             && let Some((skip, bytes)) =

@@ -26,6 +26,9 @@ impl Passthrough {
         state.config.reset();
         self.update_master(state);
         state.bars.reset();
+        if let Some(rom) = &mut state.rom {
+            rom.reset();
+        }
         if let Some(msi) = &mut state.msi {
             msi.reset();
         }

@@ -15,7 +15,7 @@ use strait_devices::pci::firmware;
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
 use strait_devices::{Device, Place};
-use strait_vfio::pci::{Passthrough, PassthroughError};
+use strait_vfio::pci::{Appearance, Passthrough, PassthroughError};
 use strait_vfio::{Device as HostDevice, Intx};
 
 use super::viommu::Viommu;
@@ -137,20 +137,22 @@ fn functions(
         let gsi = layout::intx_gsi(port, pin);
         wires[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
     };
-    let open = |(port, device): (u8, &Arc<HostDevice>)| {
+    let open = |(port, (device, appearance)): (u8, (&Arc<HostDevice>, &Appearance))| {
         // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
         // 1.2 §9.1).
         let slot = [0, 1, 2, 3].map(|pin| wire(port, pin));
+        let appearance = appearance.clone();
         match &platform.viommu {
-            None => Passthrough::new(device.clone(), router.clone(), &slot),
+            None => Passthrough::new(device.clone(), router.clone(), &slot, appearance),
             Some(viommu) => {
                 let (router, gate) = viommu.seat(usize::from(port) - 1);
-                Passthrough::behind(device.clone(), router, &slot, gate)
+                Passthrough::behind(device.clone(), router, &slot, appearance, gate)
             }
         }
     };
     HostDevice::reset_buses(platform.devices());
-    (1..).zip(platform.devices()).map(open).collect()
+    let devices = platform.devices().iter().zip(platform.appearances());
+    (1..).zip(devices).map(open).collect()
 }
 
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest).

@@ -1,20 +1,34 @@
 //! The passed devices of a machine: opened, and let at the guest's memory.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fs, io};
 
 use strait_devices::address_space::AddressSpace;
+use strait_devices::pci::rom_bar::MAX_ROM_LEN;
 use strait_vfio::Device;
 use strait_vfio::domain::{Container, Identity};
+use strait_vfio::pci::{Appearance, RomSource};
 use vfio_ioctls::VfioDeviceFd;
 
 use super::RunError;
-use crate::config::DeviceConfig;
+use crate::config::{DeviceConfig, RomConfig};
 use crate::kvm::Vm;
+
+/// A file that cannot stand in for a ROM.
+#[derive(Debug, thiserror::Error)]
+enum RomError {
+    #[error("Cannot read the ROM file {0}")]
+    Read(PathBuf, #[source] io::Error),
+    #[error("The ROM file {path} has {len} bytes; a ROM has 1 to {MAX_ROM_LEN}")]
+    Length { path: PathBuf, len: usize },
+}
 
 /// Open devices. Without a virtual IOMMU they are all in one container that holds the guest's RAM at the
 /// guest's own addresses; behind one, each is in its own.
 pub(super) struct HostDevices {
     devices: Vec<Arc<Device>>,
+    appearances: Vec<Appearance>,
 }
 
 impl HostDevices {
@@ -24,13 +38,14 @@ impl HostDevices {
     /// # Errors
     /// When a device cannot be opened, or RAM not be mapped for DMA. What was opened is released.
     pub(super) fn open(configs: &[DeviceConfig], vm: &Vm, space: &AddressSpace) -> Result<Self, RunError> {
+        let appearances = appearances(configs)?;
         let kvm = VfioDeviceFd::new_from_kvm(vm.vfio_device()?);
         let container = Container::open(Some(Arc::new(kvm)))?;
         let open = |config: &DeviceConfig| Device::open(&container, config.host);
         let devices: Vec<_> = configs.iter().map(open).collect::<Result<_, _>>()?;
         let has_peers = devices.len() > 1;
         space.add_listener(Arc::new(Identity::new(container, has_peers)))?;
-        Ok(Self { devices })
+        Ok(Self { devices, appearances })
     }
 
     /// Opens each device into a container of its own, in which nothing is mapped.
@@ -41,6 +56,7 @@ impl HostDevices {
         configs: &[DeviceConfig],
         vm: &Vm,
     ) -> Result<(Self, Vec<Arc<Container>>), RunError> {
+        let appearances = appearances(configs)?;
         let kvm = Arc::new(VfioDeviceFd::new_from_kvm(vm.vfio_device()?));
         let (mut devices, mut containers) = (Vec::new(), Vec::new());
         for config in configs {
@@ -48,11 +64,46 @@ impl HostDevices {
             devices.push(Device::open(&container, config.host)?);
             containers.push(container);
         }
-        Ok((Self { devices }, containers))
+        let opened = Self { devices, appearances };
+        Ok((opened, containers))
     }
 
     /// The devices in the order they were given.
     pub(super) fn devices(&self) -> &[Arc<Device>] {
         &self.devices
     }
+
+    /// How each looks to the guest, in the same order.
+    pub(super) fn appearances(&self) -> &[Appearance] {
+        &self.appearances
+    }
 }
+
+fn appearances(configs: &[DeviceConfig]) -> Result<Vec<Appearance>, RomError> {
+    let appearance = |config: &DeviceConfig| {
+        Ok(Appearance {
+            rom: rom(&config.rom)?,
+            hides_msix: config.hides_msix,
+            ..Appearance::default()
+        })
+    };
+    configs.iter().map(appearance).collect()
+}
+
+fn rom(config: &RomConfig) -> Result<RomSource, RomError> {
+    let path = match config {
+        RomConfig::Own => return Ok(RomSource::Hardware),
+        RomConfig::Hidden => return Ok(RomSource::Hidden),
+        RomConfig::File(path) => path,
+    };
+    let bytes = fs::read(path).map_err(|source| RomError::Read(path.clone(), source))?;
+    match bytes.len() {
+        1..=MAX_LEN => Ok(RomSource::Bytes(bytes.into())),
+        len => Err(RomError::Length {
+            path: path.clone(),
+            len,
+        }),
+    }
+}
+
+const MAX_LEN: usize = MAX_ROM_LEN as usize;

@@ -7,6 +7,7 @@ use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
 use strait_devices::pci::firmware::Windows;
 use strait_devices::region::Region;
+use strait_vfio::pci::Appearance;
 use vm_memory::Bytes;
 
 use super::RunError;
@@ -86,6 +87,11 @@ impl Platform {
     /// The passed devices in the order of their root ports.
     pub fn devices(&self) -> &[Arc<strait_vfio::Device>] {
         self.host_devices.as_ref().map_or(&[], HostDevices::devices)
+    }
+
+    /// How each of them looks to the guest.
+    pub fn appearances(&self) -> &[Appearance] {
+        self.host_devices.as_ref().map_or(&[], HostDevices::appearances)
     }
 
     /// What the host bridge forwards.

@@ -10,7 +10,7 @@ use strait_devices::region::Region;
 use strait_devices::testing::{FakeLine, FakeRouter};
 use strait_devices::{Effect, GuestAddress, Place, Remap};
 
-use super::{Passthrough, PassthroughError};
+use super::{Appearance, Passthrough, PassthroughError, RomSource};
 use crate::hardware::{HardwareRegion, InterruptKind, RegionInfo};
 use crate::lock::lock;
 use crate::mock::{Call, MockHardware};
@@ -19,6 +19,7 @@ mod bars;
 mod interrupts;
 mod lies;
 mod registers;
+mod rom;
 mod state;
 
 const CONFIG: HardwareRegion = HardwareRegion::Config;
@@ -75,12 +76,17 @@ struct Guest {
 
 /// A guest in front of `hardware`, with what happened at the start left out of the record.
 fn guest(hardware: MockHardware) -> Guest {
+    guest_with(hardware, Appearance::default())
+}
+
+fn guest_with(hardware: MockHardware, appearance: Appearance) -> Guest {
     let (hardware, router) = (Arc::new(hardware), FakeRouter::new());
     let wires = std::array::from_fn(|_| FakeLine::new());
     let shared = wires
         .each_ref()
         .map(|wire: &Arc<FakeLine>| SharedLine::new(wire.clone()));
-    let function = Passthrough::new(hardware.clone(), router.clone(), &shared).expect("an endpoint");
+    let function =
+        Passthrough::new(hardware.clone(), router.clone(), &shared, appearance).expect("an endpoint");
     hardware.take_calls();
     lock(&hardware.reads).clear();
     Guest {
@@ -94,7 +100,7 @@ fn guest(hardware: MockHardware) -> Guest {
 /// A function on wires that lead nowhere.
 fn opened(hardware: Arc<MockHardware>) -> Result<Arc<Passthrough>, PassthroughError> {
     let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
-    Passthrough::new(hardware, FakeRouter::new(), &wires)
+    Passthrough::new(hardware, FakeRouter::new(), &wires, Appearance::default())
 }
 
 fn refused(hardware: MockHardware) -> PassthroughError {

@@ -9,8 +9,31 @@ fn the_header_hides_what_is_the_hosts() {
     assert_eq!(guest.u16(0x04), 0, "nothing is decoded");
     assert_eq!(guest.u8(0x0e), 0, "a lone function");
     assert_eq!(guest.u32(0x10), 0, "BARs are not where the host has them");
-    assert_eq!(guest.u32(0x30), 0, "no ROM");
+    assert_eq!(guest.u32(0x30), 0, "nor is its ROM");
     assert_eq!(guest.u8(0x3d), 0, "the host delivers no INTx");
+}
+
+#[test]
+fn a_function_beside_others_says_so() {
+    let appearance = Appearance {
+        is_multi_function: true,
+        ..Appearance::default()
+    };
+    assert_eq!(guest_with(nic(), appearance).u8(0x0e), 0x80);
+}
+
+#[test]
+fn hidden_msix_leaves_msi_and_never_bares_the_table() {
+    let appearance = Appearance {
+        hides_msix: true,
+        ..Appearance::default()
+    };
+    let guest = guest_with(nic(), appearance);
+    let ids: Vec<_> = guest.capabilities().into_iter().map(|(_, id)| id).collect();
+    assert_eq!(ids, [0x01, 0x05, 0x10, 0x03, 0x09]);
+    assert_eq!(guest.u32(MSIX + 4), 0);
+    let table = guest.enable().pop().expect("BAR 3").region;
+    assert_eq!(pieces(&table), [(0x1000, 0x1000), (0x3000, 0x1000)]);
 }
 
 #[test]
