@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::probe::{self, Probe};
 use crate::scenario::{self, Selection};
 use crate::vmm::Vmm;
 use crate::{agent, bench, cache, demo, shell};
@@ -76,6 +77,9 @@ enum Command {
     /// Serve the harness inside the lab host.
     #[command(hide = true)]
     Agent,
+    /// Drive the teaching device through VFIO, inside a guest.
+    #[command(hide = true, subcommand)]
+    Probe(Probe),
 }
 
 /// Does what the command line says.
@@ -112,5 +116,6 @@ pub(crate) fn run() -> Result<ExitCode> {
         } => shell::run(&script, limit, !no_strait),
         Command::Clean => cache::clean().map(|()| ExitCode::SUCCESS),
         Command::Agent => agent::serve().map(|()| ExitCode::SUCCESS),
+        Command::Probe(probe) => probe::run(&probe).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -17,6 +17,7 @@ mod kernel;
 mod lab;
 mod modules;
 mod outside;
+mod probe;
 mod progress;
 mod root;
 mod scenario;

@@ -77,6 +77,9 @@ pub(crate) const QEMU_FIRMWARE: [&str; 3] = [
     "usr/share/seabios/bios-256k.bin",
 ];
 
+/// Drivers of guests that give a device to a program or a guest of their own.
+pub(crate) const VFIO_DRIVERS: [&str; 2] = ["vfio_iommu_type1", "vfio_pci"];
+
 /// The prepared tree.
 pub(crate) struct Supplies {
     /// The root filesystem of the lab host, kernels and modules included.

@@ -19,7 +19,8 @@ pub(crate) struct GuestConfig {
     /// `vmlinuz` (a bzImage) or `vmlinux` (ELF with a PVH note).
     pub(crate) image: &'static str,
     pub(crate) series: &'static str,
-    /// `initramfs`, `devices` with more drivers, `nested` or `nested-qemu` with a hypervisor inside.
+    /// `initramfs`, `devices` with more drivers, `nested` or `nested-qemu` with a hypervisor inside,
+    /// `probe` with a VFIO program.
     pub(crate) initrd: &'static str,
     pub(crate) memory_mib: u64,
     pub(crate) cpus: u32,

@@ -7,6 +7,9 @@ use crate::agent::Agent;
 /// The igb, behind the first root port.
 pub(crate) const NIC: &str = "0000:01:00.0";
 
+/// The teaching device, which no driver of the host takes.
+pub(crate) const EDU: &str = "0000:00:10.0";
+
 /// A device bound to vfio-pci for as long as this value lives.
 pub(crate) struct Assigned<'a> {
     agent: &'a Agent,
@@ -19,13 +22,17 @@ pub(crate) struct Assigned<'a> {
 impl<'a> Assigned<'a> {
     /// Takes a device from its driver.
     pub(crate) fn bind(agent: &'a Agent, bdf: &str) -> Result<Self> {
+        let driver = agent.sh(&format!(
+            "basename $(readlink -m /sys/bus/pci/devices/{bdf}/driver)"
+        ))?;
+        let had_driver = driver.trim() != "driver";
         agent
             .sh(&bind_script(bdf))
             .with_context(|| format!("Cannot bind {bdf} to vfio-pci"))?;
         Ok(Self {
             agent,
             bdf: bdf.to_owned(),
-            undo: Some(restore_script(bdf)),
+            undo: Some(restore_script(bdf, had_driver)),
         })
     }
 
@@ -86,9 +93,14 @@ fn bind_script(bdf: &str) -> String {
     )
 }
 
-fn restore_script(bdf: &str) -> String {
+fn restore_script(bdf: &str, had_driver: bool) -> String {
+    let check = if had_driver {
+        "[ -e driver ]"
+    } else {
+        "[ ! -e driver ]"
+    };
     format!(
-        "{}; echo > driver_override; echo {bdf} > /sys/bus/pci/drivers_probe; [ -e driver ]",
+        "{}; echo > driver_override; echo {bdf} > /sys/bus/pci/drivers_probe; {check}",
         unbind_script(bdf)
     )
 }

@@ -224,7 +224,7 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &std::path::Path
 
 /// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
 /// behind a bridge, a NIC with two functions in one IOMMU group, a USB controller with MSI and a stick,
-/// and a teaching device with INTx and DMA.
+/// and a teaching device with INTx and DMA to any address.
 fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<String> {
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
     let stick = format!("if=none,id=stick,format=raw,file={}", stick.display());
@@ -254,7 +254,7 @@ fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<Stri
         ["-device", "qemu-xhci,id=usb,bus=rp5,msi=on,msix=off"],
         ["-drive", &stick],
         ["-device", "usb-storage,drive=stick,bus=usb.0"],
-        ["-device", "edu,addr=0x10"],
+        ["-device", "edu,addr=0x10,dma_mask=0xffffffffffffffff"],
     ];
     words.concat().into_iter().map(str::to_owned).collect()
 }

@@ -7,7 +7,7 @@ mod machine;
 mod share;
 mod state;
 
-pub(crate) use device::{Assigned, NIC};
+pub(crate) use device::{Assigned, EDU, NIC};
 pub(crate) use host::LabHost;
 pub(crate) use logs::{Logs, workspace};
 pub(crate) use machine::{Console, Host, Machine};

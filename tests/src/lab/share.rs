@@ -14,13 +14,14 @@ use crate::initramfs::{self, Contents};
 use crate::progress;
 use crate::supplies::{
     DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, NESTED_DRIVERS, OLD_SERIES, QEMU,
-    QEMU_FIRMWARE, Supplies,
+    QEMU_FIRMWARE, Supplies, VFIO_DRIVERS,
 };
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
 const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
 const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
+const PROBE_STEPS: &str = include_str!("../../../resources/lab/probe.sh");
 
 /// Temporary folders carry their owner's process id after this.
 const PREFIX: &str = "strait-lab-";
@@ -97,7 +98,8 @@ impl Share {
             initramfs::write(&supplies.root, &kernel.version, &contents, &to)?;
         }
         self.add_devices_guest(supplies)?;
-        self.add_nested_guests(supplies)
+        self.add_nested_guests(supplies)?;
+        self.add_probe_guest(supplies)
     }
 
     /// `guest/devices-6.12`: an initial file system with more drivers, of which the guest's command line
@@ -145,6 +147,17 @@ impl Share {
         };
         let to = self.path(&format!("guest/nested-qemu-{HOST_SERIES}"));
         initramfs::write(&supplies.root, &kernel.version, &contents, &to)
+    }
+
+    /// `guest/probe-6.12`: a guest that runs this program on a device it gives to vfio-pci.
+    fn add_probe_guest(&self, supplies: &Supplies) -> Result<()> {
+        let contents = Contents {
+            files: &[("bin/lab", self.path("bin/lab"))],
+            steps: Some(PROBE_STEPS),
+            ..Contents::plain(&VFIO_DRIVERS, GUEST_INIT)
+        };
+        let to = self.path(&format!("guest/probe-{HOST_SERIES}"));
+        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
     }
 }
 

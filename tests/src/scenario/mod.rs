@@ -15,6 +15,7 @@ mod session;
 mod tiny;
 mod unit;
 mod viommu;
+mod viommu_dma;
 
 use std::time::Duration;
 
@@ -49,6 +50,8 @@ pub(crate) struct Scenario {
     pub(crate) qemu: bool,
     /// Where it runs.
     pub(crate) host: Host,
+    /// Parts of what the host's kernel says because of it, though nothing is wrong.
+    pub(crate) expected_warnings: &'static [&'static str],
     /// The work.
     pub(crate) run: Work,
 }
@@ -67,6 +70,7 @@ impl Scenario {
             full: false,
             qemu: true,
             host: Host::Whole,
+            expected_warnings: &[],
             run: Box::new(run),
         }
     }
@@ -85,6 +89,11 @@ impl Scenario {
         self.host = host;
         self
     }
+
+    fn warns(mut self, expected: &'static [&'static str]) -> Self {
+        self.expected_warnings = expected;
+        self
+    }
 }
 
 /// All scenarios, in the order they run: the simplest first, so that the first failure says most.
@@ -93,6 +102,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(nic::scenarios());
     all.extend(devices::scenarios());
     all.extend(viommu::scenarios());
+    all.extend(viommu_dma::scenarios());
     all.extend(nested::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(tiny::scenarios());

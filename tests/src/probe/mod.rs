@@ -1,0 +1,71 @@
+//! A VFIO user program for the inside of a guest: it drives the lab's teaching device by DMA and says what
+//! became of it, in lines that begin with `LAB`.
+//!
+//! A guest with an IOMMU of its own runs it on a device that it gave to vfio-pci. So the program sees from
+//! above what Strait's IOMMU makes of the guest's map and unmap calls.
+
+mod edu;
+mod faults;
+mod memory;
+mod neighbours;
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use strait_vfio::host::HostBdf;
+use strait_vfio::{Container, Device};
+
+use edu::Edu;
+
+/// What to try.
+#[derive(Subcommand)]
+pub(crate) enum Probe {
+    /// DMA where nothing is mapped, where it is mapped no longer, and against the rights of a mapping.
+    Faults {
+        /// The device, bound to vfio-pci.
+        device: String,
+    },
+    /// DMA to one page while the pages beside it are mapped and unmapped.
+    Neighbours {
+        /// The device, bound to vfio-pci.
+        device: String,
+        /// How often each page beside it is mapped and unmapped, at least.
+        #[arg(long, default_value_t = 500)]
+        rounds: u64,
+        /// How often the device fetches a page and writes it.
+        #[arg(long, default_value_t = 25)]
+        transfers: u64,
+    },
+}
+
+/// The device and its address space, in which nothing is mapped yet.
+struct Bench {
+    edu: Edu,
+    container: Arc<Container>,
+}
+
+impl Bench {
+    fn open(device: &str) -> Result<Self> {
+        let bdf: HostBdf = device.parse().with_context(|| format!("{device} is no device"))?;
+        let container = Container::open(None)?;
+        let edu = Edu::new(Device::open(&container, bdf)?)?;
+        Ok(Self { edu, container })
+    }
+}
+
+/// Runs a probe; what went wrong is a line for the harness too.
+pub(crate) fn run(probe: &Probe) -> Result<()> {
+    let result = match probe {
+        Probe::Faults { device } => Bench::open(device).and_then(|bench| faults::run(&bench)),
+        Probe::Neighbours {
+            device,
+            rounds,
+            transfers,
+        } => Bench::open(device).and_then(|bench| neighbours::run(&bench, *rounds, *transfers)),
+    };
+    if let Err(error) = &result {
+        println!("LAB fail probe: {error:#}");
+    }
+    result
+}
