@@ -207,9 +207,10 @@ impl Unit {
         let outcome = match lookup.context {
             Ok(Context::PassThrough) => Ok(iova.0),
             Ok(Context::Translate(table)) => table.lookup(&*self.memory, iova).and_then(|leaf| {
-                match (leaf.access.contains(access), is_interrupt(leaf.target, leaf.len)) {
+                let target = leaf.target + (iova.0 - leaf.iova);
+                match (leaf.access.contains(access), is_interrupt(target)) {
                     (_, true) => Err(Reason::InterruptWindow),
-                    (true, _) => Ok(leaf.target + (iova.0 - leaf.iova)),
+                    (true, _) => Ok(target),
                     (false, _) => Err(Reason::Read),
                 }
             }),

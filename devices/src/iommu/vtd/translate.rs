@@ -63,14 +63,16 @@ pub(crate) fn context(
 ) -> Lookup {
     let width = capability.max_guest_width() + 1;
     let (bus, devfn) = (u64::from(requester.0 >> 8), u64::from(requester.0 & 0xff));
-    let Some(root) = load(memory, root_frame, bus * WIDE_ENTRY) else {
+    let at = bus * WIDE_ENTRY;
+    let (low, high) = (load(memory, root_frame, at), load(memory, root_frame, at + 8));
+    let (Some(low), Some(high)) = (low, high) else {
         return Lookup::fault(Reason::RootUnreadable);
     };
-    let root = RootEntry::from_bits(root);
+    let root = RootEntry::from_bits(low);
     if !root.present() {
         return Lookup::fault(Reason::RootNotPresent);
     }
-    if root.reserved() != 0 || is_beyond(root.frame(), width) {
+    if root.reserved() != 0 || high != 0 || is_beyond(root.frame(), width) {
         return Lookup::fault(Reason::RootReserved);
     }
     let at = devfn * WIDE_ENTRY;
@@ -96,8 +98,10 @@ fn decode(
     if !low.present() {
         return Err(Reason::ContextNotPresent);
     }
+    // The table of an entry that passes requests is ignored.
+    let has_table = low.kind() != kind::PASS_THROUGH;
     let reserved = low.reserved() != 0 || high.reserved() || high.reserved_high() != 0;
-    if reserved || is_beyond(low.frame(), width) {
+    if reserved || has_table && is_beyond(low.frame(), width) {
         return Err(Reason::ContextReserved);
     }
     match low.kind() {
@@ -259,8 +263,8 @@ impl Walk<'_> {
 }
 
 /// True for addresses that take part in interrupts, not in DMA.
-pub(crate) fn is_interrupt(address: u64, len: u64) -> bool {
-    address < INTERRUPT_WINDOW.end && address.saturating_add(len) > INTERRUPT_WINDOW.start
+pub(crate) fn is_interrupt(address: u64) -> bool {
+    INTERRUPT_WINDOW.contains(&address)
 }
 
 fn load(memory: &dyn TableMemory, frame: u64, offset: u64) -> Option<u64> {

@@ -93,8 +93,7 @@ impl Unit {
             self.set_root_table();
         }
         if command.remap_table() && self.config.interrupt_remapping {
-            self.remap_table = self.registers.remap_table;
-            self.registers.status.set_remap_table(true);
+            self.set_remap_table();
         }
         self.switch_translation(command.translation());
         self.switch_remapping(command);
@@ -128,6 +127,14 @@ impl Unit {
             self.root_frame = self.registers.root_table.frame();
             self.registers.status.set_root_table(true);
         }
+    }
+
+    /// EIME means nothing where EIM is not offered (§11.4.9).
+    fn set_remap_table(&mut self) {
+        let table = self.registers.remap_table;
+        let extended = table.extended() && self.config.extended_interrupts;
+        self.remap_table = table.with_extended(extended);
+        self.registers.status.set_remap_table(true);
     }
 
     fn switch_translation(&mut self, on: bool) {

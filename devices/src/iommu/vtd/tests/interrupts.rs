@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::guest::*;
 use crate::dma::RequesterId;
-use crate::iommu::vtd::{RemappingRouter, Source};
+use crate::iommu::vtd::{RemappingRouter, Source, VtdConfig};
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter};
 use crate::testing::FakeRoute;
 
@@ -127,6 +127,21 @@ fn compatibility_format_is_blocked_unless_allowed() {
     let extended = remapping(EXTENDED);
     extended.write32(GCMD, IRE | QIE | 1 << 23);
     assert_eq!(extended.send(message), None, "never with EIME");
+}
+
+#[test]
+fn extended_mode_that_is_not_offered_is_ignored() {
+    let config = VtdConfig {
+        extended_interrupts: false,
+        ..CONFIG
+    };
+    let guest = Guest::with(config, 4);
+    guest.remap(EXTENDED);
+    guest.set_irte(3, irte(0x45 << 8));
+    assert_eq!(
+        guest.send(REQUEST).map(|message| message.address),
+        Some(0xfee4_5000)
+    );
 }
 
 #[test]

@@ -139,6 +139,31 @@ fn a_page_in_the_interrupt_window_is_blocked() {
 }
 
 #[test]
+fn a_large_page_around_the_interrupt_window_is_blocked_only_there() {
+    let mut guest = Guest::translating();
+    let one_gib = guest.entry(0xc000_0000, 3);
+    guest.store(one_gib, 0xc000_0000 | LARGE | READ);
+    assert_eq!(translate(&guest, 0xfedf_f000, Access::READ), Some(0xfedf_f000));
+    assert_eq!(translate(&guest, 0xfee0_0000, Access::READ), None);
+    assert_eq!(reason(&guest), 0xe);
+}
+
+#[test]
+fn the_upper_half_of_a_root_entry_is_reserved() {
+    let guest = Guest::translating();
+    guest.store(0x1018, 1 << 63);
+    assert_eq!(translate(&guest, 0x1000, Access::READ), None);
+    assert_eq!(reason(&guest), 0xa);
+}
+
+#[test]
+fn pass_through_ignores_the_table() {
+    let guest = Guest::translating();
+    guest.set_context(1 << 62 | 1 | 2 << 2, 0);
+    assert_eq!(translate(&guest, 0x1234, Access::all()), Some(0x1234));
+}
+
+#[test]
 fn pass_through_and_untranslated_requests_keep_their_address() {
     let guest = Guest::translating();
     guest.set_context(1 | 2 << 2, 0);
