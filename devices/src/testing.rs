@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+pub mod fuzz;
+
 use crate::address_space::{MapError, MapListener, Mapping};
 use crate::device::{Device, Effect};
 use crate::dma::{Access, Domain, DomainError, Iova};
