@@ -1,5 +1,6 @@
 //! What a virtual machine is: the values of `strait run`, checked as far as they can be without the host.
 
+mod cpu;
 mod viommu;
 
 use std::fmt;
@@ -8,6 +9,7 @@ use std::str::FromStr;
 
 use strait_vfio::host::HostBdf;
 
+pub use cpu::{CpuConfig, CpuConfigError};
 pub use viommu::{ViommuConfig, ViommuConfigError};
 
 /// Bytes of the smallest guest a Debian kernel boots in.
@@ -30,6 +32,8 @@ pub struct Config {
     pub memory: MemorySize,
     /// vCPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
+    /// What they let the guest see of the host's CPU.
+    pub cpu: CpuConfig,
     /// Passed devices in the order of their root ports.
     pub devices: Vec<DeviceConfig>,
     /// The virtual IOMMU in front of them.

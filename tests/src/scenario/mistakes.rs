@@ -107,6 +107,27 @@ pub(super) const COMMAND_LINE: &[Mistake] = &[
         &["cpu", "1000|64"],
     ),
     typed(
+        "bad-cpu-model",
+        "a CPU model that does not exist",
+        "strait run $K $I --cpu qemu64",
+        USAGE,
+        &["qemu64", "host"],
+    ),
+    typed(
+        "bad-viommu-key",
+        "an unknown key of --viommu names the known ones",
+        "strait run $K $I --viommu intel,device-iotlb=on",
+        USAGE,
+        &["device-iotlb", "caching-mode", "aw-bits"],
+    ),
+    typed(
+        "bad-viommu-width",
+        "a width that tables do not have",
+        "strait run $K $I --viommu intel,aw-bits=57",
+        USAGE,
+        &["57", "39", "48"],
+    ),
+    typed(
         "bad-device-key",
         "an unknown key names the known ones",
         "strait run $K $I --device vfio-pci,hots=01:00.0",

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::{Config, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, ViommuConfig};
+use crate::config::{
+    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, ViommuConfig,
+};
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
 #[derive(Debug, Args)]
@@ -30,6 +32,10 @@ pub struct RunArgs {
     /// Virtual CPUs, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
     cpus: u32,
+    /// The CPU the guest sees: host, all that KVM supports; host,nested=off hides SVM and VMX, so that
+    /// the guest cannot be a hypervisor itself, and nested=on insists on them.
+    #[arg(long, value_name = "MODEL", default_value = "host")]
+    cpu: String,
     /// A PCI device to pass, may be given again: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys,
     /// or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
     #[arg(long, short, value_name = "DEVICE")]
@@ -98,6 +104,10 @@ impl RunArgs {
                 devices.len()
             ));
         }
+        let cpu: CpuConfig = self
+            .cpu
+            .parse()
+            .map_err(|error| format!("--cpu {}: {error}", self.cpu))?;
         let viommu = self.viommu.as_deref().map(viommu).transpose()?;
         if viommu.is_some_and(|viommu| !viommu.caching_mode) && !devices.is_empty() {
             return Err(
@@ -111,6 +121,7 @@ impl RunArgs {
             cmdline: self.cmdline,
             memory: self.memory,
             cpus: self.cpus,
+            cpu,
             devices,
             viommu,
             stats: self.stats,

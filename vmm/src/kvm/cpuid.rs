@@ -21,6 +21,11 @@ const APIC_BUS_KHZ: u32 = 1_000_000;
 const HYPERVISOR: u32 = 0x4000_0000;
 /// Frequencies of TSC and local APIC timer in kHz, in EAX and EBX.
 const TIMING: u32 = HYPERVISOR + 0x10;
+/// VMX in leaf 1, SVM in leaf 0x8000_0001.
+const ECX_VMX: u32 = 1 << 5;
+const ECX_SVM: u32 = 1 << 2;
+/// What SVM can do (AMD APM vol. 3, E.4.9).
+const SVM_FEATURES: u32 = 0x8000_000a;
 const ECX_X2APIC: u32 = 1 << 21;
 const ECX_TSC_DEADLINE: u32 = 1 << 24;
 const ECX_HYPERVISOR: u32 = 1 << 31;
@@ -49,6 +54,27 @@ pub fn for_vcpu(supported: &CpuId, identity: Identity) -> Result<CpuId, vmm_sys_
 pub fn address_bits(cpuid: &CpuId) -> u8 {
     let leaf = cpuid.as_slice().iter().find(|leaf| leaf.function == 0x8000_0008);
     leaf.map_or(36, |leaf| leaf.eax as u8)
+}
+
+/// Whether a guest that sees these leaves can be a hypervisor itself.
+pub fn offers_nesting(cpuid: &CpuId) -> bool {
+    cpuid.as_slice().iter().any(|leaf| match leaf.function {
+        0x1 => leaf.ecx & ECX_VMX != 0,
+        0x8000_0001 => leaf.ecx & ECX_SVM != 0,
+        _ => false,
+    })
+}
+
+/// Takes SVM and VMX away. KVM then refuses their instructions and registers too.
+pub fn hide_nesting(cpuid: &mut CpuId) {
+    for leaf in cpuid.as_mut_slice() {
+        match leaf.function {
+            0x1 => leaf.ecx &= !ECX_VMX,
+            0x8000_0001 => leaf.ecx &= !ECX_SVM,
+            SVM_FEATURES => (leaf.eax, leaf.ebx, leaf.ecx, leaf.edx) = (0, 0, 0, 0),
+            _ => {}
+        }
+    }
 }
 
 fn adapt(leaf: &mut kvm_cpuid_entry2, identity: Identity) {
@@ -140,5 +166,36 @@ mod tests {
         assert_eq!(leaf(&cpuid, 0xb, 1).eax, 3, "six cores take three bits");
         assert_eq!(leaf(&cpuid, 0x8000_0008, 0).ecx, 3 << 12 | 5);
         assert_eq!(leaf(&cpuid, TIMING, 0).eax, 2_000_000);
+    }
+
+    #[test]
+    fn hidden_nesting_leaves_every_other_feature() {
+        let host = [0x1, 0x8000_0001, SVM_FEATURES].map(|function| kvm_cpuid_entry2 {
+            function,
+            eax: 1,
+            ecx: u32::MAX,
+            ..Default::default()
+        });
+        let mut cpuid = CpuId::from_entries(&host).expect("three leaves fit");
+        assert!(offers_nesting(&cpuid));
+        hide_nesting(&mut cpuid);
+        assert!(!offers_nesting(&cpuid));
+        assert_eq!(leaf(&cpuid, 0x1, 0).ecx, !ECX_VMX);
+        assert_eq!(leaf(&cpuid, 0x8000_0001, 0).ecx, !ECX_SVM);
+        assert_eq!(leaf(&cpuid, SVM_FEATURES, 0).eax, 0);
+    }
+
+    #[test]
+    fn either_vendors_extension_offers_nesting() {
+        let with = |function, ecx| {
+            let entry = kvm_cpuid_entry2 {
+                function,
+                ecx,
+                ..Default::default()
+            };
+            offers_nesting(&CpuId::from_entries(&[entry]).expect("one leaf fits"))
+        };
+        assert!(with(0x1, ECX_VMX) && with(0x8000_0001, ECX_SVM));
+        assert!(!with(0x1, ECX_SVM) && !with(0x8000_0001, ECX_VMX));
     }
 }

@@ -9,7 +9,7 @@ use strait_vfio::host::{self, HostBdf};
 use super::RunError;
 use crate::boot::{Kernel, Source};
 use crate::config::{Config, MemorySize};
-use crate::kvm::System;
+use crate::kvm::{System, cpuid};
 
 /// A wish the host cannot fulfil.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +18,11 @@ enum HostError {
     Memory { wanted: MemorySize, has: u64 },
     #[error("--cpus {wanted} is more than the {has} vCPUs KVM runs in one guest here; give fewer")]
     Cpus { wanted: u32, has: usize },
+    #[error(
+        "--cpu host,nested=on: KVM offers guests neither SVM nor VMX here; turn it on with \
+         `modprobe -r kvm_amd && modprobe kvm_amd nested=1` (kvm_intel on Intel)"
+    )]
+    Nesting,
     #[error(
         "--viommu: {other} and {bdf} share the host's IOMMU group {group} and cannot be told apart; pass one of \
          them, or leave --viommu out"
@@ -57,7 +62,12 @@ impl Host {
         if wanted as usize > has {
             return Err(HostError::Cpus { wanted, has }.into());
         }
-        let cpuid = system.supported_cpuid()?;
+        let mut cpuid = system.supported_cpuid()?;
+        match config.cpu.nested {
+            Some(true) if !cpuid::offers_nesting(&cpuid) => return Err(HostError::Nesting.into()),
+            Some(false) => cpuid::hide_nesting(&mut cpuid),
+            _ => {}
+        }
         Ok(Self {
             system,
             cpuid,

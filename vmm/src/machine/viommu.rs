@@ -50,6 +50,12 @@ impl Viommu {
         stats: Option<PathBuf>,
     ) -> Result<Self, RunError> {
         let width = width(config, containers)?;
+        if !config.interrupt_remapping && !containers.is_empty() {
+            log::warn!(
+                "--viommu: with intremap=off the guest can pass its devices on only if its vfio_iommu_type1 \
+                 has allow_unsafe_interrupts=1"
+            );
+        }
         let buses: Vec<_> = containers.iter().map(|_| Arc::<LiveBus>::default()).collect();
         let endpoint = |(bus, container): (&Arc<LiveBus>, &Arc<Container>)| {
             let bus = bus.clone();
@@ -191,13 +197,38 @@ fn width(config: ViommuConfig, containers: &[Arc<Container>]) -> Result<AddressW
             has = has.min(64 - last.leading_zeros() as u8);
         }
     }
+    Ok(choose(config.width, has)?)
+}
+
+fn choose(wanted: Option<AddressWidth>, has: u8) -> Result<AddressWidth, WidthError> {
     let widest = AddressWidth::within(has).ok_or(WidthError::TooNarrow(has))?;
-    match config.width {
+    match wanted {
         Some(wanted) if wanted > widest => {
             let wanted = wanted.bits();
-            Err(WidthError::TooWide { wanted, has }.into())
+            Err(WidthError::TooWide { wanted, has })
         }
         Some(wanted) => Ok(wanted),
         None => Ok(widest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hosts_width_is_the_default_and_the_limit() {
+        let error = |wanted, has| choose(wanted, has).expect_err("no such width").to_string();
+        assert!(matches!(choose(None, 48), Ok(AddressWidth::Bits48)));
+        assert!(matches!(choose(None, 39), Ok(AddressWidth::Bits39)));
+        assert!(matches!(
+            choose(Some(AddressWidth::Bits39), 57),
+            Ok(AddressWidth::Bits39)
+        ));
+        assert_eq!(
+            error(Some(AddressWidth::Bits48), 39),
+            "--viommu: aw-bits=48 is wider than the 39 bits of the host's IOMMU; give less"
+        );
+        assert!(error(None, 36).contains("36 bits; at least 39"));
     }
 }
