@@ -103,7 +103,8 @@ keep() {
     say "read $(dd if="$1" bs=1M count="$2" 2> /dev/null | sha256sum | cut -d ' ' -f 1)"
 }
 nvme() {
-    keep /dev/nvme0n1 64
+    mebibytes=$(setting drive)
+    keep /dev/nvme0n1 "${mebibytes:-64}"
     say "vectors $(grep -c nvme0q /proc/interrupts)"
 }
 stick() {
@@ -141,12 +142,28 @@ packets() {
     s=/sys/class/net/eth0/statistics
     say "packets $(cat $s/rx_packets) $(cat $s/tx_packets)"
 }
-# What the kernel said of its IOMMU.
+# Data to and from the NIC and the drive at once.
+both() {
+    fetch &
+    nvme
+    wait
+}
+# What the kernel said of its IOMMU, and what it found broken.
 dmar() {
-    dmesg | sed -n 's/^\[[^]]*\] \(DMAR.*\)/\1/p' > /run/dmar
+    dmesg | sed 's/^\[[^]]*\] //' | grep -v 'ommand line:' |
+        grep -E 'DMAR|iommu|INTR-REMAP|[Ff]irmware [Bb]ug|BIOS bug' > /run/dmar
     while read -r line; do say "dmar $line"; done < /run/dmar
     say "dmar end"
 }
+# The devices of each IOMMU group.
+groups() {
+    for group in /sys/kernel/iommu_groups/*; do
+        [ -e "$group/devices" ] && say "group $(ls "$group/devices" | tr '\n' ' ')"
+    done
+    say "group end"
+}
+# Whether the guest could run guests of its own.
+nesting() { say "nesting $(grep -cwE 'svm|vmx' /proc/cpuinfo)"; }
 facts() {
     say "kernel $(uname -r)"
     say "cpus $(nproc)"

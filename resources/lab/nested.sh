@@ -3,6 +3,7 @@
 #   lab.pass=01:00.0,02:00.0  the devices (01:00.0 if nothing is said)
 #   lab.vmm=strait            who runs the inner guest, or qemu
 #   lab.inner=net,ping3       what the inner guest does
+#   lab.inner_drivers=igb     and with which drivers
 # What the inner guest reports as "LAB word ..." comes out as "LAB l2-word ...".
 passed() { echo "$(setting pass)" | sed 's/^$/01:00.0/' | tr , ' '; }
 driver_of() { basename "$(readlink "/sys/bus/pci/devices/0000:$1/driver")"; }
@@ -44,7 +45,7 @@ take_back() {
 
 inner_cmdline() {
     echo "console=ttyS0 panic=-1 quiet lab.do=$(setting inner) lab.address=$(setting address)" \
-        "lab.port=$port lab.drivers=$(setting inner_drivers)"
+        "lab.port=$port lab.drivers=$(setting inner_drivers) lab.drive=$(setting drive)"
 }
 by_strait() {
     devices=
@@ -71,7 +72,11 @@ relay() {
         line=${line%"$return"}
         case $line in
             "LAB fail "*) say "fail the inner guest: ${line#LAB fail }" ;;
-            "LAB "*) say "l2-${line#LAB }" ;;
+            "LAB "*)
+                line=${line#LAB }
+                : > "/run/l2-${line%% *}"
+                say "l2-$line"
+                ;;
             *) echo "L2 $line" ;;
         esac
     done
@@ -81,4 +86,33 @@ inner() {
         "by_$(setting vmm)" < /dev/null
         say "exit $?"
     } 2>&1 | relay
+}
+inner_behind() { inner & }
+# Once data flows into the inner guest its VMM dies, without a word.
+kill_inner() {
+    wait_until 600 test -e /run/l2-flowing || fail "kill_inner: no data flows in the inner guest"
+    rm /run/l2-*
+    kill -9 $(pidof strait qemu-system-x86_64)
+    wait
+}
+
+# Takes each device from its driver, gives it to vfio-pci and back, a hundred times.
+rebind() {
+    rounds=0
+    while [ $rounds -lt 100 ]; do
+        for device in $(passed); do
+            path=/sys/bus/pci/devices/0000:$device
+            for driver in vfio-pci "$(driver_of "$device")"; do
+                echo "0000:$device" > "$path/driver/unbind"
+                echo "$driver" > "$path/driver_override"
+                echo "0000:$device" > /sys/bus/pci/drivers_probe
+                [ "$(driver_of "$device")" = "$driver" ] || fail "rebind: round $rounds: no $driver"
+            done
+            echo > "$path/driver_override"
+        done
+        # The driver maps its rings with this, and unmaps them when it loses the device.
+        wait_until 60 ip link set eth0 up || fail "rebind: round $rounds: eth0 cannot be brought up"
+        rounds=$((rounds + 1))
+    done
+    say "rounds $rounds"
 }

@@ -103,6 +103,30 @@ impl<'a> Guest<'a> {
             .collect())
     }
 
+    /// What follows the marker `word` in each of its lines, up to the one that says `end`.
+    pub(crate) fn expect_list(&mut self, word: &str) -> Result<Vec<String>> {
+        let mut lines = Vec::new();
+        loop {
+            match self.expect(word)? {
+                end if end == "end" => return Ok(lines),
+                line => lines.push(line.trim().to_owned()),
+            }
+        }
+    }
+
+    /// What follows each of some markers, which may come in any order.
+    pub(crate) fn expect_each<const N: usize>(&mut self, words: &[String; N]) -> Result<[String; N]> {
+        let (from, mut last) = (self.looked, self.looked);
+        let mut found = [const { String::new() }; N];
+        for (found, word) in found.iter_mut().zip(words) {
+            self.looked = from;
+            *found = self.expect(word)?;
+            last = last.max(self.looked);
+        }
+        self.looked = last;
+        Ok(found)
+    }
+
     /// Types a line on the guest's console.
     pub(crate) fn type_line(&self, line: &str) -> Result<()> {
         self.agent.input(&self.name, &format!("{line}\n"))

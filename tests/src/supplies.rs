@@ -69,6 +69,9 @@ pub(crate) const DEVICE_PROGRAMS: [&str; 1] = ["usr/sbin/ethtool"];
 pub(crate) const NESTED_DRIVERS: [&str; 6] =
     ["igb", "igbvf", "kvm_amd", "nvme", "vfio_iommu_type1", "vfio_pci"];
 
+/// Drivers of that guest's own guest.
+pub(crate) const INNER_DRIVERS: [&str; 3] = ["igb", "igbvf", "nvme"];
+
 /// QEMU for such a guest, and the firmware that it needs to boot a kernel.
 pub(crate) const QEMU: &str = "usr/bin/qemu-system-x86_64";
 pub(crate) const QEMU_FIRMWARE: [&str; 3] = [

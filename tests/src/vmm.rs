@@ -29,6 +29,8 @@ pub(crate) struct GuestConfig {
     /// An IOMMU for the guest itself.
     pub(crate) viommu: bool,
     pub(crate) no_reboot: bool,
+    /// Options that only strait has.
+    pub(crate) more: &'static [&'static str],
 }
 
 impl Default for GuestConfig {
@@ -43,6 +45,7 @@ impl Default for GuestConfig {
             cmdline: String::new(),
             viommu: false,
             no_reboot: false,
+            more: &[],
         }
     }
 }
@@ -91,6 +94,7 @@ fn strait(guest: &GuestConfig) -> Vec<String> {
     if guest.no_reboot {
         words.push("--no-reboot".to_owned());
     }
+    words.extend(guest.more.iter().map(|word| (*word).to_owned()));
     words
 }
 

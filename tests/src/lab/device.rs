@@ -10,6 +10,9 @@ pub(crate) const NIC: &str = "0000:01:00.0";
 /// The teaching device, which no driver of the host takes.
 pub(crate) const EDU: &str = "0000:00:10.0";
 
+/// The NVMe drive.
+pub(crate) const NVME: &str = "0000:02:00.0";
+
 /// A device bound to vfio-pci for as long as this value lives.
 pub(crate) struct Assigned<'a> {
     agent: &'a Agent,

@@ -7,9 +7,9 @@ mod machine;
 mod share;
 mod state;
 
-pub(crate) use device::{Assigned, EDU, NIC};
+pub(crate) use device::{Assigned, EDU, NIC, NVME};
 pub(crate) use host::LabHost;
 pub(crate) use logs::{Logs, workspace};
 pub(crate) use machine::{Console, Host, Machine};
 pub(crate) use share::{Share, build_strait};
-pub(crate) use state::HostState;
+pub(crate) use state::{HostState, pinned_pages};

@@ -13,8 +13,8 @@ use super::logs::workspace;
 use crate::initramfs::{self, Contents};
 use crate::progress;
 use crate::supplies::{
-    DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, NESTED_DRIVERS, OLD_SERIES, QEMU,
-    QEMU_FIRMWARE, Supplies, VFIO_DRIVERS,
+    DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, INNER_DRIVERS, NESTED_DRIVERS, OLD_SERIES,
+    QEMU, QEMU_FIRMWARE, Supplies, VFIO_DRIVERS,
 };
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
@@ -118,12 +118,16 @@ impl Share {
     /// a VMM for a guest of its own: Strait, where it is under test. `guest/nested-qemu-6.12` has QEMU too.
     fn add_nested_guests(&self, supplies: &Supplies) -> Result<()> {
         let kernel = supplies.host_kernel()?;
+        let inner = self.path(&format!("guest/inner-{HOST_SERIES}"));
+        let contents = Contents {
+            choices: &INNER_DRIVERS,
+            ..Contents::plain(&[], GUEST_INIT)
+        };
+        initramfs::write(&supplies.root, &kernel.version, &contents, &inner)?;
+
         let mut files = vec![
             ("nested/vmlinuz", kernel.bzimage.clone()),
-            (
-                "nested/initramfs",
-                self.path(&format!("guest/initramfs-{HOST_SERIES}")),
-            ),
+            ("nested/initramfs", inner),
         ];
         let strait = self.path("bin/strait");
         if strait.exists() {

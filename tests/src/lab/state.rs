@@ -30,6 +30,11 @@ echo "vfio-interrupts $(grep -c vfio /proc/interrupts)"
 echo "vms $(ls /sys/kernel/debug/kvm | grep -c '^[0-9]*-[0-9]*$')"
 "#;
 
+/// Pages that are pinned now, for VFIO or anyone else.
+pub(crate) fn pinned_pages(agent: &Agent) -> Result<i64> {
+    Ok(HostState::take(agent)?.pinned_pages)
+}
+
 /// A picture of the host, taken before and after a scenario.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct HostState {

@@ -4,11 +4,8 @@ use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
-use crate::lab::Assigned;
+use crate::lab::{Assigned, NVME};
 use crate::vmm::GuestConfig;
-
-/// The NVMe drive.
-const NVME: &str = "0000:02:00.0";
 
 /// The conventional PCI NIC, behind a bridge.
 const RTL8139: &str = "0000:04:00.0";

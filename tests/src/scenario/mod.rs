@@ -39,15 +39,17 @@ type Work = Box<dyn Fn(&Context) -> Result<Verdict>>;
 /// One promise.
 pub(crate) struct Scenario {
     /// What the user types.
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     /// What it shows.
-    pub(crate) about: &'static str,
+    pub(crate) about: String,
     /// More than this is a failure.
     pub(crate) limit: Duration,
     /// Long ones run under `--full` only.
     pub(crate) full: bool,
     /// QEMU can be asked for the same.
     pub(crate) qemu: bool,
+    /// Strait runs in it, whoever runs the guests of the lab's host.
+    pub(crate) needs_strait: bool,
     /// Where it runs.
     pub(crate) host: Host,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
@@ -58,17 +60,18 @@ pub(crate) struct Scenario {
 
 impl Scenario {
     fn new(
-        name: &'static str,
-        about: &'static str,
+        name: impl Into<String>,
+        about: impl Into<String>,
         limit_s: u64,
         run: impl Fn(&Context) -> Result<Verdict> + 'static,
     ) -> Self {
         Self {
-            name,
-            about,
+            name: name.into(),
+            about: about.into(),
             limit: Duration::from_secs(limit_s),
             full: false,
             qemu: true,
+            needs_strait: false,
             host: Host::Whole,
             expected_warnings: &[],
             run: Box::new(run),
@@ -82,6 +85,11 @@ impl Scenario {
 
     fn strait_only(mut self) -> Self {
         self.qemu = false;
+        self
+    }
+
+    fn with_strait_inside(mut self) -> Self {
+        self.needs_strait = true;
         self
     }
 

@@ -42,7 +42,7 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
         );
     }
     if !scenarios.is_empty() {
-        Session::new(selection)?.run(&scenarios, &mut counts)?;
+        Session::new(selection, &scenarios)?.run(&scenarios, &mut counts)?;
     }
     let Counts {
         passed,
@@ -64,7 +64,7 @@ fn select(selection: &Selection) -> Result<Vec<Scenario>> {
         None => name == pattern,
     };
     for pattern in &selection.names {
-        let known = pattern == UNIT || all().iter().any(|scenario| matches(pattern, scenario.name));
+        let known = pattern == UNIT || all().iter().any(|scenario| matches(pattern, &scenario.name));
         if !known {
             bail!("There is no scenario {pattern}; `cargo lab test --list` names them all");
         }
@@ -76,7 +76,7 @@ fn select(selection: &Selection) -> Result<Vec<Scenario>> {
         selection
             .names
             .iter()
-            .any(|pattern| matches(pattern, scenario.name))
+            .any(|pattern| matches(pattern, &scenario.name))
     };
     Ok(all().into_iter().filter(wanted).collect())
 }

@@ -24,14 +24,16 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Prepares the lab, without booting it yet.
-    pub(super) fn new(selection: &'a Selection) -> Result<Self> {
+    /// Prepares the lab for some scenarios, without booting it yet.
+    pub(super) fn new(selection: &'a Selection, scenarios: &[Scenario]) -> Result<Self> {
         let supplies = Supplies::prepare()?;
         let mut series = vec![HOST_SERIES, OLD_SERIES];
         series.retain(|series| supplies.kernel(series).is_some());
+        let inside = || scenarios.iter().any(|scenario| scenario.needs_strait);
+        let needs_strait = selection.vmm == Vmm::Strait || inside();
         Ok(Self {
             selection,
-            strait: (selection.vmm == Vmm::Strait).then(build_strait).transpose()?,
+            strait: needs_strait.then(build_strait).transpose()?,
             logs: Logs::open()?,
             outside: Outside::start()?,
             series,
@@ -54,7 +56,7 @@ impl<'a> Session<'a> {
         }
         if !skipped.is_empty() {
             counts.skipped += skipped.len() as u64;
-            let names: Vec<&str> = skipped.iter().map(|scenario| scenario.name).collect();
+            let names: Vec<&str> = skipped.iter().map(|scenario| scenario.name.as_str()).collect();
             println!("skipped: only strait promises these: {}", names.join(", "));
         }
         Ok(())
@@ -93,7 +95,7 @@ impl<'a> Session<'a> {
             vmm: self.selection.vmm,
             outside: &self.outside,
             logs: &self.logs,
-            name: scenario.name,
+            name: &scenario.name,
             deadline: Instant::now() + scenario.limit,
             series: &self.series,
             extra_cmdline: &self.selection.cmdline,
@@ -120,7 +122,7 @@ impl<'a> Session<'a> {
     }
 
     fn count(&self, scenario: &Scenario, verdict: Result<Verdict>, seconds: f64, counts: &mut Counts) {
-        let name = scenario.name;
+        let name = &scenario.name;
         match verdict {
             Ok(Verdict::Passed) => {
                 counts.passed += 1;

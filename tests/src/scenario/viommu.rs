@@ -2,27 +2,110 @@
 
 use anyhow::{Result, ensure};
 
+use super::nested::both;
 use super::nic::{PF_VECTORS, exchange};
 use super::{Context, Scenario, Verdict};
-use crate::guest::Guest;
-use crate::vmm::GuestConfig;
+use crate::lab::{Assigned, NVME};
+use crate::supplies::{HOST_SERIES, OLD_SERIES};
+use crate::vmm::{GuestConfig, Vmm};
 
-const STEPS: &str = "dmar,net,ping3,irqs,fetch,irqs";
+const STEPS: &str = "dmar,groups,net,ping3,irqs,fetch,irqs";
 
-/// What Linux says of a unit in which it finds nothing wrong, by the start of the line.
-const SAID: [&str; 6] = [
+/// One way to tell the kernel about its IOMMU.
+struct Mode {
+    /// In the scenario's name.
+    name: &'static str,
+    about: &'static str,
+    words: &'static str,
+    /// Whether it translates DMA: then there are IOMMU groups.
+    translates: bool,
+    /// What the kernel says then, besides what it always says: parts of lines.
+    says: &'static [&'static [&'static str]],
+    /// What it must not say.
+    never: &'static [&'static str],
+}
+
+/// What Linux says of a unit that it finds, whatever it then does with it.
+const FOUND: &[&str] = &[
+    "DMAR: Host address width",
     "DMAR: DRHD base: 0x000000fed90000",
     "DMAR: dmar0: reg_base_addr fed90000 ver 1:0",
+];
+
+/// What it says of a unit that translates, and in which it finds nothing wrong.
+const TRANSLATES: &[&str] = &[
+    "DMAR: IOMMU enabled",
+    "DMAR: No RMRR found",
+    "DMAR: No ATSR found",
+    "DMAR: No SATC found",
     "DMAR: dmar0: Using Queued invalidation",
     "DMAR: IOMMU batching disallowed due to virtualization",
+    "0000:01:00.0: Adding to iommu group",
     "DMAR: Intel(R) Virtualization Technology for Directed I/O",
-    "DMAR: No RMRR found",
 ];
 
 /// What it says where interrupts are remapped.
-const REMAPPING: [&str; 2] = [
+const REMAPS: &[&str] = &[
     "DMAR-IR: IOAPIC id 0 under DRHD base",
+    "DMAR-IR: Queued invalidation will be enabled to support x2apic and Intr-remapping",
     "DMAR-IR: Enabled IRQ remapping in x2apic mode",
+];
+
+const LAZY: &[&str] = &[
+    "iommu: Default domain type: Translated",
+    "iommu: DMA domain TLB invalidation policy: lazy mode",
+];
+const STRICT: &[&str] = &[
+    "iommu: Default domain type: Translated",
+    "iommu: DMA domain TLB invalidation policy: strict mode",
+];
+const PASS_THROUGH: &[&str] = &["iommu: Default domain type: Passthrough"];
+
+/// The first two are in the default tier.
+const MODES: [Mode; 5] = [
+    Mode {
+        name: "",
+        about: "the NIC behind an IOMMU the guest translates with",
+        words: "intel_iommu=on",
+        translates: true,
+        says: &[TRANSLATES, REMAPS, LAZY],
+        never: &[],
+    },
+    Mode {
+        name: "-pt",
+        about: "the same with pass-through contexts",
+        words: "intel_iommu=on iommu=pt",
+        translates: true,
+        says: &[TRANSLATES, REMAPS, PASS_THROUGH],
+        never: &["TLB invalidation policy"],
+    },
+    Mode {
+        name: "-strict",
+        about: "the same with an invalidation for each unmapping",
+        words: "intel_iommu=on,strict",
+        translates: true,
+        says: &[TRANSLATES, REMAPS, STRICT],
+        never: &[],
+    },
+    Mode {
+        name: "-no-remapping",
+        about: "DMA translated, interrupts not",
+        words: "intel_iommu=on intremap=off",
+        translates: true,
+        says: &[TRANSLATES, LAZY],
+        never: &["Enabled IRQ remapping"],
+    },
+    Mode {
+        name: "-unused",
+        about: "the guest leaves its IOMMU alone",
+        words: "intel_iommu=off",
+        translates: false,
+        says: &[&["DMAR: IOMMU disabled"], REMAPS],
+        never: &[
+            "Virtualization Technology for Directed I/O",
+            "Adding to iommu group",
+        ],
+    },
 ];
 
 /// Parts of what it says when something is wrong.
@@ -37,78 +120,65 @@ const COMPLAINTS: [&str; 8] = [
     "[INTR-REMAP]",
 ];
 
+/// Each mode with each kernel and number of CPUs, and two devices at once.
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let with = |name, about, cmdline: &'static str, remaps| {
-        Scenario::new(name, about, 300, move |lab| traffic(lab, cmdline, remaps, 1))
-    };
-    vec![
-        with(
-            "viommu",
-            "the NIC behind an IOMMU the guest translates with",
-            "intel_iommu=on",
-            true,
-        ),
-        with(
-            "viommu-pt",
-            "the same with pass-through contexts",
-            "intel_iommu=on iommu=pt",
-            true,
-        ),
-        with(
-            "viommu-strict",
-            "the same with an invalidation for each unmapping",
-            "intel_iommu=on,strict",
-            true,
+    let mut scenarios = Vec::new();
+    for (series, kernel) in [(HOST_SERIES, ""), (OLD_SERIES, "-6.1")] {
+        for (cpus, smp) in [(1, ""), (4, "-smp")] {
+            for (index, mode) in MODES.iter().enumerate() {
+                let name = format!("viommu{kernel}{smp}{}", mode.name);
+                let about = format!("{} (Linux {series}, {cpus} CPU)", mode.about);
+                let scenario = Scenario::new(name, about, 600, move |lab| traffic(lab, mode, series, cpus));
+                let is_default = index < 2 && kernel.is_empty() && smp.is_empty();
+                scenarios.push(if is_default { scenario } else { scenario.full() });
+            }
+        }
+    }
+    scenarios.push(
+        Scenario::new(
+            "viommu-two-devices",
+            "NIC and drive in a domain each: data on both at once",
+            600,
+            two_devices,
         )
         .full(),
-        with(
-            "viommu-no-remapping",
-            "DMA translated, interrupts not",
-            "intel_iommu=on intremap=off",
-            false,
-        )
-        .full(),
-        Scenario::new("viommu-smp", "four CPUs (--full)", 400, |lab| {
-            traffic(lab, "intel_iommu=on", true, 4)
-        })
-        .full(),
-        Scenario::new("viommu-unused", "the guest leaves its IOMMU alone", 300, |lab| {
-            let nic = lab.bind_nic()?;
-            let config = config(lab, &nic.bdf, "net,ping3,irqs,fetch,irqs", "intel_iommu=off", 1);
-            lab.with_guest(&config, |guest| {
-                exchange(lab, guest, "igb", PF_VECTORS)?;
-                guest.expect_power_off()
-            })?;
-            nic.restore()?;
-            Ok(Verdict::Passed)
-        })
-        .full(),
-    ]
+    );
+    scenarios
 }
 
-fn config(lab: &Context, device: &str, steps: &str, words: &str, cpus: u32) -> GuestConfig {
+fn config(lab: &Context, devices: &[&Assigned<'_>], steps: &str, words: &str) -> GuestConfig {
     let plain = lab.config(steps);
     GuestConfig {
-        devices: vec![device.to_owned()],
+        devices: devices.iter().map(|device| device.bdf.clone()).collect(),
         cmdline: format!("{} {words}", plain.cmdline),
         viommu: true,
-        cpus,
         ..plain
     }
 }
 
-fn traffic(lab: &Context, words: &str, remaps: bool, cpus: u32) -> Result<Verdict> {
+fn traffic(lab: &Context, mode: &Mode, series: &'static str, cpus: u32) -> Result<Verdict> {
+    if !lab.series.contains(&series) {
+        return Ok(Verdict::Skipped(format!("this Debian has no {series} kernel")));
+    }
     let nic = lab.bind_nic()?;
-    let config = config(lab, &nic.bdf, STEPS, words, cpus);
+    let config = GuestConfig {
+        series,
+        cpus,
+        ..config(lab, &[&nic], STEPS, mode.words)
+    };
     lab.with_guest(&config, |guest| {
-        let said = messages(guest)?;
-        for start in SAID.iter().chain(REMAPPING.iter().filter(|_| remaps)) {
+        let said = guest.expect_list("dmar")?;
+        // What a unit is called and how wide it is belongs to strait.
+        let found = FOUND.iter().filter(|_| lab.vmm == Vmm::Strait);
+        for words in mode.says.iter().copied().flatten().chain(found) {
             ensure!(
-                said.iter().any(|line| line.starts_with(start)),
-                "The guest's kernel does not say `{start}`"
+                said.iter().any(|line| line.contains(words)),
+                "The guest's kernel does not say `{words}`"
             );
         }
+        check_silence(&said, mode.never)?;
         check_complaints(&said)?;
+        check_groups(&guest.expect_list("group")?, mode, 1)?;
         exchange(lab, guest, "igb", PF_VECTORS)?;
         guest.expect_power_off()
     })?;
@@ -118,20 +188,52 @@ fn traffic(lab: &Context, words: &str, remaps: bool, cpus: u32) -> Result<Verdic
 
 /// Nothing among the kernel's messages says that something is wrong.
 pub(super) fn check_complaints(said: &[String]) -> Result<()> {
-    for complaint in COMPLAINTS {
+    check_silence(said, &COMPLAINTS)
+}
+
+fn check_silence(said: &[String], complaints: &[&str]) -> Result<()> {
+    for complaint in complaints {
         let found = said.iter().find(|line| line.contains(complaint));
         ensure!(found.is_none(), "The guest's kernel complains: {found:?}");
     }
     Ok(())
 }
 
-/// What the guest's kernel said of its IOMMU.
-pub(super) fn messages(guest: &mut Guest<'_>) -> Result<Vec<String>> {
-    let mut lines = Vec::new();
-    loop {
-        match guest.expect("dmar")? {
-            end if end == "end" => return Ok(lines),
-            line => lines.push(line),
-        }
+/// Each passed device is alone in its group; without translation there are no groups.
+fn check_groups(groups: &[String], mode: &Mode, devices: u32) -> Result<()> {
+    if !mode.translates {
+        ensure!(groups.is_empty(), "There are IOMMU groups: {groups:?}");
+        return Ok(());
     }
+    for bus in 1..=devices {
+        let alone = format!("0000:{bus:02x}:00.0");
+        ensure!(
+            groups.contains(&alone),
+            "{alone} is not alone in a group: {groups:?}"
+        );
+    }
+    Ok(())
+}
+
+fn two_devices(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let drive = Assigned::bind(lab.agent, NVME)?;
+    let mode = &MODES[0];
+    let plain = config(lab, &[&nic, &drive], "groups,net,ping3,both,dmar", mode.words);
+    let config = GuestConfig {
+        initrd: "devices",
+        cmdline: format!("{} lab.drivers=igb,nvme", plain.cmdline),
+        ..plain
+    };
+    lab.with_guest(&config, |guest| {
+        check_groups(&guest.expect_list("group")?, mode, 2)?;
+        let answered = guest.expect("ping")?;
+        ensure!(answered == "3", "{answered} of 3 pings were answered");
+        both(lab, guest, "")?;
+        check_complaints(&guest.expect_list("dmar")?)?;
+        guest.expect_power_off()
+    })?;
+    drive.restore()?;
+    nic.restore()?;
+    Ok(Verdict::Passed)
 }
