@@ -23,6 +23,22 @@ const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
 const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
 const PROBE_STEPS: &str = include_str!("../../../resources/lab/probe.sh");
 
+/// The recipe for users, `nested/` in the share.
+const RECIPE: [(&str, &str); 3] = [
+    (
+        "nested/build.sh",
+        include_str!("../../../resources/nested/build.sh"),
+    ),
+    (
+        "nested/l1-init.sh",
+        include_str!("../../../resources/nested/l1-init.sh"),
+    ),
+    (
+        "nested/l2-init.sh",
+        include_str!("../../../resources/nested/l2-init.sh"),
+    ),
+];
+
 /// Temporary folders carry their owner's process id after this.
 const PREFIX: &str = "strait-lab-";
 
@@ -43,7 +59,7 @@ impl Share {
             .tempdir()
             .context("Cannot create a temporary folder")?;
         let share = Self { folder };
-        for name in ["bin", "guest", "root"] {
+        for name in ["bin", "guest", "nested", "root"] {
             let path = share.path(name);
             fs::create_dir(&path).with_context(|| format!("Cannot create {}", path.display()))?;
         }
@@ -53,6 +69,9 @@ impl Share {
             share.copy(strait, "bin/strait")?;
         }
         share.write("host-start.sh", HOST_START)?;
+        for (name, text) in RECIPE {
+            share.write(name, text)?;
+        }
         share.add_initramfs(supplies)?;
         share.add_guests(supplies)?;
         Ok(share)
