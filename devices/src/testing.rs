@@ -30,6 +30,24 @@ pub struct FakeRouter {
     sent: Mutex<Vec<MsiMessage>>,
     pins: Mutex<Vec<(u8, Option<MsiMessage>)>>,
     exhausted: AtomicBool,
+    changes: Arc<Mutex<Changes>>,
+}
+
+/// How often the interrupt hardware was told of something.
+#[derive(Default)]
+struct Changes {
+    count: u64,
+    /// Within [`MsiRouter::together`]: whether anything was set yet.
+    held: Option<bool>,
+}
+
+impl Changes {
+    fn note(&mut self) {
+        match &mut self.held {
+            Some(changed) => *changed = true,
+            None => self.count += 1,
+        }
+    }
 }
 
 impl FakeRouter {
@@ -53,6 +71,11 @@ impl FakeRouter {
         lock(&self.sent).clone()
     }
 
+    /// Changes of the interrupt hardware; what was set together is one.
+    pub fn changes(&self) -> u64 {
+        lock(&self.changes).count
+    }
+
     /// Calls of [`MsiRouter::set_pin`].
     pub fn pins(&self) -> Vec<(u8, Option<MsiMessage>)> {
         lock(&self.pins).clone()
@@ -66,15 +89,25 @@ impl MsiRouter for FakeRouter {
 
     fn set_pin(&self, pin: u8, message: Option<MsiMessage>) {
         lock(&self.pins).push((pin, message));
+        lock(&self.changes).note();
     }
 
     fn route(&self) -> Result<Arc<dyn MsiRoute>, RouteError> {
         if self.exhausted.load(Ordering::Relaxed) {
             return Err("no interrupt route is left".into());
         }
-        let route = Arc::new(FakeRoute::new());
+        let route = Arc::new(FakeRoute::new(Arc::clone(&self.changes)));
         lock(&self.routes).push(Arc::clone(&route));
         Ok(route)
+    }
+
+    fn together(&self, settings: &mut dyn FnMut()) {
+        lock(&self.changes).held = Some(false);
+        settings();
+        let mut changes = lock(&self.changes);
+        if changes.held.take() == Some(true) {
+            changes.count += 1;
+        }
     }
 }
 
@@ -84,16 +117,18 @@ pub struct FakeRoute {
     pending: AtomicBool,
     events: PipeReader,
     event: PipeWriter,
+    changes: Arc<Mutex<Changes>>,
 }
 
 impl FakeRoute {
-    fn new() -> Self {
+    fn new(changes: Arc<Mutex<Changes>>) -> Self {
         let (events, event) = pipe().expect("a test may open two more files");
         Self {
             settings: Mutex::default(),
             pending: AtomicBool::new(false),
             events,
             event,
+            changes,
         }
     }
 
@@ -130,6 +165,7 @@ impl FakeRoute {
 impl MsiRoute for FakeRoute {
     fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
         lock(&self.settings).push(message);
+        lock(&self.changes).note();
         Ok(())
     }
 
@@ -139,6 +175,10 @@ impl MsiRoute for FakeRoute {
 
     fn pending(&self) -> bool {
         self.pending.load(Ordering::Relaxed)
+    }
+
+    fn discard(&self) -> bool {
+        self.pending.swap(false, Ordering::Relaxed)
     }
 }
 

@@ -35,6 +35,12 @@ pub trait MsiRouter: Send + Sync {
 
     /// A new route with an event of its own, at first masked.
     fn route(&self) -> Result<Arc<dyn MsiRoute>, RouteError>;
+
+    /// What `settings` sets on routes and pins is one change of the interrupt hardware, and in effect when
+    /// this returns. A router whose changes cost little need not do anything for that.
+    fn together(&self, settings: &mut dyn FnMut()) {
+        settings();
+    }
 }
 
 /// The way of one interrupt vector from an event to a CPU. Dropping it frees the way.
@@ -49,4 +55,7 @@ pub trait MsiRoute: Send + Sync {
 
     /// True when an event waits because the route is masked (the pending bit, PCI 3.0 §6.8.2.10).
     fn pending(&self) -> bool;
+
+    /// Drops the event that waits because the route is masked; false if none does.
+    fn discard(&self) -> bool;
 }

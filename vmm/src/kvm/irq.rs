@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_msi};
 use kvm_ioctls::VmFd;
@@ -45,6 +45,15 @@ struct Table {
     /// By GSI; a GSI without an entry delivers nothing.
     messages: Vec<Option<MsiMessage>>,
     free: BTreeSet<u32>,
+    /// Within [`MsiRouter::together`]: the kernel does not know all entries yet, and these wires are to be
+    /// connected when it does.
+    held: Option<Held>,
+}
+
+#[derive(Default)]
+struct Held {
+    is_stale: bool,
+    wires: Vec<Arc<Wire>>,
 }
 
 impl GsiRouter {
@@ -53,6 +62,7 @@ impl GsiRouter {
         let table = Table {
             messages: vec![None; usize::from(PINS)],
             free: BTreeSet::new(),
+            held: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -86,13 +96,19 @@ impl MsiRouter for GsiRouter {
     fn route(&self) -> Result<Arc<dyn MsiRoute>, RouteError> {
         let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(GsiError::Event)?;
         let gsi = self.shared.allocate()?;
-        let connected = Mutex::new(false);
+        let state = Mutex::default();
         Ok(Arc::new(GsiRoute {
-            gsi,
-            event,
-            connected,
+            wire: Arc::new(Wire { gsi, event, state }),
             shared: self.shared.clone(),
         }))
+    }
+
+    fn together(&self, settings: &mut dyn FnMut()) {
+        self.shared.lock().held.get_or_insert_default();
+        settings();
+        if let Err(error) = self.shared.release() {
+            log::error!("{error}: interrupts may not arrive");
+        }
     }
 }
 
@@ -117,13 +133,53 @@ impl Shared {
             return Ok(());
         }
         table.messages[gsi as usize] = message;
+        if let Some(held) = &mut table.held {
+            held.is_stale = true;
+            return Ok(());
+        }
+        self.hand_over(&table)
+    }
+
+    fn hand_over(&self, table: &Table) -> Result<(), GsiError> {
         let entries: Vec<_> = (0..).zip(&table.messages).filter_map(entry).collect();
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| GsiError::Exhausted)?;
         let refused = |errno: kvm_ioctls::Error| GsiError::Table(entries.len(), errno.into());
         self.vm.set_gsi_routing(&routing).map_err(refused)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+    /// Connects a wire, or notes it for when its entry is known.
+    fn connect(&self, wire: &Arc<Wire>, state: &mut WireState) -> Result<(), GsiError> {
+        if state.is_connected {
+            return Ok(());
+        }
+        if let Some(held) = &mut self.lock().held {
+            held.wires.push(wire.clone());
+            return Ok(());
+        }
+        let connected = self.vm.register_irqfd(&wire.event, wire.gsi);
+        connected.map_err(|errno| GsiError::Connect(wire.gsi, errno.into()))?;
+        state.is_connected = true;
+        Ok(())
+    }
+
+    /// Hands over what was held back, the table before the wires that need it.
+    fn release(&self) -> Result<(), GsiError> {
+        let mut table = self.lock();
+        let held = table.held.take().unwrap_or_default();
+        if held.is_stale {
+            self.hand_over(&table)?;
+        }
+        drop(table);
+        for wire in held.wires {
+            let mut state = wire.state();
+            if state.is_wanted {
+                self.connect(&wire, &mut state)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -141,45 +197,61 @@ fn entry((gsi, message): (u32, &Option<MsiMessage>)) -> Option<kvm_irq_routing_e
     Some(entry)
 }
 
-/// One vector's way: event, GSI, message. While masked its event is not connected, so that the kernel
-/// keeps what arrives and delivers it once on the next connect (irqfd assignment polls, virt/kvm/eventfd.c).
-struct GsiRoute {
+/// Event and GSI of one vector. While it is masked the event is not connected, so that the kernel keeps
+/// what arrives and delivers it once on the next connect (irqfd assignment polls, virt/kvm/eventfd.c).
+struct Wire {
     gsi: u32,
     event: EventFd,
-    connected: Mutex<bool>,
+    state: Mutex<WireState>,
+}
+
+#[derive(Default)]
+struct WireState {
+    is_wanted: bool,
+    is_connected: bool,
+}
+
+impl Wire {
+    fn state(&self) -> MutexGuard<'_, WireState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One vector's way. Locks: the wire's state, then the table.
+struct GsiRoute {
+    wire: Arc<Wire>,
     shared: Arc<Shared>,
 }
 
 impl MsiRoute for GsiRoute {
     fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
-        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        let refused = |errno: kvm_ioctls::Error| GsiError::Connect(self.gsi, errno.into());
-        if let Some(message) = message {
-            self.shared.set(self.gsi, Some(message))?;
-            if !*connected {
-                self.shared
-                    .vm
-                    .register_irqfd(&self.event, self.gsi)
-                    .map_err(refused)?;
-            }
-        } else if *connected {
-            self.shared
-                .vm
-                .unregister_irqfd(&self.event, self.gsi)
-                .map_err(refused)?;
+        let Wire { gsi, event, .. } = &*self.wire;
+        let mut state = self.wire.state();
+        state.is_wanted = message.is_some();
+        if message.is_some() {
+            self.shared.set(*gsi, message)?;
+            self.shared.connect(&self.wire, &mut state)?;
+        } else if state.is_connected {
+            let cut = self.shared.vm.unregister_irqfd(event, *gsi);
+            cut.map_err(|errno| GsiError::Connect(*gsi, errno.into()))?;
+            state.is_connected = false;
         }
-        *connected = message.is_some();
         Ok(())
     }
 
     fn event(&self) -> BorrowedFd<'_> {
-        borrow(&self.event)
+        borrow(&self.wire.event)
     }
 
     fn pending(&self) -> bool {
-        let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
+        let state = self.wire.state();
         let mut fds = [PollFd::from_borrowed_fd(self.event(), PollFlags::IN)];
-        !*connected && poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        !state.is_connected && poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+    }
+
+    fn discard(&self) -> bool {
+        let state = self.wire.state();
+        !state.is_connected && self.wire.event.read().is_ok()
     }
 }
 
@@ -188,9 +260,10 @@ impl Drop for GsiRoute {
         if let Err(error) = self.set(None) {
             log::warn!("{error}");
         }
+        let gsi = self.wire.gsi;
         let mut table = self.shared.lock();
-        table.messages[self.gsi as usize] = None;
-        table.free.insert(self.gsi);
+        table.messages[gsi as usize] = None;
+        table.free.insert(gsi);
     }
 }
 

@@ -4,7 +4,7 @@
 //! when the guest invalidates its table entry, so that the kernel delivers the interrupt without us.
 
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use vm_memory::GuestAddress;
 
@@ -68,7 +68,7 @@ impl EntryScope {
 /// What was routed through the unit and must be translated again when entries change.
 #[derive(Default)]
 pub(crate) struct Routes {
-    routes: Vec<Weak<Way>>,
+    ways: Vec<Weak<Way>>,
     pins: [Option<Pin>; PINS as usize],
 }
 
@@ -83,11 +83,6 @@ impl Routes {
     pub(crate) fn clear_pins(&mut self) {
         self.pins = Default::default();
     }
-
-    fn live(&mut self) -> Vec<Arc<Way>> {
-        self.routes.retain(|way| way.strong_count() > 0);
-        self.routes.iter().filter_map(Weak::upgrade).collect()
-    }
 }
 
 impl Unit {
@@ -96,21 +91,34 @@ impl Unit {
         self.retranslate(&[EntryScope::All]);
     }
 
-    /// Translates again what uses an entry that is named. What comes out the same costs nothing.
+    /// Translates again what uses an entry that is named, as one change of the machine's routes. What comes
+    /// out the same costs nothing.
     pub(crate) fn retranslate(&mut self, scopes: &[EntryScope]) {
         let named = |message: MsiMessage| scopes.iter().any(|scope| scope.names(message));
-        for way in self.routes.live() {
-            let wanted = way.state().wanted;
-            if wanted.is_some_and(named)
-                && let Err(error) = way.apply(self)
-            {
-                log::warn!("An interrupt does not follow its remapping entry: {error}");
+        self.routes.ways.retain(|way| way.strong_count() > 0);
+        let router = Arc::clone(&self.router);
+        router.together(&mut || {
+            self.each_way(|unit, way| {
+                let wanted = way.state().wanted;
+                if wanted.is_some_and(named)
+                    && let Err(error) = way.apply(unit)
+                {
+                    log::warn!("An interrupt does not follow its remapping entry: {error}");
+                }
+            });
+            for number in 0..PINS {
+                let pin = self.routes.pins[usize::from(number)].clone();
+                if let Some(pin) = pin.filter(|pin| named(pin.message)) {
+                    self.set_pin(number, &pin.source, Some(pin.message));
+                }
             }
-        }
-        for number in 0..PINS {
-            let pin = self.routes.pins[usize::from(number)].clone();
-            if let Some(pin) = pin.filter(|pin| named(pin.message)) {
-                self.set_pin(number, &pin.source, Some(pin.message));
+        });
+    }
+
+    fn each_way(&mut self, mut visit: impl FnMut(&mut Self, &Way)) {
+        for index in 0..self.routes.ways.len() {
+            if let Some(way) = self.routes.ways[index].upgrade() {
+                visit(self, &way);
             }
         }
     }
@@ -271,7 +279,7 @@ impl MsiRouter for RemappingRouter {
             inner: unit.router.route()?,
             state: Mutex::default(),
         });
-        unit.routes.routes.push(Arc::downgrade(&way));
+        unit.routes.ways.push(Arc::downgrade(&way));
         drop(unit);
         Ok(Arc::new(RemappedRoute {
             vtd: self.vtd.clone(),
@@ -288,9 +296,9 @@ struct RemappedRoute {
 
 impl MsiRoute for RemappedRoute {
     fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
-        let unit = self.vtd.lock();
+        let mut unit = self.vtd.lock();
         self.way.state().wanted = message;
-        self.way.apply(&unit)
+        self.way.apply(&mut unit)
     }
 
     fn event(&self) -> BorrowedFd<'_> {
@@ -300,6 +308,11 @@ impl MsiRoute for RemappedRoute {
     fn pending(&self) -> bool {
         let is_masked = self.way.state().wanted.is_none();
         is_masked && self.way.inner.pending()
+    }
+
+    fn discard(&self) -> bool {
+        let is_masked = self.way.state().wanted.is_none();
+        is_masked && self.way.inner.discard()
     }
 }
 
@@ -322,7 +335,9 @@ struct WayState {
 
 impl Way {
     /// Tells the route behind what comes out of the table now; nothing if that is what it has.
-    fn apply(&self, unit: &Unit) -> Result<(), RouteError> {
+    fn apply(&self, unit: &mut Unit) -> Result<(), RouteError> {
+        // What fired while the way was blocked is lost, and shall not come late.
+        self.report(unit);
         let mut state = self.state();
         let outcome = state.wanted.map(|message| unit.remap(&self.source, message));
         let (sent, blocked) = match outcome {
@@ -338,26 +353,24 @@ impl Way {
         Ok(())
     }
 
-    /// Takes the reason, once.
-    fn blocked(&self) -> Option<Fault> {
-        self.state().blocked.take()
+    /// Records a fault and drops the interrupt, if one fired on a blocked way.
+    fn report(&self, unit: &mut Unit) {
+        if let Some(fault) = self.state().blocked
+            && self.inner.discard()
+        {
+            unit.record(fault);
+        }
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, WayState> {
+    fn state(&self) -> MutexGuard<'_, WayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Unit {
-    /// Records a fault for each interrupt that arrived on a route which leads nowhere. Such a route holds
-    /// its event back, so this is when it is seen; more of them are no news until the route changes.
+    /// Records a fault for each interrupt that fired on a route which leads nowhere. Such a route holds its
+    /// event back, so this is when it is seen; several since the last time are one.
     pub(crate) fn report_blocked(&mut self) {
-        for way in self.routes.live() {
-            if way.inner.pending()
-                && let Some(fault) = way.blocked()
-            {
-                self.record(fault);
-            }
-        }
+        self.each_way(|unit, way| way.report(unit));
     }
 }

@@ -305,11 +305,73 @@ fn a_blocked_route_faults_when_it_fires_and_not_before() {
     assert_eq!(guest.reason(), 0x22);
     guest.write32(0x22c, 1 << 31);
     guest.vtd.report_blocked();
-    assert_eq!(guest.read32(FSTS), 0, "once is enough");
+    assert_eq!(guest.read32(FSTS), 0, "an interrupt is told of once");
     assert!(!route.pending(), "the function has it unmasked");
     guest.set_irte(3, irte(1));
     guest.invalidate(&[iec(3, 0)]);
     assert!(inner.message().is_some());
+}
+
+#[test]
+fn an_interrupt_that_was_blocked_never_comes_late() {
+    let mut guest = remapping(EXTENDED);
+    let (route, inner) = guest.route();
+    route.set(Some(REQUEST)).expect("blocked is no error");
+    inner.set_pending(true);
+    guest.set_irte(3, irte(1));
+    guest.invalidate(&[iec(3, 0)]);
+    assert!(inner.message().is_some(), "the way is open");
+    assert!(!inner.pending(), "what was blocked is gone");
+    assert_eq!(guest.reason(), 0x22, "and was told of");
+}
+
+#[test]
+fn an_interrupt_of_a_masked_vector_waits() {
+    let guest = remapping(EXTENDED);
+    let (route, inner) = guest.route();
+    guest.set_irte(3, irte(1));
+    inner.set_pending(true);
+    guest.vtd.report_blocked();
+    assert!(route.pending());
+    route.set(Some(REQUEST)).expect("translated");
+    assert!(inner.pending(), "the kernel delivers it with the route");
+    assert_eq!(guest.read32(FSTS), 0);
+}
+
+#[test]
+fn all_routes_of_one_batch_are_one_change_before_the_wait() {
+    let mut guest = remapping(EXTENDED);
+    let routes: Vec<_> = (0..8).map(|_| guest.route()).collect();
+    for (index, (route, _)) in (0..).zip(&routes) {
+        guest.set_irte(index, irte(1));
+        route.set(Some(request(index))).expect("translated");
+    }
+    let ioapic = RemappingRouter::new(guest.vtd.clone(), Source::Ioapic(RequesterId(0xff00)));
+    ioapic.set_pin(4, Some(request(7)));
+    let before = guest.router.changes();
+    for index in 0..8 {
+        guest.set_irte(index, irte(2));
+    }
+    let each: Vec<_> = (0..8).map(|index| iec(index, 0)).collect();
+    // A wait that cannot complete: what came before it is done all the same.
+    let wait_for_nothing = [1 << 5 | 5, 0xfed9_0000];
+    guest.submit(&[each.as_slice(), &[wait_for_nothing]].concat());
+    assert_eq!(guest.read32(FSTS), 1 << 4);
+    for (_, inner) in &routes {
+        assert_eq!(inner.message().map(|message| message.address), Some(0xfee0_2000));
+    }
+    assert_eq!(guest.router.changes() - before, 1);
+}
+
+#[test]
+fn a_batch_that_changes_nothing_is_no_change() {
+    let mut guest = remapping(EXTENDED);
+    let (route, _) = guest.route();
+    guest.set_irte(3, irte(1));
+    route.set(Some(REQUEST)).expect("translated");
+    let before = guest.router.changes();
+    guest.invalidate(&[IEC_GLOBAL, iec(3, 0)]);
+    assert_eq!(guest.router.changes(), before);
 }
 
 #[test]
