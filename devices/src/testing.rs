@@ -284,12 +284,19 @@ pub struct FakeDomain {
     calls: Mutex<Vec<DmaCall>>,
     refused: AtomicBool,
     stuck: AtomicBool,
+    /// Mappings that fit, if there is a limit.
+    limit: Mutex<Option<usize>>,
 }
 
 impl FakeDomain {
     /// An empty domain.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Has room for `limit` mappings from now on.
+    pub fn set_limit(&self, limit: usize) {
+        *lock(&self.limit) = Some(limit);
     }
 
     /// Refuses (`true`) or accepts what comes.
@@ -327,7 +334,11 @@ impl Domain for FakeDomain {
             len_bytes,
             access,
         };
-        lock(&self.mappings)
+        let mut mappings = lock(&self.mappings);
+        if lock(&self.limit).is_some_and(|limit| mappings.iter().count() >= limit) {
+            return Err("the domain is full".into());
+        }
+        mappings
             .insert(iova.0, len_bytes, mapping)
             .map_err(|_| "the range is taken")?;
         lock(&self.calls).push(DmaCall::Map(iova.0, len_bytes));

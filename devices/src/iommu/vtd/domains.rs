@@ -1,6 +1,6 @@
 //! The devices behind the unit, and what each of them may reach (§3.4.3, §6.5.3).
 
-use std::collections::BTreeSet;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,6 +24,10 @@ pub(crate) struct Endpoint {
     wanted: Wanted,
     /// The guest's number of the domain, as of the last look at the context entry.
     domain_id: u16,
+    /// In this batch of invalidations all of it was walked, after the guest wrote them.
+    is_synced: bool,
+    /// Ranges that this batch invalidates.
+    stale: Vec<Range<u64>>,
 }
 
 impl Endpoint {
@@ -34,6 +38,8 @@ impl Endpoint {
             is_master: false,
             wanted: Wanted::Nothing,
             domain_id: 0,
+            is_synced: false,
+            stale: Vec::new(),
         }
     }
 
@@ -79,7 +85,7 @@ impl Unit {
     pub(crate) fn set_bus_master(&mut self, index: usize, on: bool) {
         if let Some(endpoint) = self.endpoints.get_mut(index) {
             endpoint.is_master = on;
-            self.resolve_one(index, &mut BTreeSet::new());
+            self.resolve_one(index);
         }
     }
 
@@ -88,24 +94,23 @@ impl Unit {
         self.resolve(&[ContextScope::Global]);
     }
 
-    /// Looks at the context entries that are named; tells which devices were brought up to date as a whole.
-    pub(crate) fn resolve(&mut self, scopes: &[ContextScope]) -> BTreeSet<usize> {
-        let mut synced = BTreeSet::new();
-        if scopes.is_empty() {
-            return synced;
-        }
+    /// Looks at the context entries that are named.
+    pub(crate) fn resolve(&mut self, scopes: &[ContextScope]) {
         for index in 0..self.endpoints.len() {
+            self.endpoints[index].is_synced = false;
+            if scopes.is_empty() {
+                continue;
+            }
             let endpoint = &self.endpoints[index];
             let (id, domain) = (endpoint.requester.id(), endpoint.domain_id);
             let now = self.look_up(id).map_or(0, |lookup| lookup.domain);
             if scopes.iter().any(|scope| scope.names(id, domain, now)) {
-                self.resolve_one(index, &mut synced);
+                self.resolve_one(index);
             }
         }
-        synced
     }
 
-    fn resolve_one(&mut self, index: usize, synced: &mut BTreeSet<usize>) {
+    fn resolve_one(&mut self, index: usize) {
         let endpoint = &self.endpoints[index];
         let (wanted, domain_id) = match self.look_up(endpoint.requester.id()) {
             None => (endpoint.identity(), 0),
@@ -123,8 +128,8 @@ impl Unit {
         if endpoint.wanted != wanted {
             log::debug!("{}: {:?} -> {wanted:?}", endpoint.requester.id(), endpoint.wanted);
             endpoint.wanted = wanted;
+            endpoint.is_synced = true;
             self.sync(index, EVERYTHING);
-            synced.insert(index);
         }
     }
 
@@ -148,17 +153,35 @@ impl Unit {
         endpoint.shadow.sync(range, endpoint.wanted, &guest);
     }
 
-    /// Devices whose translations carry `domain`, or share a table with one that does.
-    pub(crate) fn members_of(&self, domain: u16) -> BTreeSet<usize> {
-        let is_table = |endpoint: &&Endpoint| matches!(endpoint.wanted, Wanted::Table(_));
-        let named = |endpoint: &&Endpoint| endpoint.domain_id == domain;
-        let tables: Vec<_> = self.endpoints.iter().filter(is_table).filter(named).collect();
-        let shares = |endpoint: &Endpoint| tables.iter().any(|other| other.wanted == endpoint.wanted);
-        let members = self.endpoints.iter().enumerate();
-        members
-            .filter(|(_, endpoint)| shares(endpoint))
-            .map(|(index, _)| index)
-            .collect()
+    /// Notes a range that the guest invalidates in a domain, or in all of them. Devices that were walked as
+    /// a whole since need nothing more.
+    pub(crate) fn invalidate(&mut self, domain: Option<u16>, range: &Range<u64>) {
+        for index in 0..self.endpoints.len() {
+            let is_meant = domain.is_none_or(|domain| self.is_in(index, domain));
+            let endpoint = &mut self.endpoints[index];
+            if is_meant && !endpoint.is_synced {
+                endpoint.stale.push(range.clone());
+            }
+        }
+    }
+
+    /// Syncs what was noted, adjacent ranges as one.
+    pub(crate) fn sync_invalidated(&mut self) {
+        for index in 0..self.endpoints.len() {
+            let mut stale = mem::take(&mut self.endpoints[index].stale);
+            merge(&mut stale);
+            for range in stale.drain(..) {
+                self.sync(index, range);
+            }
+            self.endpoints[index].stale = stale;
+        }
+    }
+
+    /// True for devices whose translations carry `domain`, or share a table with one whose do.
+    fn is_in(&self, index: usize, domain: u16) -> bool {
+        let wanted = self.endpoints[index].wanted;
+        let carries = |other: &Endpoint| other.domain_id == domain && other.wanted == wanted;
+        matches!(wanted, Wanted::Table(_)) && self.endpoints.iter().any(carries)
     }
 
     /// Memory appeared in the guest's map.
@@ -236,4 +259,16 @@ impl Unit {
             is_read: !is_write,
         });
     }
+}
+
+/// Sorts ranges, and makes touching ones one.
+fn merge(ranges: &mut Vec<Range<u64>>) {
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup_by(|range, before| {
+        let touches = range.start <= before.end;
+        if touches {
+            before.end = before.end.max(range.end);
+        }
+        touches
+    });
 }

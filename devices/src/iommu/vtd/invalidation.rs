@@ -3,7 +3,7 @@
 //! The queue runs on the thread that writes its tail, up to the tail it finds. What one writer asked for
 //! between two waits is done together, before the wait completes.
 
-use std::collections::BTreeSet;
+use std::mem;
 use std::ops::Range;
 
 use vm_memory::GuestAddress;
@@ -61,9 +61,9 @@ struct Wait {
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
 
-/// What was asked for since the last wait.
+/// What was asked for since the last wait. At most as much as a ring holds; the room is kept.
 #[derive(Default)]
-struct Pending {
+pub(crate) struct Pending {
     contexts: Vec<ContextScope>,
     iotlb: Vec<IotlbScope>,
     entries: Vec<EntryScope>,
@@ -80,27 +80,26 @@ impl Unit {
         if tail >= len || self.queue.wide() {
             return self.stop_queue();
         }
-        let mut pending = Pending::default();
         while self.registers.queue_head != tail {
-            if self.run_one(&mut pending).is_err() {
-                self.flush(&mut pending);
+            if self.run_one().is_err() {
+                self.flush();
                 return self.stop_queue();
             }
             self.registers.queue_head = (self.registers.queue_head + DESCRIPTOR) % len;
         }
-        self.flush(&mut pending);
+        self.flush();
     }
 
-    fn run_one(&mut self, pending: &mut Pending) -> Result<(), Malformed> {
+    fn run_one(&mut self) -> Result<(), Malformed> {
         let at = (self.queue.frame() * PAGE).saturating_add(self.registers.queue_head);
         let quad = |at| self.memory.load(GuestAddress(at)).ok_or(Malformed);
         let request = decode(quad(at)?, quad(at.saturating_add(8))?)?;
         match request {
-            Request::Context(scope) => pending.contexts.push(scope),
-            Request::Iotlb(scope) => pending.iotlb.push(scope),
-            Request::InterruptEntries(scope) => pending.entries.push(scope),
+            Request::Context(scope) => self.pending.contexts.push(scope),
+            Request::Iotlb(scope) => self.pending.iotlb.push(scope),
+            Request::InterruptEntries(scope) => self.pending.entries.push(scope),
             Request::Wait(wait) => {
-                self.flush(pending);
+                self.flush();
                 self.complete(wait)?;
             }
         }
@@ -131,44 +130,33 @@ impl Unit {
     }
 
     /// Does everything that is pending: contexts first, since translations depend on them.
-    fn flush(&mut self, pending: &mut Pending) {
-        let Pending {
-            contexts,
-            iotlb,
-            entries,
-        } = std::mem::take(pending);
-        self.invalidations.contexts += contexts.len() as u64;
-        self.invalidations.interrupt_entries += entries.len() as u64;
-        let synced = self.resolve(&contexts);
-        if !iotlb.is_empty() {
-            self.flush_iotlb(&iotlb, &synced);
+    fn flush(&mut self) {
+        let mut pending = mem::take(&mut self.pending);
+        self.invalidations.contexts += pending.contexts.len() as u64;
+        self.invalidations.interrupt_entries += pending.entries.len() as u64;
+        self.resolve(&pending.contexts);
+        for scope in &pending.iotlb {
+            self.invalidate_iotlb(scope);
         }
-        if !entries.is_empty() {
-            self.retranslate(&entries);
+        self.sync_invalidated();
+        if !pending.entries.is_empty() {
+            self.retranslate(&pending.entries);
         }
+        pending.contexts.clear();
+        pending.iotlb.clear();
+        pending.entries.clear();
+        self.pending = pending;
     }
 
-    /// Devices in `synced` were walked as a whole after the guest wrote these, and need nothing more.
-    fn flush_iotlb(&mut self, scopes: &[IotlbScope], synced: &BTreeSet<usize>) {
-        let mut ranges = vec![Vec::new(); self.endpoints.len()];
-        for scope in scopes {
-            let (members, range) = match scope {
-                IotlbScope::Global => ((0..ranges.len()).collect(), EVERYTHING),
-                IotlbScope::Domain(domain) => (self.members_of(*domain), EVERYTHING),
-                IotlbScope::Pages(domain, range) => (self.members_of(*domain), range.clone()),
-            };
-            match scope {
-                IotlbScope::Pages(..) => self.invalidations.pages += 1,
-                _ => self.invalidations.domains += 1,
-            }
-            for index in members.into_iter().filter(|index| !synced.contains(index)) {
-                ranges[index].push(range.clone());
-            }
+    fn invalidate_iotlb(&mut self, scope: &IotlbScope) {
+        match scope {
+            IotlbScope::Pages(..) => self.invalidations.pages += 1,
+            _ => self.invalidations.domains += 1,
         }
-        for (index, ranges) in ranges.into_iter().enumerate() {
-            for range in merge(ranges) {
-                self.sync(index, range);
-            }
+        match scope {
+            IotlbScope::Global => self.invalidate(None, &EVERYTHING),
+            IotlbScope::Domain(domain) => self.invalidate(Some(*domain), &EVERYTHING),
+            IotlbScope::Pages(domain, range) => self.invalidate(Some(*domain), range),
         }
     }
 
@@ -183,10 +171,8 @@ impl Unit {
         );
         let scope = scope.filter(|_| !self.registers.status.queue());
         let actual = scope.map_or(0, |_| command.requested());
-        self.flush(&mut Pending {
-            contexts: Vec::from_iter(scope),
-            ..Pending::default()
-        });
+        self.pending.contexts.extend(scope);
+        self.flush();
         self.registers.context_command = command.with_busy(false).with_actual(actual);
     }
 
@@ -197,10 +183,8 @@ impl Unit {
         let scope = iotlb_scope(command.requested(), command.domain(), address);
         let scope = scope.ok().filter(|_| !self.registers.status.queue());
         let actual = scope.as_ref().map_or(0, |_| command.requested());
-        self.flush(&mut Pending {
-            iotlb: Vec::from_iter(scope),
-            ..Pending::default()
-        });
+        self.pending.iotlb.extend(scope);
+        self.flush();
         self.registers.iotlb_command = command.with_busy(false).with_actual(actual);
     }
 }
@@ -281,17 +265,4 @@ fn iotlb_scope(granularity: u8, domain: u16, address: InvalidateAddress) -> Resu
         }
         _ => Err(Malformed),
     }
-}
-
-/// Sorted, with touching ranges made one.
-fn merge(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
-    ranges.sort_by_key(|range| range.start);
-    let mut merged: Vec<Range<u64>> = Vec::new();
-    for range in ranges {
-        match merged.last_mut().filter(|last| range.start <= last.end) {
-            Some(last) => last.end = last.end.max(range.end),
-            None => merged.push(range),
-        }
-    }
-    merged
 }

@@ -8,8 +8,8 @@ use super::translate::Table;
 use crate::dma::Access;
 use crate::region::MemoryKind;
 
-/// Table entries read in one sync at most: 64 GiB of 4 KiB pages. What lies behind is absent.
-const WALK_BUDGET: u64 = 1 << 24;
+/// Table entries read in one sync at most: 64 GiB of 4 KiB pages.
+pub(crate) const WALK_BUDGET: u64 = 1 << 24;
 /// Runs found in one sync at most; the host has room for 65,535 mappings by default.
 const MAX_RUNS: usize = 1 << 18;
 
@@ -68,34 +68,43 @@ impl Run {
     }
 }
 
-/// What is wanted in `range`, ascending, clipped to it.
-pub(crate) fn collect(range: &Range<u64>, wanted: Wanted, guest: &Guest<'_>) -> Vec<Run> {
-    let mut runs = Vec::new();
+/// Puts what is wanted in `range` into `runs`, ascending and clipped to it, for `budget` table entries at
+/// most. Tells up to where it came; what lies behind is absent.
+pub(crate) fn collect(
+    runs: &mut Vec<Run>,
+    range: &Range<u64>,
+    wanted: Wanted,
+    guest: &Guest<'_>,
+    budget: &mut u64,
+) -> u64 {
+    runs.clear();
     match wanted {
-        Wanted::Nothing => {}
+        Wanted::Nothing => range.end,
         Wanted::Identity => {
             for piece in guest.slots.all().filter(|piece| guest.reaches(piece.kind)) {
-                push(
-                    &mut runs,
-                    range,
-                    Run {
-                        iova: piece.at,
-                        len: piece.len,
-                        host: piece.host.0,
-                        access: Access::all(),
-                        small: false,
-                    },
-                );
+                let run = Run {
+                    iova: piece.at,
+                    len: piece.len,
+                    host: piece.host.0,
+                    access: Access::all(),
+                    small: false,
+                };
+                push(runs, range, run);
             }
+            range.end
         }
-        Wanted::Table(table) => collect_leaves(&mut runs, range, &table, guest),
+        Wanted::Table(table) => collect_leaves(runs, range, &table, guest, budget),
     }
-    runs
 }
 
-fn collect_leaves(runs: &mut Vec<Run>, range: &Range<u64>, table: &Table, guest: &Guest<'_>) {
-    let mut budget = WALK_BUDGET;
-    let complete = table.walk(guest.memory, range.clone(), &mut budget, &mut |leaf| {
+fn collect_leaves(
+    runs: &mut Vec<Run>,
+    range: &Range<u64>,
+    table: &Table,
+    guest: &Guest<'_>,
+    budget: &mut u64,
+) -> u64 {
+    table.walk(guest.memory, range, budget, &mut |leaf| {
         for piece in guest.slots.pieces(leaf.target, leaf.len) {
             if guest.reaches(piece.kind) {
                 let run = Run {
@@ -114,10 +123,7 @@ fn collect_leaves(runs: &mut Vec<Run>, range: &Range<u64>, table: &Table, guest:
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(()),
         }
-    });
-    if !complete {
-        log::debug!("A table of the guest maps more than can be followed; the rest of it is unreachable");
-    }
+    })
 }
 
 fn push(runs: &mut Vec<Run>, range: &Range<u64>, run: Run) {

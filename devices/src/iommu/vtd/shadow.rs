@@ -5,10 +5,11 @@
 //! cannot split a mapping (type1v2), so one that lost a part goes whole and its rest is mapped again.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::runs::{Guest, Run, Wanted, collect};
+use super::runs::{Guest, Run, WALK_BUDGET, Wanted, collect};
 use super::spec::tables::PAGE;
 use crate::dma::{Access, Domain, Iova};
 use crate::region::HostAddress;
@@ -21,6 +22,10 @@ const UNMERGED_PAGES: u64 = 4096;
 const MAX_FAILED: usize = 64;
 /// Refusals in one sync after which the host is asked no more.
 const MAX_REFUSALS: u32 = 16;
+/// Table entries read at most to try again what failed, each time that room was made.
+const RETRY_BUDGET: u64 = 1 << 14;
+/// Room kept for the next sync; a larger one gives it back.
+const KEPT: usize = 1 << 12;
 /// Rounds in which a range is widened to whole pages and whole mappings.
 const WIDENINGS: usize = 4;
 
@@ -60,6 +65,15 @@ pub(crate) struct Shadow {
     failed: Vec<Range<u64>>,
     warned: bool,
     stats: ShadowStats,
+    scratch: Scratch,
+}
+
+/// What a sync works with, kept so that the next one allocates nothing.
+#[derive(Default)]
+struct Scratch {
+    runs: Vec<Run>,
+    missing: Vec<Run>,
+    deletions: Vec<Range<u64>>,
 }
 
 /// All addresses.
@@ -73,6 +87,7 @@ impl Shadow {
             failed: Vec::new(),
             warned: false,
             stats: ShadowStats::default(),
+            scratch: Scratch::default(),
         }
     }
 
@@ -85,21 +100,37 @@ impl Shadow {
     pub(crate) fn sync(&mut self, range: Range<u64>, wanted: Wanted, guest: &Guest<'_>) {
         let is_full = range == EVERYTHING;
         let range = self.widen(range, wanted, guest);
-        let runs = collect(&range, wanted, guest);
-        let freed = self.remove_changed(&range, &runs);
-        self.failed.retain(|failed| !covers(&range, failed));
-        self.add_missing(&range, &runs, is_full);
-        if freed && !self.failed.is_empty() && !is_full {
-            self.retry(wanted, guest);
+        let mut scratch = mem::take(&mut self.scratch);
+        let mut budget = WALK_BUDGET;
+        if collect(&mut scratch.runs, &range, wanted, guest, &mut budget) < range.end {
+            log::debug!("A table of the guest maps more than can be followed; the rest of it is unreachable");
         }
+        let freed = self.remove_changed(&range, &mut scratch);
+        self.failed.retain(|failed| !covers(&range, failed));
+        self.add_missing(&range, &mut scratch, is_full);
+        if freed && !self.failed.is_empty() && !is_full {
+            self.retry(wanted, guest, &mut scratch);
+        }
+        scratch.runs.shrink_to(KEPT);
+        scratch.missing.shrink_to(KEPT);
+        scratch.deletions.shrink_to(KEPT);
+        self.scratch = scratch;
     }
 
-    /// Room was made: try again what the host refused earlier.
-    fn retry(&mut self, wanted: Wanted, guest: &Guest<'_>) {
-        for range in std::mem::take(&mut self.failed) {
+    /// Room was made: try again what the host refused earlier, until it refuses again.
+    fn retry(&mut self, wanted: Wanted, guest: &Guest<'_>, scratch: &mut Scratch) {
+        let mut budget = RETRY_BUDGET;
+        while budget > 0
+            && let Some(range) = self.failed.pop()
+        {
             let range = self.widen_to_mappings(range);
-            let runs = collect(&range, wanted, guest);
-            self.add_missing(&range, &runs, false);
+            let end = collect(&mut scratch.runs, &range, wanted, guest, &mut budget);
+            if end < range.end {
+                self.failed.push(end..range.end);
+            }
+            if !self.add_missing(&(range.start..end), scratch, false) {
+                break;
+            }
         }
     }
 
@@ -119,19 +150,12 @@ impl Shadow {
             return range;
         }
         for _ in 0..WIDENINGS {
-            let before = range.clone();
-            if let Wanted::Table(table) = wanted {
-                for at in [range.start, range.end - 1] {
-                    if let Ok(leaf) = table.lookup(guest.memory, Iova(at)) {
-                        range.start = range.start.min(leaf.iova);
-                        range.end = range.end.max(leaf.iova + leaf.len);
-                    }
-                }
-            }
-            range = self.widen_to_mappings(range);
-            if range == before {
+            range = widen_to_pages(range, wanted, guest);
+            let whole = self.widen_to_mappings(range.clone());
+            if whole == range {
                 break;
             }
+            range = whole;
         }
         range
     }
@@ -147,8 +171,9 @@ impl Shadow {
     }
 
     /// Deletes what is not as the runs say; neighbours go in one call. True if anything was deleted.
-    fn remove_changed(&mut self, range: &Range<u64>, runs: &[Run]) -> bool {
-        let mut deletions: Vec<(Range<u64>, Vec<u64>)> = Vec::new();
+    fn remove_changed(&mut self, range: &Range<u64>, scratch: &mut Scratch) -> bool {
+        let Scratch { runs, deletions, .. } = scratch;
+        deletions.clear();
         let mut extends = false;
         let mut at = 0;
         for (&iova, issued) in self.issued.range(range.clone()) {
@@ -164,28 +189,26 @@ impl Shadow {
                 Overlap::None => {}
             }
             match deletions.last_mut().filter(|_| extends) {
-                Some((whole, starts)) => {
-                    whole.end = iova + issued.len;
-                    starts.push(iova);
-                }
-                None => deletions.push((iova..iova + issued.len, vec![iova])),
+                Some(whole) => whole.end = iova + issued.len,
+                None => deletions.push(iova..iova + issued.len),
             }
             extends = true;
         }
-        for (whole, starts) in &deletions {
-            self.delete(whole, starts);
+        for whole in deletions.iter() {
+            self.delete(whole);
         }
         !deletions.is_empty()
     }
 
-    fn delete(&mut self, whole: &Range<u64>, starts: &[u64]) {
+    /// Deletes all mappings in a range that cuts none.
+    fn delete(&mut self, whole: &Range<u64>) {
         self.stats.unmaps += 1;
         match self.domain.unmap_all(Iova(whole.start), whole.end - whole.start) {
             Ok(()) => {
-                for start in starts {
-                    let len = self.issued.remove(start).map_or(0, |issued| issued.len);
-                    self.stats.bytes -= len;
+                while let Some((&start, issued)) = self.issued.range(whole.clone()).next() {
+                    self.stats.bytes -= issued.len;
                     self.stats.mappings -= 1;
+                    self.issued.remove(&start);
                 }
             }
             Err(error) => {
@@ -199,9 +222,10 @@ impl Shadow {
         }
     }
 
-    /// Maps what the runs have and the book has not.
-    fn add_missing(&mut self, range: &Range<u64>, runs: &[Run], is_full: bool) {
-        let missing = self.missing(range, runs);
+    /// Maps what the runs have and the book has not. False if the host refused anything.
+    fn add_missing(&mut self, range: &Range<u64>, scratch: &mut Scratch, is_full: bool) -> bool {
+        self.find_missing(range, scratch);
+        let missing = &scratch.missing;
         let small_pages: u64 = missing
             .iter()
             .filter(|run| run.small)
@@ -230,11 +254,13 @@ impl Shadow {
                 self.fail(at..run.end());
             }
         }
+        refusals == 0
     }
 
     /// The parts of runs where nothing is mapped.
-    fn missing(&self, range: &Range<u64>, runs: &[Run]) -> Vec<Run> {
-        let mut missing = Vec::new();
+    fn find_missing(&self, range: &Range<u64>, scratch: &mut Scratch) {
+        let Scratch { runs, missing, .. } = scratch;
+        missing.clear();
         let mut mapped = self.issued.range(range.clone()).peekable();
         for run in runs {
             let mut at = run.iova;
@@ -256,7 +282,6 @@ impl Shadow {
                 missing.push(run.part(at, run.end()));
             }
         }
-        missing
     }
 
     fn add(&mut self, run: Run) -> bool {
@@ -275,7 +300,7 @@ impl Shadow {
             }
             Err(error) => {
                 self.stats.failed_maps += 1;
-                if !std::mem::replace(&mut self.warned, true) {
+                if !mem::replace(&mut self.warned, true) {
                     log::warn!("A range the guest maps stays out of its device's reach: {error}");
                 }
                 false
@@ -303,6 +328,25 @@ impl Shadow {
             self.failed.push(range);
         }
     }
+}
+
+/// Widens a range until its ends cut no large page of the guest.
+fn widen_to_pages(mut range: Range<u64>, wanted: Wanted, guest: &Guest<'_>) -> Range<u64> {
+    let Wanted::Table(table) = wanted else {
+        return range;
+    };
+    let page_of = |at| table.lookup(guest.memory, Iova(at)).ok();
+    if let Some(first) = page_of(range.start) {
+        range.start = range.start.min(first.iova);
+        range.end = range.end.max(first.iova + first.len);
+    }
+    // The last page is looked for only where it is not the first.
+    if range.end - range.start > PAGE
+        && let Some(last) = page_of(range.end - 1)
+    {
+        range.end = range.end.max(last.iova + last.len);
+    }
+    range
 }
 
 /// How a mapping relates to what is wanted in its place.

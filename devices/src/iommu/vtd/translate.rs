@@ -172,23 +172,26 @@ impl Table {
 
     /// Visits every page in `range` in ascending order, whole pages even where they reach over its ends,
     /// until `visit` breaks or `budget` entries were read. Levels only go down, so a table that points at
-    /// itself costs no more than the budget. False if it was used up.
+    /// itself costs no more than the budget. Tells up to where it came.
     pub(crate) fn walk(
         &self,
         memory: &dyn TableMemory,
-        range: Range<u64>,
+        range: &Range<u64>,
         budget: &mut u64,
         visit: &mut dyn FnMut(Leaf) -> ControlFlow<()>,
-    ) -> bool {
-        let range = range.start..range.end.min(self.limit());
+    ) -> u64 {
         let mut walk = Walk {
             table: self,
             memory,
-            range,
+            range: range.start..range.end.min(self.limit()),
             budget,
             visit,
+            at: range.start,
         };
-        walk.level(self.root, self.levels, 0, Access::all()).is_continue()
+        match walk.level(self.root, self.levels, 0, Access::all()) {
+            ControlFlow::Continue(()) => range.end,
+            ControlFlow::Break(()) => walk.at,
+        }
     }
 
     /// Decodes an entry of a table at `level`. Rights are those that every level above grants.
@@ -225,6 +228,8 @@ struct Walk<'a> {
     range: Range<u64>,
     budget: &'a mut u64,
     visit: &'a mut dyn FnMut(Leaf) -> ControlFlow<()>,
+    /// Everything below was visited.
+    at: u64,
 }
 
 impl Walk<'_> {
@@ -234,11 +239,12 @@ impl Walk<'_> {
         let first = self.range.start.saturating_sub(base) / len;
         let last = self.range.end.saturating_sub(base).div_ceil(len).min(ENTRIES);
         for index in first..last {
+            let iova = base + index * len;
+            self.at = self.at.max(iova);
             *self.budget = match self.budget.checked_sub(1) {
                 Some(left) => left,
                 None => return ControlFlow::Break(()),
             };
-            let iova = base + index * len;
             let Some(bits) = self
                 .memory
                 .load(GuestAddress(table.saturating_add(index * ENTRY)))
@@ -249,12 +255,15 @@ impl Walk<'_> {
                 Ok(Entry::Table { frame, access }) if !access.is_empty() => {
                     self.level(frame, level - 1, iova, access)?;
                 }
-                Ok(Entry::Leaf { target, access }) if !access.is_empty() => (self.visit)(Leaf {
-                    iova,
-                    len,
-                    target,
-                    access,
-                })?,
+                Ok(Entry::Leaf { target, access }) if !access.is_empty() => {
+                    self.at = iova + len;
+                    (self.visit)(Leaf {
+                        iova,
+                        len,
+                        target,
+                        access,
+                    })?;
+                }
                 _ => {}
             }
         }

@@ -6,7 +6,7 @@ use super::capability::VtdConfig;
 use super::domains::Endpoint;
 use super::faults::Fault;
 use super::interrupt_remap::Routes;
-use super::invalidation::InvalidationStats;
+use super::invalidation::{InvalidationStats, Pending};
 use super::memory::{Slots, TableMemory};
 use super::register_file::{Command, RegisterFile};
 use super::spec::registers::{Global, QueueAddress, RemapTableAddress};
@@ -28,6 +28,7 @@ pub(crate) struct Unit {
     pub(crate) queue: QueueAddress,
     /// Latched by SIRTP.
     pub(crate) remap_table: RemapTableAddress,
+    pub(crate) pending: Pending,
     pub(crate) invalidations: InvalidationStats,
 }
 
@@ -49,6 +50,7 @@ impl Unit {
             root_frame: 0,
             queue: QueueAddress::new(),
             remap_table: RemapTableAddress::new(),
+            pending: Pending::default(),
             invalidations: InvalidationStats::default(),
         }
     }

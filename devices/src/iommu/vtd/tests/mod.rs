@@ -2,6 +2,7 @@
 
 mod guest;
 mod hostile;
+mod hot_path;
 mod interrupts;
 mod linux;
 mod property;

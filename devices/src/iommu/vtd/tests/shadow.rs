@@ -310,3 +310,55 @@ fn a_host_that_refuses_everything_is_not_asked_without_end() {
     guest.invalidate(&[IOTLB_GLOBAL]);
     assert_eq!(guest.mappings().len(), 256);
 }
+
+/// Pages that are contiguous nowhere: each takes an entry of the host.
+fn scatter(guest: &mut Guest, pages: std::ops::Range<u64>) {
+    for page in pages {
+        guest.set_page(0x10_0000 + page * 0x1000, (0x20_0000 + (page ^ 1) * 0x1000) | RW);
+        guest.invalidate_pages(0x10_0000 + page * 0x1000, 0);
+    }
+}
+
+#[test]
+fn a_full_domain_leaves_the_rest_unmapped_and_takes_it_as_room_is_made() {
+    let mut guest = Guest::translating();
+    guest.domain.set_limit(64);
+    scatter(&mut guest, 0..100);
+    assert_eq!(guest.mappings().len(), 64);
+    let stats = guest.vtd.stats().devices[0];
+    assert_eq!(
+        (stats.mappings, stats.most_mappings, stats.failed_maps),
+        (64, 64, 36)
+    );
+    // Each page that goes makes room for one that had none.
+    for page in 0..36 {
+        guest.set_page(0x10_0000 + page * 0x1000, 0);
+        guest.invalidate_pages(0x10_0000 + page * 0x1000, 0);
+        assert_eq!(guest.mappings().len(), 64);
+    }
+    let first = guest.mappings().first().map(|(iova, ..)| *iova);
+    assert_eq!(first, Some(0x10_0000 + 36 * 0x1000), "all that is left is mapped");
+}
+
+#[test]
+fn more_failures_than_are_kept_apart_recover_too() {
+    let mut guest = Guest::translating();
+    guest.domain.set_limit(16);
+    scatter(&mut guest, 0..400);
+    guest.domain.set_limit(400);
+    guest.set_page(0x10_0000, 0);
+    guest.invalidate_pages(0x10_0000, 0);
+    assert_eq!(guest.mappings().len(), 399);
+}
+
+#[test]
+fn memory_that_cannot_be_locked_is_tried_again_when_a_device_is_moved() {
+    let mut guest = Guest::new();
+    guest.domain.set_refused(true);
+    guest.gate.set_bus_master(true);
+    assert!(guest.mappings().is_empty());
+    guest.domain.set_refused(false);
+    guest.start();
+    guest.write32(GCMD, QIE);
+    assert_eq!(guest.mappings(), [(0, 0, RAM)]);
+}
