@@ -11,7 +11,7 @@ use super::reference::{Way, context, is_part, page, reachable, request, within};
 use crate::dma::{Access, Iova, RequesterId};
 
 /// Operations of one run at most.
-const OPERATIONS: usize = 24;
+const OPERATIONS: usize = 16;
 /// Entries written at most: a table that points at itself in `n` places has `n` to the fourth pages.
 const EDITS: usize = 16;
 
