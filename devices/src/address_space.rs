@@ -79,6 +79,8 @@ struct Layout {
     listeners: Vec<Listener>,
     /// Regions that a guest placed over something else; each waits until the place is free.
     displaced: Vec<(Place, Arc<Region>)>,
+    /// A listener refused a region that a guest placed, and that was said: a guest can repeat it.
+    has_warned: bool,
 }
 
 struct Listener {
@@ -234,12 +236,14 @@ impl AddressSpace {
                 layout.displaced.push((place, region));
                 continue;
             }
-            if let Err(error) = layout.map(place, &region) {
+            if let Err(error) = layout.map(place, &region)
+                && !std::mem::replace(&mut layout.has_warned, true)
+            {
                 let cause = error
                     .source()
                     .map(|cause| format!(": {cause}"))
                     .unwrap_or_default();
-                warn!("{error}{cause}; accesses to it trap");
+                warn!("{error}{cause}; accesses to it trap; further failures are not reported");
             }
         }
     }

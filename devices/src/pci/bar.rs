@@ -5,6 +5,7 @@
 //! are ordinary values of the registers: they yield a place or none, and only a changed place is a
 //! [`Remap`].
 
+use std::fmt;
 use std::sync::Arc;
 
 use vm_memory::GuestAddress;
@@ -49,6 +50,16 @@ pub enum BarKind {
     },
     /// I/O ports.
     Io,
+}
+
+impl fmt::Display for BarKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BarKind::Memory32 { .. } => "32-bit memory",
+            BarKind::Memory64 { .. } => "64-bit memory",
+            BarKind::Io => "I/O ports",
+        })
+    }
 }
 
 impl BarKind {
@@ -108,7 +119,7 @@ pub struct Bar {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BarError {
     /// The length is no power of two, or out of the kind's range.
-    #[error("BAR {index} cannot be {len_bytes:#x} bytes of {kind:?}")]
+    #[error("BAR {index} cannot be {len_bytes:#x} bytes of {kind}")]
     Length {
         /// Which register.
         index: usize,

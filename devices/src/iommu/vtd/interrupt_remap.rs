@@ -70,6 +70,8 @@ impl EntryScope {
 pub(crate) struct Routes {
     ways: Vec<Weak<Way>>,
     pins: [Option<Pin>; PINS as usize],
+    /// A route failed to follow, and that was said: the guest can repeat it.
+    has_warned: bool,
 }
 
 #[derive(Clone)]
@@ -102,8 +104,12 @@ impl Unit {
                 let wanted = way.state().wanted;
                 if wanted.is_some_and(named)
                     && let Err(error) = way.apply(unit)
+                    && !std::mem::replace(&mut unit.routes.has_warned, true)
                 {
-                    log::warn!("An interrupt does not follow its remapping entry: {error}");
+                    log::warn!(
+                        "An interrupt does not follow its remapping entry: {error}; further failures are not \
+                         reported"
+                    );
                 }
             });
             for number in 0..PINS {

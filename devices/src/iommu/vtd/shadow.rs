@@ -213,11 +213,15 @@ impl Shadow {
             }
             Err(error) => {
                 self.stats.failed_unmaps += 1;
-                log::error!(
-                    "Device addresses {:#x} to {:#x} may stay reachable by DMA: {error}",
-                    whole.start,
-                    whole.end
-                );
+                // The guest can make the host fail again and again.
+                if self.stats.failed_unmaps == 1 {
+                    log::error!(
+                        "Device addresses {:#x} to {:#x} may stay reachable by DMA: {error}; further failures \
+                         are only counted",
+                        whole.start,
+                        whole.end
+                    );
+                }
             }
         }
     }

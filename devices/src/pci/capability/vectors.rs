@@ -161,7 +161,13 @@ impl Vectors {
 
     fn report(&mut self, n: u16, error: &dyn Error) {
         if !self.failed {
-            log::warn!("interrupt vector {n} does not work: {error}; further failures are not reported");
+            let cause = error
+                .source()
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
+            log::warn!(
+                "interrupt vector {n} does not work: {error}{cause}; further failures are not reported"
+            );
         }
         self.failed = true;
     }
