@@ -8,6 +8,7 @@ use strait_devices::pci::capability::{BindError, VectorBinder};
 
 use crate::hardware::{Hardware, InterruptKind};
 use crate::lock::lock;
+use crate::warning::FirstOnly;
 
 /// The vectors of one interrupt type of a physical function.
 ///
@@ -19,6 +20,7 @@ pub struct VectorSet {
     kind: InterruptKind,
     /// Vectors the host has set up, 0 while the type is disabled.
     ready: Mutex<u16>,
+    failed: FirstOnly,
 }
 
 /// A vector that could not be bound.
@@ -58,6 +60,7 @@ impl VectorSet {
             hardware,
             kind,
             ready: Mutex::new(0),
+            failed: FirstOnly::default(),
         }
     }
 
@@ -150,6 +153,7 @@ impl VectorBinder for VectorSet {
         let mut ready = lock(&self.ready);
         if *ready != 0
             && let Err(error) = self.hardware.disable_interrupts(self.kind)
+            && self.failed.pass()
         {
             log::warn!("{}: cannot disable {}: {error}", self.hardware.name(), self.kind);
         }

@@ -1,6 +1,6 @@
 //! A physical function in memory that does what a test tells it to, lies included.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +22,19 @@ pub(crate) enum Call {
     Reset,
 }
 
+/// What can be asked of the host's driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Operation {
+    Read(HardwareRegion),
+    Write(HardwareRegion),
+    Map,
+    SetInterrupts,
+    DisableInterrupts,
+    UnmaskIntx,
+    Reset,
+    Prepare,
+}
+
 /// The function. Fields are set before it is used.
 pub(crate) struct MockHardware {
     pub(crate) config: Mutex<Vec<u8>>,
@@ -35,6 +48,10 @@ pub(crate) struct MockHardware {
     pub(crate) is_resettable: bool,
     /// Reads and writes fail.
     pub(crate) is_dead: AtomicBool,
+    /// These fail.
+    pub(crate) broken: HashSet<Operation>,
+    /// Every other read of configuration space gives the bits inverted.
+    pub(crate) flips: AtomicBool,
     pub(crate) calls: Mutex<Vec<Call>>,
     pub(crate) reads: Mutex<Vec<(HardwareRegion, u64, usize)>>,
     pub(crate) mapped: Mutex<Vec<(HardwareRegion, u64, u64)>>,
@@ -54,6 +71,8 @@ impl MockHardware {
             vectors: 2048,
             is_resettable: true,
             is_dead: AtomicBool::new(false),
+            broken: HashSet::new(),
+            flips: AtomicBool::new(false),
             calls: Mutex::default(),
             reads: Mutex::default(),
             mapped: Mutex::default(),
@@ -123,6 +142,19 @@ impl MockHardware {
         self.is_dead.store(true, Ordering::Relaxed);
     }
 
+    /// Makes an operation fail.
+    pub(crate) fn with_broken(mut self, operation: Operation) -> Self {
+        self.broken.insert(operation);
+        self
+    }
+
+    fn attempt(&self, operation: Operation) -> io::Result<()> {
+        match self.broken.contains(&operation) {
+            true => Err(io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        }
+    }
+
     fn check(&self, region: HardwareRegion, offset: u64, len: usize) -> io::Result<()> {
         let end = offset.checked_add(len as u64).expect("a sane range");
         assert!(
@@ -158,10 +190,15 @@ impl Hardware for MockHardware {
 
     fn read(&self, region: HardwareRegion, offset: u64, data: &mut [u8]) -> io::Result<()> {
         self.check(region, offset, data.len())?;
+        self.attempt(Operation::Read(region))?;
         lock(&self.reads).push((region, offset, data.len()));
         match region {
             HardwareRegion::Config => {
                 data.copy_from_slice(&lock(&self.config)[offset as usize..][..data.len()]);
+                let flips = &self.flips;
+                if lock(&self.reads).len().is_multiple_of(2) && flips.load(Ordering::Relaxed) {
+                    data.iter_mut().for_each(|byte| *byte = !*byte);
+                }
             }
             HardwareRegion::Bar(_) | HardwareRegion::Rom => data.fill(0x5a),
         }
@@ -170,6 +207,7 @@ impl Hardware for MockHardware {
 
     fn write(&self, region: HardwareRegion, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check(region, offset, data.len())?;
+        self.attempt(Operation::Write(region))?;
         if region == HardwareRegion::Config {
             lock(&self.config)[offset as usize..][..data.len()].copy_from_slice(data);
         }
@@ -184,6 +222,7 @@ impl Hardware for MockHardware {
                 && offset.is_multiple_of(4096)
                 && len_bytes.is_multiple_of(4096)
         );
+        self.attempt(Operation::Map)?;
         lock(&self.mapped).push((region, offset, len_bytes));
         Ok(Arc::new(FakeBacking {
             host: HostAddress(0x7f00_0000_0000 + offset),
@@ -205,6 +244,7 @@ impl Hardware for MockHardware {
         if self.is_dead.load(Ordering::Relaxed) {
             return Err(io::Error::from_raw_os_error(libc::ENODEV));
         }
+        self.attempt(Operation::SetInterrupts)?;
         let fds = events
             .iter()
             .map(|event| event.map(|event| event.as_raw_fd()))
@@ -216,16 +256,18 @@ impl Hardware for MockHardware {
 
     fn disable_interrupts(&self, kind: InterruptKind) -> io::Result<()> {
         lock(&self.calls).push(Call::DisableInterrupts(kind));
+        self.attempt(Operation::DisableInterrupts)?;
         Ok(())
     }
 
     fn unmask_intx(&self) -> io::Result<()> {
         lock(&self.calls).push(Call::UnmaskIntx);
-        Ok(())
+        self.attempt(Operation::UnmaskIntx)
     }
 
     fn reset(&self) -> io::Result<()> {
         lock(&self.calls).push(Call::Reset);
+        self.attempt(Operation::Reset)?;
         if self.is_resettable {
             Ok(())
         } else {
@@ -234,6 +276,7 @@ impl Hardware for MockHardware {
     }
 
     fn prepare(&self) -> io::Result<()> {
+        self.attempt(Operation::Prepare)?;
         if self.is_resettable { Ok(()) } else { self.reset() }
     }
 

@@ -55,6 +55,7 @@ pub(crate) fn region(
         BarKind::Io => Vec::new(),
         _ => mappable(&hardware.region(id), bar.len_bytes, &traps),
     };
+    let unmapped = FirstOnly::default();
     let piece = |area: &Range<u64>| match hardware.map(id, area.start, area.end - area.start) {
         Ok(mapping) => {
             let backing = Arc::new(OwnedPiece {
@@ -67,11 +68,14 @@ pub(crate) fn region(
             })
         }
         Err(error) => {
-            log::warn!(
-                "{}: cannot map {id} at {:#x}, it will be slow: {error}",
-                hardware.name(),
-                area.start
-            );
+            // A driver may list thousands of areas.
+            if unmapped.pass() {
+                log::warn!(
+                    "{}: cannot map {id} at {:#x}, it will be slow: {error}",
+                    hardware.name(),
+                    area.start
+                );
+            }
             None
         }
     };

@@ -272,7 +272,12 @@ fn patch_extended(overlay: &mut Overlay, found: &[ExtendedCapability]) {
         .filter(|found| found.id == spec::extended_capability_id::VENDOR)
     {
         let body = usize::from(extended::HEADER_LEN) + VENDOR_HEADER_LEN;
-        let len = extent(found, **vendor).min(vendor_length(overlay, vendor.offset));
+        let room = extent(found, **vendor);
+        // One without room for its header has no length either, at worst at the end of the space.
+        if room <= body {
+            continue;
+        }
+        let len = room.min(vendor_length(overlay, vendor.offset));
         if len > body {
             overlay.forward(vendor.offset + body as u16, &vec![0xff; len - body]);
         }

@@ -442,7 +442,11 @@ fn snapshot(hardware: &dyn Hardware) -> Result<Vec<u8>, PassthroughError> {
         .region(HardwareRegion::Config)
         .len_bytes
         .min(u64::from(extended::END));
-    let mut bytes = vec![0xff; (len as usize).max(usize::from(capability::END))];
+    if len < u64::from(capability::END) {
+        let source = io::Error::other(format!("the host shows only {len} bytes of it"));
+        return Err(PassthroughError::ReadConfig { device, source });
+    }
+    let mut bytes = vec![0xff; len as usize];
     if let Err(source) = hardware.read(HardwareRegion::Config, 0, &mut bytes) {
         return Err(PassthroughError::ReadConfig { device, source });
     }

@@ -16,7 +16,9 @@ use crate::lock::lock;
 use crate::mock::{Call, MockHardware};
 
 mod bars;
+mod heard;
 mod interrupts;
+mod liars;
 mod lies;
 mod registers;
 mod rom;
