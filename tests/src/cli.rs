@@ -58,6 +58,9 @@ enum Command {
         /// Only one of them.
         #[arg(long, value_enum)]
         vmm: Option<Vmm>,
+        /// Guests with an IOMMU of their own and guests of guests instead; writes bench-nested.json.
+        #[arg(long)]
+        nested: bool,
     },
     /// Open a shell on the lab host, with strait on its PATH; leave it with `exit`.
     Shell,
@@ -104,9 +107,9 @@ pub(crate) fn run() -> Result<ExitCode> {
             live,
         }),
         Command::Demo { vmm } => demo::demo(vmm),
-        Command::Bench { rounds, vmm } => {
+        Command::Bench { rounds, vmm, nested } => {
             let both = vec![Vmm::Strait, Vmm::Qemu];
-            bench::bench(rounds, &vmm.map_or(both, |vmm| vec![vmm]))
+            bench::bench(nested, rounds, &vmm.map_or(both, |vmm| vec![vmm]))
         }
         Command::Shell => shell::shell(),
         Command::Run {

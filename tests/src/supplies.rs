@@ -83,6 +83,9 @@ pub(crate) const QEMU_FIRMWARE: [&str; 3] = [
 /// Drivers of guests that give a device to a program or a guest of their own.
 pub(crate) const VFIO_DRIVERS: [&str; 2] = ["vfio_iommu_type1", "vfio_pci"];
 
+/// What guests load their NIC with, and its other end.
+pub(crate) const STREAM_PROGRAM: &str = "usr/bin/iperf3";
+
 /// The prepared tree.
 pub(crate) struct Supplies {
     /// The root filesystem of the lab host, kernels and modules included.

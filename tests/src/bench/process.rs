@@ -14,12 +14,14 @@ pub(super) struct Process {
     pub(super) threads: u64,
     /// The VMM's own file; QEMU's libraries and firmware are not counted, to its favour.
     pub(super) binary_bytes: u64,
+    /// Calls that mapped parts of guest RAM for DMA.
+    pub(super) ram_maps: u64,
 }
 
 impl Process {
     /// Looks at a running VMM. Guest RAM is told by size: the mappings of at least a quarter of it,
     /// since a VMM may split it around the hole below 4 GiB.
-    pub(super) fn sample(agent: &Agent, vmm: Vmm, pid: u32, memory_mib: u64) -> Result<Self> {
+    pub(super) fn sample(agent: &Agent, vmm: Vmm, pid: u32, memory_mib: u64, ram_maps: u64) -> Result<Self> {
         let smaps = agent.sh(&format!("cat /proc/{pid}/smaps"))?;
         let threads = agent.sh(&format!("ls /proc/{pid}/task | wc -l"))?;
         let program = match vmm {
@@ -35,8 +37,21 @@ impl Process {
                 .parse()
                 .context("The VMM's threads cannot be counted")?,
             binary_bytes: size.trim().parse().context("The VMM's size cannot be read")?,
+            ram_maps,
         })
     }
+}
+
+/// Locked and pinned memory, as the host counts it against the limit: of type 1 containers the former, of
+/// iommufd the latter.
+pub(super) fn locked_kib(agent: &Agent, pid: u32) -> Result<u64> {
+    let status = agent.sh(&format!("cat /proc/{pid}/status"))?;
+    let kib = |line: &str| {
+        let (key, value) = line.split_once(':')?;
+        let counts = matches!(key, "VmLck" | "VmPin");
+        counts.then(|| value.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok())?
+    };
+    Ok(status.lines().filter_map(kib).sum())
 }
 
 fn sum_private(smaps: &str, ram_kib: u64) -> Option<u64> {

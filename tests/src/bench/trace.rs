@@ -4,77 +4,202 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 
+use super::counts::Counts;
 use crate::agent::Agent;
 
-/// Event, key, and the name in the report.
-type Histogram = (&'static str, &'static str, &'static str);
+/// What is counted by what.
+#[derive(Clone, Copy)]
+pub(super) struct Histogram {
+    event: &'static str,
+    key: &'static str,
+    /// What is left out, in the tracer's own words; empty for nothing.
+    filter: &'static str,
+    /// In the report.
+    name: &'static str,
+}
 
-const HISTOGRAMS: [Histogram; 4] = [
-    ("kvm/kvm_userspace_exit", "reason", "userspace_exits"),
-    ("kvm/kvm_exit", "exit_reason", "kvm_exits"),
-    ("kvm/kvm_pio", "port", "pio_ports"),
-    ("syscalls/sys_enter_ioctl", "cmd", "ioctls"),
+const fn histogram(
+    event: &'static str,
+    key: &'static str,
+    filter: &'static str,
+    name: &'static str,
+) -> Histogram {
+    Histogram {
+        event,
+        key,
+        filter,
+        name,
+    }
+}
+
+/// The harness's own helpers make ioctls too.
+const NOT_OURS: &str = "comm != \"lab\" && comm != \"bash\"";
+
+const USERSPACE_EXITS: Histogram = histogram("kvm/kvm_userspace_exit", "reason", "", "userspace_exits");
+const KVM_EXITS: Histogram = histogram("kvm/kvm_exit", "exit_reason", "", "kvm_exits");
+const IOCTLS: Histogram = histogram("syscalls/sys_enter_ioctl", "cmd", NOT_OURS, "ioctls");
+
+/// A guest from its start to its end.
+pub(super) const BOOT: &[Histogram] = &[
+    USERSPACE_EXITS,
+    KVM_EXITS,
+    histogram("kvm/kvm_pio", "port", "", "pio_ports"),
+    IOCTLS,
 ];
 
-const EVENTS: &str = "/sys/kernel/tracing/events";
+/// A guest at work; writes by their address show what its virtual IOMMU is asked.
+pub(super) const WORK: &[Histogram] = &[
+    USERSPACE_EXITS,
+    KVM_EXITS,
+    histogram("kvm/kvm_mmio", "gpa.hex", "type == 2", "writes"),
+    IOCTLS,
+];
 
-/// Counts by key, for each histogram.
-pub(super) type Counts = BTreeMap<String, BTreeMap<String, u64>>;
+/// What is asked of the host's kernel and what it answers, 0 for most.
+pub(super) const CALLS: &[Histogram] = &[
+    IOCTLS,
+    histogram("syscalls/sys_exit_ioctl", "ret", NOT_OURS, "answers"),
+];
+
+/// Only what is asked of the host's kernel.
+pub(super) const IOCTLS_ALONE: &[Histogram] = &[IOCTLS];
+
+/// Mappings for DMA by their first address.
+pub(super) const MAPPINGS: &[Histogram] = &[histogram(DMA_MAP, "iova.hex", "cmd == 0x3b71", "mappings")];
+
+/// An event at the entry of ioctl, with the address in a `vfio_iommu_type1_dma_map` (linux/vfio.h). The
+/// system call's own arguments are in the registers that its argument points to.
+const DMA_MAP: &str = "kprobes/dma_map";
+const DMA_MAP_PROBE: &str = "p:dma_map __x64_sys_ioctl cmd=+0x68(%di):u32 iova=+u16(+0x60(%di)):u64";
+
+const TRACING: &str = "/sys/kernel/tracing";
 
 /// Histograms that count from now on. KVM's own counters in debugfs are lost with the VM.
 pub(super) struct Trace<'a> {
     agent: &'a Agent,
+    histograms: &'static [Histogram],
 }
 
 impl<'a> Trace<'a> {
     /// Starts from zero.
-    pub(super) fn start(agent: &'a Agent) -> Result<Self> {
-        let set = |histogram: &Histogram| {
-            format!(
-                "echo '{}' > {EVENTS}/{}/trigger\n",
-                trigger(histogram),
-                histogram.0
-            )
-        };
-        let script: String = HISTOGRAMS.iter().map(set).collect();
-        let trace = Self { agent };
-        agent.sh(&format!("set -e\n{script}"))?;
+    pub(super) fn start(agent: &'a Agent, histograms: &'static [Histogram]) -> Result<Self> {
+        let probes: String = histograms.iter().filter_map(Histogram::probe).collect();
+        let triggers: String = histograms.iter().map(|histogram| histogram.set("")).collect();
+        let trace = Self { agent, histograms };
+        agent.sh(&format!("set -e\n{probes}{triggers}"))?;
         Ok(trace)
     }
 
     /// Reads the counts and stops counting.
     pub(super) fn finish(self) -> Result<Counts> {
-        let mut counts = Counts::new();
-        for (event, _, name) in HISTOGRAMS {
-            let text = self.agent.sh(&format!("cat {EVENTS}/{event}/hist"))?;
-            counts.insert(name.to_owned(), parse(&text));
-        }
-        Ok(counts)
+        let read = |histogram: &Histogram| format!("cat {TRACING}/events/{}/hist\n", histogram.event);
+        let script: String = self.histograms.iter().map(read).collect();
+        // All at once, so that no histogram counts longer than another by a request's way.
+        let text = self.agent.sh(&script)?;
+        let parts = text.split("# event histogram").skip(1).map(parse);
+        let names = self.histograms.iter().map(|histogram| histogram.name.to_owned());
+        Ok(Counts::new(names.zip(parts)))
     }
 }
 
 impl Drop for Trace<'_> {
     fn drop(&mut self) {
-        let stop = |histogram: &Histogram| {
-            format!(
-                "echo '!{}' > {EVENTS}/{}/trigger\n",
-                trigger(histogram),
-                histogram.0
-            )
-        };
-        let script: String = HISTOGRAMS.iter().map(stop).collect();
+        let script: String = self
+            .histograms
+            .iter()
+            .map(|histogram| histogram.set("!"))
+            .collect();
         let _ = self.agent.sh(&format!("{script}true"));
     }
 }
 
-fn trigger((event, key, _): &Histogram) -> String {
-    // The harness's own helpers make ioctls too.
-    let filter = if event.starts_with("syscalls") {
-        " if comm != \"lab\" && comm != \"bash\""
-    } else {
-        ""
+impl Histogram {
+    /// A line that sets the trigger, or with `!` removes it.
+    fn set(&self, mark: &str) -> String {
+        let Self {
+            event, key, filter, ..
+        } = self;
+        let condition = match filter.is_empty() {
+            true => String::new(),
+            false => format!(" if {filter}"),
+        };
+        format!("echo '{mark}hist:keys={key}:size=4096{condition}' > {TRACING}/events/{event}/trigger\n")
+    }
+
+    /// A line that makes the event, where the kernel has none of the kind.
+    fn probe(&self) -> Option<String> {
+        (self.event == DMA_MAP).then(|| {
+            format!(
+                "[ -e {TRACING}/events/{DMA_MAP} ] || echo '{DMA_MAP_PROBE}' >> {TRACING}/kprobe_events\n"
+            )
+        })
+    }
+}
+
+/// How long guests stand still while the VMM answers an access to memory: from the exit to user space to the
+/// next entry of the guest by the same thread.
+pub(super) struct Stopwatch<'a> {
+    agent: &'a Agent,
+}
+
+/// An event that carries the difference of two others' times, with where it comes from.
+const AWAY: &str = "strait_away u64 us";
+const TIMES: [(&str, &str); 3] = [
+    ("synthetic/strait_away", "hist:keys=us.log2:vals=us"),
+    (
+        "kvm/kvm_userspace_exit",
+        "hist:keys=common_pid:left=common_timestamp.usecs if reason == 6",
+    ),
+    (
+        "kvm/kvm_entry",
+        "hist:keys=common_pid:away=common_timestamp.usecs-$left:onmatch(kvm.kvm_userspace_exit).trace(strait_away,$away)",
+    ),
+];
+
+impl<'a> Stopwatch<'a> {
+    /// Starts from zero.
+    pub(super) fn start(agent: &'a Agent) -> Result<Self> {
+        let stopwatch = Self { agent };
+        let set = |(event, trigger)| format!("echo '{trigger}' > {TRACING}/events/{event}/trigger\n");
+        let triggers: String = TIMES.map(set).concat();
+        agent.sh(&format!(
+            "set -e\n[ -e {TRACING}/events/{} ] || echo '{AWAY}' >> {TRACING}/synthetic_events\n{triggers}",
+            TIMES[0].0
+        ))?;
+        Ok(stopwatch)
+    }
+
+    /// Stops, and returns the mean in microseconds.
+    pub(super) fn finish(self) -> Result<f64> {
+        let text = self
+            .agent
+            .sh(&format!("cat {TRACING}/events/{}/hist", TIMES[0].0))?;
+        Ok(parse_mean(&text))
+    }
+}
+
+impl Drop for Stopwatch<'_> {
+    fn drop(&mut self) {
+        let remove = |(event, trigger)| format!("echo '!{trigger}' > {TRACING}/events/{event}/trigger\n");
+        let mut triggers = TIMES.map(remove);
+        // Who uses a variable or an event goes before it.
+        triggers.reverse();
+        let _ = self.agent.sh(&format!("{}true", triggers.concat()));
+    }
+}
+
+/// `{ us: ~ 2^6 } hitcount:        10  us:        300`
+fn parse_mean(text: &str) -> f64 {
+    let entry = |line: &str| {
+        let (_, rest) = line.strip_prefix('{')?.split_once('}')?;
+        let (hits, sum) = rest.trim().strip_prefix("hitcount:")?.split_once("us:")?;
+        Some((hits.trim().parse::<f64>().ok()?, sum.trim().parse::<f64>().ok()?))
     };
-    format!("hist:keys={key}:size=4096{filter}")
+    let (hits, sum) = text
+        .lines()
+        .filter_map(entry)
+        .fold((0.0, 0.0), |(hits, sum), (more, us)| (hits + more, sum + us));
+    if hits > 0.0 { sum / hits } else { 0.0 }
 }
 
 /// `{ reason:          2 } hitcount:        573`
@@ -91,6 +216,12 @@ fn parse(text: &str) -> BTreeMap<String, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn times_of_all_sizes_have_one_mean() {
+        let text = "{ us: ~ 2^4 } hitcount:  30  us:  100\n{ us: ~ 2^5 } hitcount: 10  us: 300\n\nTotals:\n";
+        assert!((parse_mean(text) - 10.0).abs() < f64::EPSILON);
+    }
 
     #[test]
     fn histogram_lines_become_counts() {

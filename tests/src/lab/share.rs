@@ -14,7 +14,7 @@ use crate::initramfs::{self, Contents};
 use crate::progress;
 use crate::supplies::{
     DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, INNER_DRIVERS, NESTED_DRIVERS, OLD_SERIES,
-    QEMU, QEMU_FIRMWARE, Supplies, VFIO_DRIVERS,
+    QEMU, QEMU_FIRMWARE, STREAM_PROGRAM, Supplies, VFIO_DRIVERS,
 };
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
@@ -22,6 +22,7 @@ const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
 const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
 const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
 const PROBE_STEPS: &str = include_str!("../../../resources/lab/probe.sh");
+const BENCH_STEPS: &str = include_str!("../../../resources/lab/bench.sh");
 
 /// The recipe for users, `nested/` in the share.
 const RECIPE: [(&str, &str); 3] = [
@@ -118,7 +119,8 @@ impl Share {
         }
         self.add_devices_guest(supplies)?;
         self.add_nested_guests(supplies)?;
-        self.add_probe_guest(supplies)
+        self.add_probe_guest(supplies)?;
+        self.add_bench_guest(supplies)
     }
 
     /// `guest/devices-6.12`: an initial file system with more drivers, of which the guest's command line
@@ -180,6 +182,20 @@ impl Share {
             ..Contents::plain(&VFIO_DRIVERS, GUEST_INIT)
         };
         let to = self.path(&format!("guest/probe-{HOST_SERIES}"));
+        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
+    }
+
+    /// `guest/bench-6.12`: a guest that is measured.
+    fn add_bench_guest(&self, supplies: &Supplies) -> Result<()> {
+        // Loaded when a thread is cancelled, so that the program does not name it.
+        let library = supplies.root.path("usr/lib/x86_64-linux-gnu/libgcc_s.so.1");
+        let contents = Contents {
+            programs: &[STREAM_PROGRAM],
+            files: &[("lib/libgcc_s.so.1", library)],
+            steps: Some(BENCH_STEPS),
+            ..Contents::plain(&GUEST_DRIVERS, GUEST_INIT)
+        };
+        let to = self.path(&format!("guest/bench-{HOST_SERIES}"));
         initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
     }
 }

@@ -24,6 +24,12 @@ impl Pages {
         Ok(Self(MmapRegion::new(len).context("Cannot get memory")?))
     }
 
+    /// The first page whose address is a multiple of so many pages.
+    pub(super) fn first_aligned(&self, pages: u64) -> u64 {
+        let at = self.address(0).0 / PAGE;
+        at.next_multiple_of(pages) - at
+    }
+
     /// Fills a page with `word`, over and over.
     pub(super) fn fill(&self, page: u64, word: u64) -> Result<()> {
         let bytes: Vec<u8> = word.to_le_bytes().repeat(PAGE as usize / 8);
@@ -52,16 +58,34 @@ impl Pages {
         mapped.map_err(|error| anyhow::anyhow!(error))
     }
 
+    /// Makes a page exist.
+    pub(super) fn touch(&self, page: u64) -> Result<()> {
+        let slice = self.0.get_slice(offset(page), 1)?;
+        Ok(slice.write_slice(&[1], 0)?)
+    }
+
     /// Where a page is in the memory of this machine; only root is told.
     pub(super) fn physical(&self, page: u64) -> Result<u64> {
-        let mut entry = [0; 8];
-        let at = self.address(page).0 / PAGE * 8;
+        let place = self.places(page, 1)?.pop();
+        place.context("/proc/self/pagemap is empty")
+    }
+
+    /// The same for `count` pages from `first` on.
+    pub(super) fn places(&self, first: u64, count: u64) -> Result<Vec<u64>> {
+        let mut entries = vec![0; count as usize * 8];
+        let at = self.address(first).0 / PAGE * 8;
         File::open("/proc/self/pagemap")
-            .and_then(|map| map.read_exact_at(&mut entry, at))
+            .and_then(|map| map.read_exact_at(&mut entries, at))
             .context("Cannot read /proc/self/pagemap")?;
-        let frame = u64::from_le_bytes(entry) & FRAME;
-        ensure!(frame != 0, "/proc/self/pagemap does not tell where a page is");
-        Ok(frame * PAGE)
+        let frame = |entry: &[u8]| {
+            let entry = entry.try_into().map_or(0, u64::from_ne_bytes);
+            ensure!(
+                entry & FRAME != 0,
+                "/proc/self/pagemap does not tell where a page is"
+            );
+            Ok((entry & FRAME) * PAGE)
+        };
+        entries.chunks_exact(8).map(frame).collect()
     }
 
     fn address(&self, page: u64) -> HostAddress {

@@ -4,6 +4,7 @@
 //! A guest with an IOMMU of its own runs it on a device that it gave to vfio-pci. So the program sees from
 //! above what Strait's IOMMU makes of the guest's map and unmap calls.
 
+mod bulk;
 mod edu;
 mod faults;
 mod memory;
@@ -37,6 +38,14 @@ pub(crate) enum Probe {
         #[arg(long, default_value_t = 25)]
         transfers: u64,
     },
+    /// Memory mapped by one call and unmapped by another.
+    Bulk {
+        /// The device, bound to vfio-pci.
+        device: String,
+        /// How many pages.
+        #[arg(long)]
+        pages: u64,
+    },
 }
 
 /// The device and its address space, in which nothing is mapped yet.
@@ -63,6 +72,7 @@ pub(crate) fn run(probe: &Probe) -> Result<()> {
             rounds,
             transfers,
         } => Bench::open(device).and_then(|bench| neighbours::run(&bench, *rounds, *transfers)),
+        Probe::Bulk { device, pages } => Bench::open(device).and_then(|bench| bulk::run(&bench, *pages)),
     };
     if let Err(error) = &result {
         println!("LAB fail probe: {error:#}");

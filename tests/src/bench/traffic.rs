@@ -1,0 +1,124 @@
+//! A NIC under full load: what goes through, and what the VMM has to do with it meanwhile.
+
+use std::fmt;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde::Serialize;
+
+use super::Bench;
+use super::counts::Counts;
+use super::process;
+use super::trace::{Stopwatch, Trace, WORK};
+use crate::guest::Guest;
+use crate::vmm::{GuestConfig, Vmm};
+
+/// How long each stream lasts.
+const STREAM_S: u32 = 12;
+/// A stream's first part, in which nothing is counted.
+const SETTLE: Duration = Duration::from_secs(2);
+/// The part in which everything is counted, and, behind an IOMMU, the part in which times are taken.
+const WINDOW: Duration = Duration::from_secs(3);
+
+/// A write to the tail of the invalidation queue of the unit that both VMMs have at 0xfed90000 (§11.4.23).
+const QUEUE_TAIL: &str = "fed90088";
+
+/// A stream in one direction.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Stream {
+    pub(super) mbit_s: f64,
+    /// Of both directions, a second.
+    pub(super) packets_s: f64,
+    /// How long it was counted.
+    pub(super) window_s: f64,
+    pub(super) counts: Counts,
+    /// From leaving the guest for an access that the VMM answers until the guest goes on, in microseconds.
+    pub(super) exit_us: f64,
+}
+
+/// What one guest did.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Traffic {
+    pub(super) sent: Stream,
+    pub(super) received: Stream,
+    /// Locked or pinned memory of the VMM while the guest sends.
+    pub(super) locked_kib: u64,
+}
+
+impl Stream {
+    /// Pairs of map and unmap that the guest made in the window: behind a strict IOMMU each of both is one
+    /// write to the tail of the invalidation queue.
+    pub(super) fn pairs(&self) -> f64 {
+        self.counts.of("writes", QUEUE_TAIL) as f64 / 2.0
+    }
+
+    /// Packets in the window, as the whole stream had them.
+    pub(super) fn packets(&self) -> f64 {
+        self.packets_s * self.window_s
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sent, received) = (self.sent.mbit_s, self.received.mbit_s);
+        write!(f, "sent {sent:.0}, received {received:.0} Mbit/s")
+    }
+}
+
+/// Runs one guest that sends, then receives. With an IOMMU for the guest, `iommu` is what its kernel is told.
+pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, iommu: Option<&str>) -> Result<Traffic> {
+    let config = GuestConfig {
+        initrd: "bench",
+        devices: vec![nic.to_owned()],
+        cmdline: format!(
+            "console=ttyS0 panic=-1 quiet lab.do=net,streams lab.address=10.0.2.15 lab.iperf={} \
+             lab.seconds={STREAM_S} {}",
+            bench.iperf.port,
+            iommu.unwrap_or_default()
+        ),
+        viommu: iommu.is_some(),
+        ..GuestConfig::default()
+    };
+    bench.with_guest(vmm, &config, |guest| {
+        let sent = stream(bench, guest, "sent")?;
+        let locked_kib = process::locked_kib(bench.agent, guest.pid)?;
+        let received = stream(bench, guest, "received")?;
+        guest.expect_power_off()?;
+        Ok(Traffic {
+            sent,
+            received,
+            locked_kib,
+        })
+    })
+}
+
+fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream> {
+    guest.expect("ask")?;
+    guest.type_line("go")?;
+    sleep(SETTLE);
+    let trace = Trace::start(bench.agent, WORK)?;
+    let start = Instant::now();
+    sleep(WINDOW);
+    let window_s = start.elapsed().as_secs_f64();
+    let counts = trace.finish()?;
+    let stopwatch = Stopwatch::start(bench.agent)?;
+    sleep(WINDOW);
+    let exit_us = stopwatch.finish()?;
+    let mbit_s = guest.expect(word)?;
+    let mbit_s = mbit_s
+        .parse()
+        .with_context(|| format!("The guest's rate is no number: {mbit_s}"))?;
+    let packets = guest.expect("streamed")?;
+    let packets: u64 = packets
+        .parse()
+        .with_context(|| format!("The guest's packets are no number: {packets}"))?;
+    ensure!(packets > 0, "The guest's NIC counted no packets");
+    Ok(Stream {
+        mbit_s,
+        packets_s: packets as f64 / f64::from(STREAM_S),
+        window_s,
+        counts,
+        exit_us,
+    })
+}
