@@ -283,6 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn a_programmed_table_is_one_change_and_one_binding() {
+        let Fixture {
+            mut msix,
+            router,
+            binder,
+        } = fixture(64);
+        (0..64).for_each(|n| program(&mut msix, n, 0x40 + n as u32, 0));
+        msix.set_control(ENABLE);
+        let all: Vec<u16> = (0..64).collect();
+        assert_eq!(binder.calls(), [bind(64, &all)]);
+        assert_eq!(router.changes(), 1);
+        msix.set_control(ENABLE | FUNCTION_MASK);
+        msix.set_control(ENABLE);
+        assert_eq!((binder.calls().len(), router.changes()), (1, 3));
+    }
+
+    #[test]
     fn masking_keeps_route_and_binding() {
         let Fixture {
             mut msix,

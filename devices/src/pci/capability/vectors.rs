@@ -69,11 +69,15 @@ impl Vectors {
     }
 
     /// Brings every vector `n` to `message(n)`, with at most one call to its route each and one to the
-    /// binder for all; vectors that already are there are left alone.
+    /// binder for all; vectors that already are there are left alone. It is one change of the machine's
+    /// routes.
     pub fn update(&mut self, span: u16, message: impl Fn(u16) -> Option<MsiMessage>) {
-        for n in 0..self.count() {
-            self.set_route(n, message(n));
-        }
+        let router = Arc::clone(&self.router);
+        router.together(&mut || {
+            for n in 0..self.count() {
+                self.set_route(n, message(n));
+            }
+        });
         self.bind_new(span, 0..self.count());
     }
 
