@@ -148,6 +148,7 @@ mod tests {
             device,
             driver: None,
             group: None,
+            is_virtual: false,
         }
     }
 

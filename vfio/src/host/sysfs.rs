@@ -63,6 +63,7 @@ impl Root {
             device: hex_file(&folder.join("device"))? as u16,
             driver: link_name(&folder.join("driver"))?,
             group: link_name(&folder.join("iommu_group"))?.and_then(|name| name.parse().ok()),
+            is_virtual: folder.join("physfn").exists(),
         }))
     }
 }
@@ -82,6 +83,8 @@ pub struct PciDevice {
     pub driver: Option<String>,
     /// Its IOMMU group.
     pub group: Option<u32>,
+    /// It is a virtual function of another.
+    pub is_virtual: bool,
 }
 
 impl PciDevice {

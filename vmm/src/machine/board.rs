@@ -54,7 +54,7 @@ impl Board {
             wires: wires.collect(),
             serial,
             ioapic,
-            root: Arc::new(RootComplex::new(root_ports(platform, functions))),
+            root: Arc::new(RootComplex::new(root_ports(platform, &functions))),
             space: platform.space.clone(),
         };
         board.place()?;
@@ -127,7 +127,7 @@ fn wires(ioapic: &Arc<Ioapic>) -> Wires {
     pins.map(wire).collect()
 }
 
-/// The passed devices in the order of their ports.
+/// The passed devices in the order they were given.
 fn functions(
     platform: &Platform,
     router: &Arc<dyn MsiRouter>,
@@ -137,7 +137,8 @@ fn functions(
         let gsi = layout::intx_gsi(port, pin);
         wires[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
     };
-    let open = |(port, (device, appearance)): (u8, (&Arc<HostDevice>, &Appearance))| {
+    let open = |(index, (device, appearance)): (usize, (&Arc<HostDevice>, &Appearance))| {
+        let port = platform.seats()[index].port;
         // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
         // 1.2 §9.1).
         let slot = [0, 1, 2, 3].map(|pin| wire(port, pin));
@@ -145,26 +146,30 @@ fn functions(
         match &platform.viommu {
             None => Passthrough::new(device.clone(), router.clone(), &slot, appearance),
             Some(viommu) => {
-                let (router, gate) = viommu.seat(usize::from(port) - 1);
+                let (router, gate) = viommu.seat(index);
                 Passthrough::behind(device.clone(), router, &slot, appearance, gate)
             }
         }
     };
     HostDevice::reset_buses(platform.devices());
     let devices = platform.devices().iter().zip(platform.appearances());
-    (1..).zip(devices).map(open).collect()
+    devices.enumerate().map(open).collect()
 }
 
-/// Each device behind a port of its own (one slot, one IOMMU group in the guest).
-fn root_ports(platform: &Platform, functions: Vec<Arc<Passthrough>>) -> Vec<Arc<RootPort>> {
-    let port = |(index, function): (usize, Arc<Passthrough>)| {
-        let (number, function) = (index as u8 + 1, vec![(0, function as Arc<dyn Function>)]);
+/// Each device behind a port of its own (one slot, one IOMMU group in the guest), with all its functions.
+fn root_ports(platform: &Platform, functions: &[Arc<Passthrough>]) -> Vec<Arc<RootPort>> {
+    let seated = || platform.seats().iter().zip(functions);
+    let port = |number: u8| {
+        let behind = seated()
+            .filter(|(seat, _)| seat.port == number)
+            .map(|(seat, function)| (seat.function, function.clone() as Arc<dyn Function>))
+            .collect();
         Arc::new(match &platform.viommu {
-            None => RootPort::new(number, function),
-            Some(viommu) => RootPort::on_bus(number, viommu.bus(index), function),
+            None => RootPort::new(number, behind),
+            Some(viommu) => RootPort::on_bus(number, viommu.bus(number), behind),
         })
     };
-    functions.into_iter().enumerate().map(port).collect()
+    (1..=platform.ports()).map(port).collect()
 }
 
 fn serial(ioapic: &Arc<Ioapic>, platform: &Platform) -> Serial {

@@ -9,6 +9,7 @@ mod host;
 mod managed;
 mod passthrough;
 mod platform;
+mod seat;
 mod state;
 mod viommu;
 

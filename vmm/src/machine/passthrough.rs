@@ -8,10 +8,12 @@ use strait_devices::address_space::AddressSpace;
 use strait_devices::pci::rom_bar::MAX_ROM_LEN;
 use strait_vfio::Device;
 use strait_vfio::domain::{Container, Identity};
+use strait_vfio::host::Root;
 use strait_vfio::pci::{Appearance, RomSource};
 use vfio_ioctls::VfioDeviceFd;
 
 use super::RunError;
+use super::seat::{self, Origin, Seat};
 use crate::config::{DeviceConfig, RomConfig};
 use crate::kvm::Vm;
 
@@ -28,6 +30,7 @@ enum RomError {
 /// guest's own addresses; behind one, each is in its own.
 pub(super) struct HostDevices {
     devices: Vec<Arc<Device>>,
+    seats: Vec<Seat>,
     appearances: Vec<Appearance>,
 }
 
@@ -38,14 +41,19 @@ impl HostDevices {
     /// # Errors
     /// When a device cannot be opened, or RAM not be mapped for DMA. What was opened is released.
     pub(super) fn open(configs: &[DeviceConfig], vm: &Vm, space: &AddressSpace) -> Result<Self, RunError> {
-        let appearances = appearances(configs)?;
+        let seats = seats_of(configs)?;
+        let appearances = appearances(configs, &seats)?;
         let kvm = VfioDeviceFd::new_from_kvm(vm.vfio_device()?);
         let container = Container::open(Some(Arc::new(kvm)))?;
         let open = |config: &DeviceConfig| Device::open(&container, config.host);
         let devices: Vec<_> = configs.iter().map(open).collect::<Result<_, _>>()?;
         let has_peers = devices.len() > 1;
         space.add_listener(Arc::new(Identity::new(container, has_peers)))?;
-        Ok(Self { devices, appearances })
+        Ok(Self {
+            devices,
+            seats,
+            appearances,
+        })
     }
 
     /// Opens each device into a container of its own, in which nothing is mapped.
@@ -56,7 +64,8 @@ impl HostDevices {
         configs: &[DeviceConfig],
         vm: &Vm,
     ) -> Result<(Self, Vec<Arc<Container>>), RunError> {
-        let appearances = appearances(configs)?;
+        let seats = seats_of(configs)?;
+        let appearances = appearances(configs, &seats)?;
         let kvm = Arc::new(VfioDeviceFd::new_from_kvm(vm.vfio_device()?));
         let (mut devices, mut containers) = (Vec::new(), Vec::new());
         for config in configs {
@@ -64,7 +73,11 @@ impl HostDevices {
             devices.push(Device::open(&container, config.host)?);
             containers.push(container);
         }
-        let opened = Self { devices, appearances };
+        let opened = Self {
+            devices,
+            seats,
+            appearances,
+        };
         Ok((opened, containers))
     }
 
@@ -73,21 +86,39 @@ impl HostDevices {
         &self.devices
     }
 
+    /// Where each sits, in the same order.
+    pub(super) fn seats(&self) -> &[Seat] {
+        &self.seats
+    }
+
     /// How each looks to the guest, in the same order.
     pub(super) fn appearances(&self) -> &[Appearance] {
         &self.appearances
     }
 }
 
-fn appearances(configs: &[DeviceConfig]) -> Result<Vec<Appearance>, RomError> {
-    let appearance = |config: &DeviceConfig| {
-        Ok(Appearance {
-            rom: rom(&config.rom)?,
-            hides_msix: config.hides_msix,
-            ..Appearance::default()
+fn seats_of(configs: &[DeviceConfig]) -> io::Result<Vec<Seat>> {
+    let root = Root::real();
+    let origin = |config: &DeviceConfig| {
+        let device = root.device(config.host)?;
+        Ok(Origin {
+            bdf: config.host,
+            is_virtual: device.is_some_and(|device| device.is_virtual),
         })
     };
-    configs.iter().map(appearance).collect()
+    let origins: Vec<_> = configs.iter().map(origin).collect::<io::Result<_>>()?;
+    Ok(seat::seats(&origins))
+}
+
+fn appearances(configs: &[DeviceConfig], seats: &[Seat]) -> Result<Vec<Appearance>, RomError> {
+    let appearance = |(config, seat): (&DeviceConfig, &Seat)| {
+        Ok(Appearance {
+            rom: rom(&config.rom)?,
+            is_multi_function: seat.is_shared,
+            hides_msix: config.hides_msix,
+        })
+    };
+    configs.iter().zip(seats).map(appearance).collect()
 }
 
 fn rom(config: &RomConfig) -> Result<RomSource, RomError> {

@@ -14,6 +14,7 @@ use super::RunError;
 use super::board::Board;
 use super::host::Host;
 use super::passthrough::HostDevices;
+use super::seat::Seat;
 use super::state::{Event, Events};
 use super::viommu::Viommu;
 use crate::acpi::{self, AcpiConfig, PciHost};
@@ -84,14 +85,24 @@ impl Platform {
         })
     }
 
-    /// The passed devices in the order of their root ports.
+    /// The passed devices in the order they were given.
     pub fn devices(&self) -> &[Arc<strait_vfio::Device>] {
         self.host_devices.as_ref().map_or(&[], HostDevices::devices)
     }
 
+    /// Where each of them sits.
+    pub(super) fn seats(&self) -> &[Seat] {
+        self.host_devices.as_ref().map_or(&[], HostDevices::seats)
+    }
+
     /// How each of them looks to the guest.
-    pub fn appearances(&self) -> &[Appearance] {
+    pub(super) fn appearances(&self) -> &[Appearance] {
         self.host_devices.as_ref().map_or(&[], HostDevices::appearances)
+    }
+
+    /// How many root ports there are, with numbers from 1 on.
+    pub(super) fn ports(&self) -> u8 {
+        self.seats().iter().map(|seat| seat.port).max().unwrap_or(0)
     }
 
     /// What the host bridge forwards.
@@ -124,7 +135,7 @@ impl Platform {
         let config = AcpiConfig {
             apic_ids: self.vcpus.iter().map(Vcpu::id).collect(),
             pci: PciHost {
-                last_bus: self.devices().len() as u8,
+                last_bus: self.ports(),
                 mmio_64: self.mmio_64,
             },
             extra: self.viommu.iter().map(|viommu| viommu.dmar().table()).collect(),
@@ -180,8 +191,10 @@ fn open_devices(
             (Some(devices), containers)
         }
     };
+    let seats = devices.as_ref().map_or(&[][..], HostDevices::seats);
     let viommu = Viommu::new(
         viommu,
+        seats,
         &containers,
         Arc::new(GsiRouter::new(vm)),
         ram,

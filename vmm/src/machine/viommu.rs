@@ -12,6 +12,7 @@ use strait_devices::irq::MsiRouter;
 use strait_vfio::domain::Container;
 
 use super::RunError;
+use super::seat::Seat;
 use crate::acpi::{Dmar, IOAPIC_BUS};
 use crate::config::ViommuConfig;
 use crate::memory::GuestRam;
@@ -30,7 +31,10 @@ pub struct Viommu {
     vtd: Arc<Vtd>,
     width: AddressWidth,
     remaps_interrupts: bool,
+    /// Behind each root port.
     buses: Vec<Arc<LiveBus>>,
+    /// The passed devices.
+    requesters: Vec<Requester>,
     router: Arc<dyn MsiRouter>,
     stats: Option<PathBuf>,
     /// Ends the watch when it is dropped.
@@ -38,12 +42,13 @@ pub struct Viommu {
 }
 
 impl Viommu {
-    /// A unit in front of one function 0 behind each root port, each with a container of its own.
+    /// A unit in front of the functions at `seats`, each with a container of its own.
     ///
     /// # Errors
     /// When the host's IOMMU is narrower than was asked for.
     pub(super) fn new(
         config: ViommuConfig,
+        seats: &[Seat],
         containers: &[Arc<Container>],
         router: Arc<dyn MsiRouter>,
         ram: &GuestRam,
@@ -56,11 +61,16 @@ impl Viommu {
                  has allow_unsafe_interrupts=1"
             );
         }
-        let buses: Vec<_> = containers.iter().map(|_| Arc::<LiveBus>::default()).collect();
-        let endpoint = |(bus, container): (&Arc<LiveBus>, &Arc<Container>)| {
-            let bus = bus.clone();
-            (Requester { bus, devfn: 0 }, container.clone() as Arc<dyn Domain>)
+        let ports = seats.iter().map(|seat| seat.port).max().unwrap_or(0);
+        let buses: Vec<_> = (0..ports).map(|_| Arc::<LiveBus>::default()).collect();
+        let requester = |seat: &Seat| Requester {
+            bus: buses[usize::from(seat.port) - 1].clone(),
+            devfn: seat.function,
         };
+        let requesters: Vec<_> = seats.iter().map(requester).collect();
+        let domains = containers
+            .iter()
+            .map(|container| container.clone() as Arc<dyn Domain>);
         let unit = VtdConfig {
             width,
             caching_mode: config.caching_mode,
@@ -69,7 +79,7 @@ impl Viommu {
             // VFIO_DMA_CC_IOMMU is not asked for, so coherence is not promised.
             snoop_control: false,
         };
-        let endpoints = buses.iter().zip(containers).map(endpoint).collect();
+        let endpoints = requesters.iter().cloned().zip(domains).collect();
         let vtd = Vtd::new(unit, ram.tables(), router.clone(), endpoints);
         let remaps_interrupts = config.interrupt_remapping;
         let watch = watch(&vtd)?;
@@ -78,6 +88,7 @@ impl Viommu {
             width,
             remaps_interrupts,
             buses,
+            requesters,
             router,
             stats,
             _watch: watch,
@@ -107,17 +118,14 @@ impl Viommu {
         self.route(Source::Ioapic(RequesterId(u16::from(IOAPIC_BUS) << 8)))
     }
 
-    /// The bus behind a root port.
-    pub fn bus(&self, index: usize) -> Arc<LiveBus> {
-        self.buses[index].clone()
+    /// The bus behind root port `port`.
+    pub fn bus(&self, port: u8) -> Arc<LiveBus> {
+        self.buses[usize::from(port) - 1].clone()
     }
 
-    /// What a passed device needs: its router, and who hears of its bus mastering.
+    /// What the passed device `index` needs: its router, and who hears of its bus mastering.
     pub fn seat(&self, index: usize) -> (Arc<dyn MsiRouter>, Arc<dyn BusMaster>) {
-        let source = Source::Function(Requester {
-            bus: self.bus(index),
-            devfn: 0,
-        });
+        let source = Source::Function(self.requesters[index].clone());
         (self.route(source), self.vtd.bus_master(index))
     }
 
