@@ -1,20 +1,17 @@
 //! A physical function opened through VFIO.
-//!
-//! `vfio-ioctls` opens the group and tells KVM of it; everything after that goes through [`crate::sys`],
-//! because it must not lose errors, and because its list of regions shifts when the kernel refuses to
-//! describe one of them.
 
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use strait_devices::region::HostBacking;
 use vfio_bindings::bindings::vfio as uapi;
-use vfio_ioctls::{VfioDevice, VfioError};
 
-use crate::domain::Container;
+use crate::domain::{Container, Group, GroupError};
 use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
 use crate::host::{HostBdf, reset_methods};
 use crate::mapping::Mapping;
@@ -33,8 +30,11 @@ pub enum DeviceError {
         bdf: HostBdf,
         /// Why.
         #[source]
-        source: VfioError,
+        source: GroupError,
     },
+    /// It is in no IOMMU group.
+    #[error("{0} is in no IOMMU group; is the host's IOMMU on?")]
+    NoGroup(HostBdf),
     /// The kernel does not describe it.
     #[error("cannot ask VFIO about the {what} of {bdf}")]
     Describe {
@@ -63,10 +63,9 @@ pub struct Device {
     /// Nothing touched the function since then. The kernel resets it when it is opened
     /// (`vfio_pci_core_enable`).
     is_fresh: AtomicBool,
-    /// `None` only while it is dropped.
-    vfio: Option<VfioDevice>,
+    file: File,
     /// After the device, which leaves it.
-    _container: Arc<Container>,
+    group: Arc<Group>,
 }
 
 struct Region {
@@ -84,10 +83,13 @@ impl Device {
     /// [`crate::host::check`] first: it says why.
     pub fn open(container: &Arc<Container>, bdf: HostBdf) -> Result<Arc<Self>, DeviceError> {
         let sysfs = Path::new(SYSFS_DEVICES).join(bdf.to_string());
-        let vfio = VfioDevice::new(&sysfs, container.vfio(), false)
-            .map_err(|source| DeviceError::Open { bdf, source })?;
+        let failed = |source| DeviceError::Open { bdf, source };
+        let number = group_number(&sysfs).ok_or(DeviceError::NoGroup(bdf))?;
+        let group = container.group(number).map_err(failed)?;
+        let name = bdf.to_string();
+        let opened = group.open_device(&name).map_err(failed)?;
         let describe = |what: String| move |source| DeviceError::Describe { bdf, what, source };
-        let file = sys::borrow(&vfio);
+        let file = opened.as_fd();
         let info = sys::device_info(file).map_err(describe("flags".to_owned()))?;
         let resettable = info.u32(4) & uapi::VFIO_DEVICE_FLAGS_RESET != 0;
         let is_fresh = resettable && reset_methods(&sysfs).first().is_none_or(|method| method != "pm");
@@ -99,7 +101,7 @@ impl Device {
         let interrupts = InterruptKind::ALL.map(|kind| interrupt_info(file, kind));
         Ok(Arc::new(Self {
             bdf,
-            name: bdf.to_string(),
+            name,
             sysfs,
             regions,
             interrupts,
@@ -107,8 +109,8 @@ impl Device {
             reset_method: OnceLock::new(),
             was_reset: AtomicBool::new(resettable),
             is_fresh: AtomicBool::new(is_fresh),
-            vfio: Some(vfio),
-            _container: Arc::clone(container),
+            file: opened,
+            group,
         }))
     }
 
@@ -117,12 +119,13 @@ impl Device {
         self.bdf
     }
 
-    /// Resets those of `devices` that can be reset only together and are not fresh, each bus once. The others
-    /// reset themselves.
+    /// Resets those of `devices`, all that this process has, that can be reset only together and are not
+    /// fresh, each bus once. The others reset themselves.
     pub fn reset_buses(devices: &[Arc<Self>]) {
+        let groups: BTreeSet<u32> = devices.iter().map(|device| device.group.number()).collect();
         let mut done: Vec<HostBdf> = Vec::new();
         for device in devices {
-            let ResetMethod::Bus(functions) = device.reset_method() else {
+            let ResetMethod::Bus(functions) = device.reset_method(&groups) else {
                 continue;
             };
             let members = || devices.iter().filter(|other| functions.contains(&other.bdf));
@@ -131,7 +134,8 @@ impl Device {
                 continue;
             }
             done.extend(functions);
-            let result = device.file().and_then(reset::reset_bus);
+            let groups: Vec<BorrowedFd<'_>> = members().map(|member| member.group.file()).collect();
+            let result = reset::reset_bus(device.file.as_fd(), &groups);
             if let Err(error) = &result {
                 log::warn!(
                     "{}: its bus cannot be reset, and keeps its state: {error}",
@@ -144,13 +148,12 @@ impl Device {
         }
     }
 
-    /// How the function is reset, chosen and said at the first call.
-    fn reset_method(&self) -> &ResetMethod {
+    /// How the function is reset, chosen and said at the first call. `groups` are ours.
+    fn reset_method(&self, groups: &BTreeSet<u32>) -> &ResetMethod {
         self.reset_method.get_or_init(|| {
             let methods = reset_methods(&self.sysfs);
-            let with_bus = self.file().and_then(sys::hot_reset_info).unwrap_or_default();
-            let groups = reset::open_groups().into_iter().map(|(group, _)| group).collect();
-            let method = ResetMethod::choose(self.resettable, &methods, &with_bus, &groups);
+            let with_bus = sys::hot_reset_info(self.file.as_fd()).unwrap_or_default();
+            let method = ResetMethod::choose(self.resettable, &methods, &with_bus, groups);
             match method {
                 ResetMethod::Nothing(_) => log::warn!(
                     "{} {method}: the guest gets it as it was left, and so does the next one",
@@ -160,13 +163,6 @@ impl Device {
             }
             method
         })
-    }
-
-    fn file(&self) -> io::Result<BorrowedFd<'_>> {
-        self.vfio
-            .as_ref()
-            .map(sys::borrow)
-            .ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     fn find(&self, id: HardwareRegion) -> io::Result<&Region> {
@@ -191,6 +187,12 @@ impl Device {
             ))
         })
     }
+}
+
+/// The number of the function's group, the name of what a link in sysfs leads to.
+fn group_number(sysfs: &Path) -> Option<u32> {
+    let link = sysfs.join("iommu_group").read_link().ok()?;
+    link.file_name()?.to_str()?.parse().ok()
 }
 
 impl Region {
@@ -265,17 +267,17 @@ impl Hardware for Device {
 
     fn read(&self, region: HardwareRegion, offset: u64, data: &mut [u8]) -> io::Result<()> {
         let at = self.locate(region, offset, data.len() as u64)?;
-        sys::read_at(self.file()?, at, data)
+        sys::read_at(self.file.as_fd(), at, data)
     }
 
     fn write(&self, region: HardwareRegion, offset: u64, data: &[u8]) -> io::Result<()> {
         let at = self.locate(region, offset, data.len() as u64)?;
-        sys::write_at(self.file()?, at, data)
+        sys::write_at(self.file.as_fd(), at, data)
     }
 
     fn map(&self, region: HardwareRegion, offset: u64, len_bytes: u64) -> io::Result<Arc<dyn HostBacking>> {
         self.locate(region, offset, len_bytes)?;
-        let mapping = Mapping::new(self.file()?, self.find(region)?.offset, offset, len_bytes)?;
+        let mapping = Mapping::new(self.file.as_fd(), self.find(region)?.offset, offset, len_bytes)?;
         Ok(Arc::new(mapping))
     }
 
@@ -293,22 +295,24 @@ impl Hardware for Device {
         if end > self.interrupt(kind).count {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        sys::set_irq_events(self.file()?, kind.index(), start, events)
+        sys::set_irq_events(self.file.as_fd(), kind.index(), start, events)
     }
 
     fn disable_interrupts(&self, kind: InterruptKind) -> io::Result<()> {
-        sys::disable_irqs(self.file()?, kind.index())
+        sys::disable_irqs(self.file.as_fd(), kind.index())
     }
 
     fn unmask_intx(&self) -> io::Result<()> {
-        sys::unmask_irq(self.file()?, InterruptKind::Intx.index())
+        sys::unmask_irq(self.file.as_fd(), InterruptKind::Intx.index())
     }
 
     fn reset(&self) -> io::Result<()> {
-        let file = self.file()?;
-        let result = match self.reset_method() {
+        let file = self.file.as_fd();
+        let result = match self.reset_method(&BTreeSet::from([self.group.number()])) {
             ResetMethod::Function(_) => sys::device_reset(file),
-            method @ ResetMethod::Bus(_) if method.is_alone(self.bdf) => reset::reset_bus(file),
+            method @ ResetMethod::Bus(_) if method.is_alone(self.bdf) => {
+                reset::reset_bus(file, &[self.group.file()])
+            }
             ResetMethod::Bus(_) | ResetMethod::Nothing(_) => Err(io::ErrorKind::Unsupported.into()),
         };
         self.was_reset.store(result.is_ok(), Ordering::Relaxed);
@@ -316,7 +320,7 @@ impl Hardware for Device {
     }
 
     fn prepare(&self) -> io::Result<()> {
-        let method = self.reset_method();
+        let method = self.reset_method(&BTreeSet::from([self.group.number()]));
         if self.is_fresh.swap(false, Ordering::Relaxed) || matches!(method, ResetMethod::Nothing(_)) {
             Ok(())
         } else {
@@ -327,23 +331,5 @@ impl Hardware for Device {
     fn retire(&self) {
         let was_reset = self.was_reset.load(Ordering::Relaxed);
         self.is_fresh.store(was_reset, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Device {
-    /// `vfio-ioctls` finds the group again through sysfs and panics when that is gone (a VF destroyed, a
-    /// device pulled out while in use). The descriptor then stays open until the process ends.
-    fn drop(&mut self) {
-        let present = self.sysfs.join("iommu_group").read_link().is_ok();
-        match self.vfio.take() {
-            Some(vfio) if !present => {
-                log::warn!(
-                    "{}: the device vanished; its VFIO group stays open until strait ends",
-                    self.bdf
-                );
-                std::mem::forget(vfio);
-            }
-            vfio => drop(vfio),
-        }
     }
 }

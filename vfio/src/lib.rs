@@ -41,10 +41,8 @@ mod sys;
 mod warning;
 
 pub use device::{Device, DeviceError};
-pub use domain::{Container, Identity};
+pub use domain::{Container, GroupListener, Identity};
 pub use hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
 pub use interrupt::{BindVectorsError, VectorSet};
 pub use intx::Intx;
 pub use mapping::{Mapping, PAGE_SIZE};
-/// KVM's VFIO device, to be made from a `kvm_ioctls::DeviceFd` and handed to [`Container::open`].
-pub use vfio_ioctls::VfioDeviceFd;

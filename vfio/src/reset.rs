@@ -2,9 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::fs;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use crate::host::HostBdf;
 use crate::sys::{self, Dependent};
@@ -86,32 +85,11 @@ fn name(function: &Dependent) -> HostBdf {
     }
 }
 
-/// Resets the bus of `device`. The kernel wants the group files of all functions on it as the proof that
-/// they are ours, and `vfio-ioctls` keeps them to itself.
-pub(crate) fn reset_bus(device: BorrowedFd<'_>) -> io::Result<()> {
-    let needed: BTreeSet<u32> = sys::hot_reset_info(device)?
-        .iter()
-        .map(|function| function.group)
-        .collect();
-    let groups: Vec<RawFd> = open_groups()
-        .into_iter()
-        .filter(|(group, _)| needed.contains(group))
-        .map(|(_, fd)| fd)
-        .collect();
-    sys::hot_reset(device, &groups)
-}
-
-/// The groups that this process has, as its descriptors name them.
-pub(crate) fn open_groups() -> Vec<(u32, RawFd)> {
-    let Ok(descriptors) = fs::read_dir("/proc/self/fd") else {
-        return Vec::new();
-    };
-    let group = |entry: fs::DirEntry| {
-        let target = entry.path().read_link().ok()?;
-        let group = target.strip_prefix("/dev/vfio").ok()?.to_str()?.parse().ok()?;
-        Some((group, entry.file_name().to_str()?.parse().ok()?))
-    };
-    descriptors.flatten().filter_map(group).collect()
+/// Resets the bus of `device`. The kernel wants the files of all groups on it, each once, as the proof that
+/// they are ours; `groups` may name one more than once.
+pub(crate) fn reset_bus(device: BorrowedFd<'_>, groups: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let files: BTreeSet<RawFd> = groups.iter().map(AsRawFd::as_raw_fd).collect();
+    sys::hot_reset(device, &files.into_iter().collect::<Vec<_>>())
 }
 
 #[cfg(test)]
@@ -169,10 +147,5 @@ mod tests {
     #[test]
     fn a_host_that_does_not_name_its_methods_is_believed() {
         assert!(matches!(choose(true, "", &[]), ResetMethod::Function(_)));
-    }
-
-    #[test]
-    fn a_process_without_vfio_has_no_groups() {
-        assert!(open_groups().is_empty());
     }
 }

@@ -1,7 +1,9 @@
-//! The kernel's VFIO interface where `vfio-ioctls` has no call for it, or one that drops the answer.
+//! The kernel's VFIO interface.
 //!
 //! Structures are those of `linux/vfio.h`. Every function keeps errno.
 #![expect(unsafe_code, reason = "ioctl, mmap and positioned I/O on file descriptors")]
+
+pub(crate) mod group;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};

@@ -1,14 +1,18 @@
 //! A legacy VFIO container with the type1v2 IOMMU.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::{Arc, Mutex, Weak};
 
 use strait_devices::dma::{Access, Domain, DomainError, Iova};
 use strait_devices::region::HostAddress;
 use vfio_bindings::bindings::vfio as uapi;
-use vfio_ioctls::{VfioContainer, VfioDeviceFd, VfioError, VfioOps};
 
+use super::group::{Group, GroupError};
+use crate::lock::lock;
 use crate::sys;
 
 /// A container that does not do what was asked.
@@ -16,7 +20,10 @@ use crate::sys;
 pub enum ContainerError {
     /// There is no container to be had.
     #[error("cannot open a VFIO container; are the modules vfio and vfio_iommu_type1 loaded?")]
-    Open(#[source] VfioError),
+    Open(#[source] io::Error),
+    /// There is another kind of IOMMU interface.
+    #[error("the host's VFIO has no type1v2 IOMMU; is the module vfio_iommu_type1 loaded?")]
+    NoType1,
     /// The IOMMU does not describe itself.
     #[error("cannot ask the container about its IOMMU")]
     Describe(#[source] io::Error),
@@ -73,18 +80,88 @@ pub struct IommuFacts {
 /// An I/O address space of the host. The IOMMU is there from the first device that is opened with it until
 /// the last is dropped; mappings can be made, and facts be asked, only in between.
 pub struct Container {
-    vfio: Arc<VfioContainer>,
+    file: File,
+    listener: Option<Arc<dyn GroupListener>>,
+    groups: Mutex<BTreeMap<u32, Weak<Group>>>,
+}
+
+/// Someone who must know the groups in use: KVM's VFIO device, for cache coherence and for devices whose
+/// driver needs the VM.
+pub trait GroupListener: Send + Sync {
+    /// The group with this file is in use now.
+    ///
+    /// # Errors
+    /// What the kernel says; the group is not used then.
+    fn add(&self, group: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// The group is no longer in use.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    fn remove(&self, group: BorrowedFd<'_>) -> io::Result<()>;
 }
 
 impl Container {
-    /// An empty container. `kvm` is KVM's VFIO device: it must know the groups, for cache coherence and for
-    /// devices whose driver needs the VM.
+    /// An empty container, whose groups `listener` hears of.
     ///
     /// # Errors
     /// When the host has no VFIO, or not with a type1v2 IOMMU.
-    pub fn open(kvm: Option<Arc<VfioDeviceFd>>) -> Result<Arc<Self>, ContainerError> {
-        let vfio = VfioContainer::new(kvm).map_err(ContainerError::Open)?;
-        Ok(Arc::new(Self { vfio: Arc::new(vfio) }))
+    pub fn open(listener: Option<Arc<dyn GroupListener>>) -> Result<Arc<Self>, ContainerError> {
+        let file = File::options().read(true).write(true).open("/dev/vfio/vfio");
+        let file = file.map_err(ContainerError::Open)?;
+        if !sys::group::is_type1v2(file.as_fd()) {
+            return Err(ContainerError::NoType1);
+        }
+        Ok(Arc::new(Self {
+            file,
+            listener,
+            groups: Mutex::default(),
+        }))
+    }
+
+    /// Group `number`, put in if it is not yet.
+    pub(crate) fn group(self: &Arc<Self>, number: u32) -> Result<Arc<Group>, GroupError> {
+        if let Some(group) = lock(&self.groups).get(&number).and_then(Weak::upgrade) {
+            return Ok(group);
+        }
+        let group = Group::open(self, number)?;
+        lock(&self.groups).insert(number, Arc::downgrade(&group));
+        Ok(group)
+    }
+
+    pub(super) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// The IOMMU comes with the first group.
+    pub(super) fn give_iommu(&self) -> io::Result<()> {
+        match lock(&self.groups).is_empty() {
+            true => sys::group::set_type1v2(self.file()),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn tell_added(&self, group: BorrowedFd<'_>) -> io::Result<()> {
+        self.listener
+            .as_ref()
+            .map_or(Ok(()), |listener| listener.add(group))
+    }
+
+    pub(super) fn tell_removed(&self, group: BorrowedFd<'_>) {
+        if let Some(listener) = &self.listener
+            && let Err(error) = listener.remove(group)
+        {
+            log::warn!("KVM cannot forget a VFIO group: {error}");
+        }
+    }
+
+    pub(super) fn forget(&self, group: u32) {
+        lock(&self.groups).remove(&group);
+    }
+
+    /// Without a group there is no IOMMU, and nothing is mapped.
+    fn is_empty(&self) -> bool {
+        lock(&self.groups).is_empty()
     }
 
     /// Asks the kernel what the IOMMU can do.
@@ -92,7 +169,7 @@ impl Container {
     /// # Errors
     /// When there is no device in the container.
     pub fn facts(&self) -> Result<IommuFacts, ContainerError> {
-        let info = sys::iommu_info(sys::borrow(&*self.vfio)).map_err(ContainerError::Describe)?;
+        let info = sys::iommu_info(self.file()).map_err(ContainerError::Describe)?;
         let (flags, page_sizes, cap_offset) = (info.u32(4), info.u64(8), info.u32(16));
         let capability = |id| {
             info.capability(cap_offset, id)
@@ -107,10 +184,6 @@ impl Container {
                 .and_then(|capability| sys::field(capability, 8))
                 .map(u32::from_ne_bytes),
         })
-    }
-
-    pub(crate) fn vfio(&self) -> Arc<dyn VfioOps> {
-        Arc::clone(&self.vfio) as Arc<dyn VfioOps>
     }
 }
 
@@ -140,7 +213,7 @@ impl Domain for Container {
             iova: iova.0,
             size: len_bytes,
         };
-        sys::map_dma(sys::borrow(&*self.vfio), &request).map_err(|source| {
+        sys::map_dma(self.file(), &request).map_err(|source| {
             ContainerError::Map {
                 iova: iova.0,
                 len_bytes,
@@ -151,12 +224,15 @@ impl Domain for Container {
     }
 
     fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
+        if self.is_empty() {
+            return Ok(());
+        }
         let error = |source| ContainerError::Unmap {
             iova: iova.0,
             len_bytes,
             source,
         };
-        let done = sys::unmap_dma(sys::borrow(&*self.vfio), iova.0, len_bytes).map_err(error)?;
+        let done = sys::unmap_dma(self.file(), iova.0, len_bytes).map_err(error)?;
         if done != len_bytes {
             return Err(error(io::Error::other(format!("{done:#x} bytes were mapped"))).into());
         }
@@ -164,12 +240,15 @@ impl Domain for Container {
     }
 
     fn unmap_all(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
+        if self.is_empty() {
+            return Ok(());
+        }
         let error = |source| ContainerError::Unmap {
             iova: iova.0,
             len_bytes,
             source,
         };
-        sys::unmap_dma(sys::borrow(&*self.vfio), iova.0, len_bytes).map_err(error)?;
+        sys::unmap_dma(self.file(), iova.0, len_bytes).map_err(error)?;
         Ok(())
     }
 }

@@ -4,7 +4,10 @@
 //! guest's own addresses.
 
 mod container;
+mod group;
 mod identity;
 
-pub use container::{Container, ContainerError, IommuFacts};
+pub use container::{Container, ContainerError, GroupListener, IommuFacts};
+pub(crate) use group::Group;
+pub use group::GroupError;
 pub use identity::Identity;

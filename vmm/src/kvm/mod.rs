@@ -15,7 +15,9 @@ mod shortcut;
 pub mod slots;
 mod system;
 pub mod vcpu;
+mod vfio;
 mod vm;
 
 pub use system::{System, SystemError};
+pub use vfio::VfioGroups;
 pub use vm::{Vm, VmError};

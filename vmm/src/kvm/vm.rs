@@ -6,11 +6,12 @@ use std::sync::Arc;
 use kvm_bindings::kvm_device_type_KVM_DEV_TYPE_VFIO as KVM_DEV_TYPE_VFIO;
 use kvm_bindings::{KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, kvm_create_device, kvm_enable_cap};
 use kvm_bindings::{KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32BIT_IDS};
-use kvm_ioctls::{DeviceFd, VmFd};
+use kvm_ioctls::VmFd;
 use strait_devices::irq::ioapic::PINS;
 
 use super::shortcut::Ring;
 use super::system::System;
+use super::vfio::VfioGroups;
 use crate::layout;
 
 /// A step of setting up a virtual machine that failed.
@@ -67,15 +68,15 @@ impl Vm {
     ///
     /// # Errors
     /// When the kernel has none.
-    pub fn vfio_device(&self) -> Result<DeviceFd, VmError> {
+    pub fn vfio_groups(&self) -> Result<VfioGroups, VmError> {
         let mut device = kvm_create_device {
             type_: KVM_DEV_TYPE_VFIO,
             fd: 0,
             flags: 0,
         };
-        self.fd
-            .create_device(&mut device)
-            .map_err(failed("create its VFIO device"))
+        let device = self.fd.create_device(&mut device);
+        let device = device.map_err(failed("create its VFIO device"))?;
+        Ok(VfioGroups { device })
     }
 }
 

@@ -10,7 +10,6 @@ use strait_vfio::Device;
 use strait_vfio::domain::{Container, Identity};
 use strait_vfio::host::Root;
 use strait_vfio::pci::{Appearance, RomSource};
-use vfio_ioctls::VfioDeviceFd;
 
 use super::RunError;
 use super::seat::{self, Origin, Seat};
@@ -43,8 +42,7 @@ impl HostDevices {
     pub(super) fn open(configs: &[DeviceConfig], vm: &Vm, space: &AddressSpace) -> Result<Self, RunError> {
         let seats = seats_of(configs)?;
         let appearances = appearances(configs, &seats)?;
-        let kvm = VfioDeviceFd::new_from_kvm(vm.vfio_device()?);
-        let container = Container::open(Some(Arc::new(kvm)))?;
+        let container = Container::open(Some(Arc::new(vm.vfio_groups()?)))?;
         let open = |config: &DeviceConfig| Device::open(&container, config.host);
         let devices: Vec<_> = configs.iter().map(open).collect::<Result<_, _>>()?;
         let has_peers = devices.len() > 1;
@@ -66,7 +64,7 @@ impl HostDevices {
     ) -> Result<(Self, Vec<Arc<Container>>), RunError> {
         let seats = seats_of(configs)?;
         let appearances = appearances(configs, &seats)?;
-        let kvm = Arc::new(VfioDeviceFd::new_from_kvm(vm.vfio_device()?));
+        let kvm = Arc::new(vm.vfio_groups()?);
         let (mut devices, mut containers) = (Vec::new(), Vec::new());
         for config in configs {
             let container = Container::open(Some(kvm.clone()))?;

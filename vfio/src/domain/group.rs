@@ -1,0 +1,111 @@
+//! An IOMMU group in a container: what must be ours before one of its devices is.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::Container;
+use crate::sys;
+
+/// A group that cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum GroupError {
+    /// Its file does not open.
+    #[error("cannot open /dev/vfio/{group}; is another process using the group?")]
+    Open {
+        /// Which group.
+        group: u32,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host uses a part of it.
+    #[error("group {0} has devices that a driver of the host uses; `strait host list --groups` shows them")]
+    NotViable(u32),
+    /// The kernel refuses a step.
+    #[error("cannot {step} group {group}")]
+    Refused {
+        /// Which group.
+        group: u32,
+        /// What we wanted.
+        step: &'static str,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A group that is in a container, until the last of its devices is closed.
+pub(crate) struct Group {
+    number: u32,
+    file: File,
+    container: Arc<Container>,
+}
+
+impl Group {
+    /// Opens group `number` and puts it into `container`, which gets its IOMMU with its first group.
+    pub(super) fn open(container: &Arc<Container>, number: u32) -> Result<Arc<Self>, GroupError> {
+        let path = format!("/dev/vfio/{number}");
+        let file = File::options().read(true).write(true).open(path);
+        let file = file.map_err(|source| GroupError::Open {
+            group: number,
+            source,
+        })?;
+        let refused = |step| {
+            move |source| GroupError::Refused {
+                group: number,
+                step,
+                source,
+            }
+        };
+        if !sys::group::is_viable(file.as_fd()).map_err(refused("ask about"))? {
+            return Err(GroupError::NotViable(number));
+        }
+        sys::group::set_container(file.as_fd(), container.file()).map_err(refused("put into a container"))?;
+        let group = Self {
+            number,
+            file,
+            container: Arc::clone(container),
+        };
+        container.give_iommu().map_err(refused("give an IOMMU to"))?;
+        container
+            .tell_added(group.file())
+            .map_err(refused("tell KVM of"))?;
+        Ok(Arc::new(group))
+    }
+
+    /// Its number, as in /dev/vfio.
+    pub(crate) fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its file, the proof that it is ours.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Opens one of its devices.
+    pub(crate) fn open_device(&self, name: &str) -> Result<File, GroupError> {
+        let opened = CString::new(name)
+            .map_err(io::Error::other)
+            .and_then(|name| sys::group::open_device(self.file(), &name));
+        opened.map_err(|source| GroupError::Refused {
+            group: self.number,
+            step: "open a device of",
+            source,
+        })
+    }
+}
+
+impl Drop for Group {
+    /// With the last group of a container the kernel takes its IOMMU and all mappings away.
+    fn drop(&mut self) {
+        self.container.tell_removed(self.file());
+        if let Err(error) = sys::group::unset_container(self.file()) {
+            log::warn!("group {} stays in its container: {error}", self.number);
+        }
+        self.container.forget(self.number);
+    }
+}
