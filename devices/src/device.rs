@@ -32,6 +32,8 @@ pub enum Effect {
     None,
     /// Regions enter, leave or move in the guest's address spaces, in this order.
     Remap(Vec<Remap>),
+    /// The guest let go of the device behind the root port with this number.
+    Eject(u8),
     /// The guest asked for a system reset.
     Reset,
     /// The guest asked to be powered off.

@@ -80,7 +80,7 @@ fn run(mut vcpu: Vcpu, to: &Surroundings, stop: &AtomicBool) -> Vcpu {
         let event = handle(vcpu.run(&mut noted), to);
         if let Some(event) = earlier.or(event) {
             // A guest that reports its panic may still have a dump to write.
-            let goes_on = event == Event::GuestPanic;
+            let goes_on = matches!(event, Event::GuestPanic | Event::Ejected(_));
             to.events.report(event);
             if !goes_on {
                 break;
@@ -121,6 +121,7 @@ fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
 fn event_of(effect: Effect) -> Option<Event> {
     match effect {
         Effect::None | Effect::Remap(_) => None,
+        Effect::Eject(port) => Some(Event::Ejected(port)),
         Effect::Reset => Some(Event::Reset),
         Effect::PowerOff => Some(Event::PowerOff),
         Effect::Panic => Some(Event::GuestPanic),

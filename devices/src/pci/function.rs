@@ -17,4 +17,9 @@ pub trait Function: Send + Sync {
 
     /// Back to the state after power-on, with everything the guest set undone; BARs leave the map.
     fn reset(&self) -> Effect;
+
+    /// Leaves the machine: nothing of the guest's reaches the device any more, and BARs leave the map.
+    fn unplug(&self) -> Effect {
+        self.reset()
+    }
 }

@@ -46,20 +46,20 @@ impl RootComplex {
     }
 
     /// The function that answers at `bdf` with the bus numbers as they are now.
-    fn function(&self, bdf: Bdf) -> Option<&dyn Function> {
+    fn function(&self, bdf: Bdf) -> Option<Arc<dyn Function>> {
         if bdf.bus == 0 {
             return self.on_root_bus(bdf.devfn);
         }
         let port = self.ports.iter().find(|port| port.secondary_bus() == bdf.bus)?;
-        port.function(bdf.devfn).map(|function| &**function)
+        port.function(bdf.devfn)
     }
 
-    fn on_root_bus(&self, devfn: DevFn) -> Option<&dyn Function> {
+    fn on_root_bus(&self, devfn: DevFn) -> Option<Arc<dyn Function>> {
         if devfn == DevFn::new(0, 0) {
-            return Some(&*self.host_bridge);
+            return Some(self.host_bridge.clone());
         }
         let port = self.ports.iter().find(|port| port.devfn() == devfn)?;
-        Some(&**port)
+        Some(port.clone())
     }
 }
 

@@ -1,11 +1,13 @@
 //! A root port: the PCI-to-PCI bridge that gives each passed device a bus, and an IOMMU group, of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::device::Effect;
+use crate::device::{Effect, Remap};
 use crate::dma::LiveBus;
+use crate::irq::MsiRouter;
 use crate::pci::address::DevFn;
-use crate::pci::capability::{acs, express};
+use crate::pci::capability::slot::{Power, Slot};
+use crate::pci::capability::{acs, express, one_message};
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::function::Function;
 use crate::pci::spec::{bridge, command, header, status};
@@ -15,9 +17,10 @@ const VENDOR_DEVICE: [u8; 4] = [0x36, 0x1b, 0x0c, 0x00];
 /// Class 06, subclass 04: PCI-to-PCI bridge.
 const CLASS: [u8; 3] = [0x00, 0x04, 0x06];
 const EXPRESS_OFFSET: u16 = 0x40;
+const MSI_OFFSET: u16 = 0x80;
 const ACS_OFFSET: u16 = 0x100;
 
-/// A root port with the functions of the one device behind it.
+/// A root port with the functions of the one device behind it, which can be unplugged.
 ///
 /// The port forwards what its bus numbers say. It does not filter by its memory windows: the address space
 /// answers at the BARs, as on a machine whose windows are set up right.
@@ -25,28 +28,51 @@ pub struct RootPort {
     name: String,
     number: u8,
     bus: Arc<LiveBus>,
-    config: Mutex<ConfigSpace>,
+    router: Arc<dyn MsiRouter>,
+    state: Mutex<State>,
+}
+
+struct State {
+    config: ConfigSpace,
+    slot: Slot,
     functions: Vec<(u8, Arc<dyn Function>)>,
+    /// The host wants the device back: it is out when the guest switches the slot off.
+    is_leaving: bool,
 }
 
 impl RootPort {
     /// Port `number` (1 to 31, also its device number on bus 0), with `functions` as the functions of
-    /// device 0 behind it.
-    pub fn new(number: u8, functions: Vec<(u8, Arc<dyn Function>)>) -> Self {
-        Self::on_bus(number, Arc::default(), functions)
+    /// device 0 behind it, or with an empty slot. Its own interrupts go to `router`.
+    pub fn new(number: u8, functions: Vec<(u8, Arc<dyn Function>)>, router: Arc<dyn MsiRouter>) -> Self {
+        Self::on_bus(number, Arc::default(), functions, router)
     }
 
     /// The same, with its secondary bus number told in `bus` as well.
-    pub fn on_bus(number: u8, bus: Arc<LiveBus>, functions: Vec<(u8, Arc<dyn Function>)>) -> Self {
-        let config = Mutex::new(power_on(number));
+    pub fn on_bus(
+        number: u8,
+        bus: Arc<LiveBus>,
+        functions: Vec<(u8, Arc<dyn Function>)>,
+        router: Arc<dyn MsiRouter>,
+    ) -> Self {
+        let (config, slot) = power_on(number, !functions.is_empty());
         bus.set(0);
         Self {
             name: format!("root port {number}"),
             number,
             bus,
-            config,
-            functions,
+            router,
+            state: Mutex::new(State {
+                config,
+                slot,
+                functions,
+                is_leaving: false,
+            }),
         }
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u8 {
+        self.number
     }
 
     /// Where the port stands on bus 0.
@@ -56,31 +82,98 @@ impl RootPort {
 
     /// The bus the guest (or the firmware) gave to the port's link; 0 before that.
     pub fn secondary_bus(&self) -> u8 {
-        self.lock().u8(bridge::SECONDARY_BUS)
+        self.bus.get()
     }
 
-    /// The function of device 0 on the secondary bus. A link has one device.
-    pub fn function(&self, devfn: DevFn) -> Option<&Arc<dyn Function>> {
+    /// The function of device 0 on the secondary bus. A link has one device, which answers while its slot
+    /// has power.
+    pub fn function(&self, devfn: DevFn) -> Option<Arc<dyn Function>> {
         let wanted = (devfn.device() == 0).then(|| devfn.function())?;
-        self.functions
-            .iter()
-            .find(|(number, _)| *number == wanted)
-            .map(|(_, function)| function)
+        let state = self.lock();
+        let mut functions = state.functions.iter();
+        let (_, function) = functions.find(|(number, _)| *number == wanted)?;
+        state.slot.is_on(&state.config).then(|| function.clone())
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, ConfigSpace> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Asks the guest to let go of the device. False if it does not listen, or has no device. When it has
+    /// let go, a write of its hands back [`Effect::Eject`].
+    pub fn ask_to_unplug(&self) -> bool {
+        let mut state = self.lock();
+        let is_heard = self.tell(&mut state, |state| state.slot.press_button(&mut state.config));
+        state.is_leaving |= is_heard;
+        is_heard
     }
 
-    fn reset_secondary(&self) -> Effect {
-        let mut remaps = Vec::new();
-        for (_, function) in &self.functions {
-            if let Effect::Remap(more) = function.reset() {
-                remaps.extend(more);
+    /// Takes the device out, whether the guest let go of it or not; the effect takes its BARs from the map.
+    pub fn unplug(&self) -> Effect {
+        let functions = {
+            let mut state = self.lock();
+            state.is_leaving = false;
+            if state.slot.is_occupied(&state.config) {
+                self.tell(&mut state, |state| state.slot.remove(&mut state.config));
             }
-        }
-        Effect::Remap(remaps)
+            std::mem::take(&mut state.functions)
+        };
+        Effect::Remap(remaps(&functions, |function| function.unplug()))
     }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state, and interrupts the guest if it now asks for that and did not before (§6.7.3.4).
+    fn tell<T>(&self, state: &mut State, change: impl FnOnce(&mut State) -> T) -> T {
+        let before = state.slot.asks_for_interrupt(&state.config);
+        let result = change(state);
+        if !before
+            && state.slot.asks_for_interrupt(&state.config)
+            && let Some(message) = one_message::message(&state.config, MSI_OFFSET)
+        {
+            self.router.send(message);
+        }
+        result
+    }
+
+    fn write(&self, register: u16, data: &[u8]) -> Follows {
+        let mut state = self.lock();
+        self.tell(&mut state, |state| {
+            let was_off = state.slot.is_off(&state.config);
+            let control = state.config.u16(bridge::BRIDGE_CONTROL);
+            state.config.write(register, data);
+            self.bus.set(state.config.u8(bridge::SECONDARY_BUS));
+            let resets =
+                state.config.u16(bridge::BRIDGE_CONTROL) & !control & bridge::SECONDARY_BUS_RESET != 0;
+            match state.slot.follow(&mut state.config, was_off) {
+                Power::Off if state.is_leaving => Follows::Eject,
+                Power::Off => Follows::Reset,
+                Power::On | Power::Same if resets => Follows::Reset,
+                Power::On | Power::Same => Follows::Nothing,
+            }
+        })
+    }
+
+    /// Resets what is behind the port, with its lock dropped.
+    fn reset_secondary(&self) -> Effect {
+        let functions = self.lock().functions.clone();
+        Effect::Remap(remaps(&functions, |function| function.reset()))
+    }
+}
+
+/// What a write of the guest asks for beyond the port.
+enum Follows {
+    Nothing,
+    /// The device is reset.
+    Reset,
+    /// The device is out.
+    Eject,
+}
+
+fn remaps(functions: &[(u8, Arc<dyn Function>)], work: impl Fn(&dyn Function) -> Effect) -> Vec<Remap> {
+    let of = |(_, function): &(u8, Arc<dyn Function>)| match work(&**function) {
+        Effect::Remap(remaps) => remaps,
+        _ => Vec::new(),
+    };
+    functions.iter().flat_map(of).collect()
 }
 
 impl Function for RootPort {
@@ -89,32 +182,29 @@ impl Function for RootPort {
     }
 
     fn read_config(&self, register: u16, data: &mut [u8]) {
-        self.lock().read(register, data);
+        self.lock().config.read(register, data);
     }
 
     fn write_config(&self, register: u16, data: &[u8]) -> Effect {
-        let resets = {
-            let mut config = self.lock();
-            let before = config.u16(bridge::BRIDGE_CONTROL);
-            config.write(register, data);
-            self.bus.set(config.u8(bridge::SECONDARY_BUS));
-            config.u16(bridge::BRIDGE_CONTROL) & !before & bridge::SECONDARY_BUS_RESET != 0
-        };
-        if resets {
-            self.reset_secondary()
-        } else {
-            Effect::None
+        match self.write(register, data) {
+            Follows::Nothing => Effect::None,
+            Follows::Reset => self.reset_secondary(),
+            Follows::Eject => Effect::Eject(self.number),
         }
     }
 
     fn reset(&self) -> Effect {
-        *self.lock() = power_on(self.number);
+        {
+            let mut state = self.lock();
+            (state.config, state.slot) = power_on(self.number, !state.functions.is_empty());
+            state.is_leaving = false;
+        }
         self.bus.set(0);
         self.reset_secondary()
     }
 }
 
-fn power_on(number: u8) -> ConfigSpace {
+fn power_on(number: u8, is_occupied: bool) -> (ConfigSpace, Slot) {
     let mut config = ConfigSpace::new();
     config.set(header::VENDOR_ID, &VENDOR_DEVICE);
     config.set(header::CLASS_CODE, &CLASS);
@@ -129,9 +219,11 @@ fn power_on(number: u8) -> ConfigSpace {
     add_windows(&mut config);
     let control = 0x0003 | bridge::SECONDARY_BUS_RESET;
     config.allow_write(bridge::BRIDGE_CONTROL, &control.to_le_bytes());
-    express::add_root_port(&mut config, EXPRESS_OFFSET, 0, number);
+    express::add_root_port(&mut config, EXPRESS_OFFSET, MSI_OFFSET as u8, number);
+    let slot = Slot::add(&mut config, EXPRESS_OFFSET, number, is_occupied);
+    one_message::add(&mut config, MSI_OFFSET, 0);
     acs::add(&mut config, ACS_OFFSET);
-    config
+    (config, slot)
 }
 
 /// The three windows (PCIe §7.5.1.3.6 to .9): I/O of 32 bits, memory, prefetchable memory of 64 bits; all

@@ -9,6 +9,7 @@ use super::firmware::{Windows, configure};
 use super::spec::{bridge, command, header};
 use super::*;
 use crate::device::{Device, Effect};
+use crate::testing::FakeRouter;
 
 /// A device with a 128 KiB BAR, a 16 KiB 64-bit prefetchable BAR, 32 ports and a 64 KiB ROM.
 struct Card {
@@ -70,9 +71,15 @@ impl Function for Card {
 }
 
 fn machine() -> (Arc<RootComplex>, Arc<Card>) {
-    let card = Card::new();
-    let port = RootPort::new(1, vec![(0, card.clone() as Arc<dyn Function>)]);
-    (Arc::new(RootComplex::new(vec![Arc::new(port)])), card)
+    let (root, card, _) = machine_with_router();
+    (root, card)
+}
+
+fn machine_with_router() -> (Arc<RootComplex>, Arc<Card>, Arc<FakeRouter>) {
+    let (card, router) = (Card::new(), FakeRouter::new());
+    let functions = vec![(0, card.clone() as Arc<dyn Function>)];
+    let port = RootPort::new(1, functions, router.clone());
+    (Arc::new(RootComplex::new(vec![Arc::new(port)])), card, router)
 }
 
 fn windows() -> Windows {
@@ -206,4 +213,57 @@ fn any_shape_of_configuration_access_is_survived() {
             let _any = cam.write(offset % 8, &data[..len.min(8 - (offset % 8) as usize)]);
         }
     }
+}
+
+/// What a guest's hot-plug driver writes to listen: a message, then the enables of slot control.
+fn listen(root: &RootComplex) {
+    let port = bdf(0, 1);
+    let _none = root.write_config(port, bridge::SECONDARY_BUS, &[7]);
+    let _none = root.write_config(port, 0x84, &0xfee0_1000u32.to_le_bytes());
+    let _none = root.write_config(port, 0x8c, &0x0041u16.to_le_bytes());
+    let _none = root.write_config(port, 0x82, &[0x01, 0x00]);
+    let _none = root.write_config(port, 0x58, &0x11e9u16.to_le_bytes());
+}
+
+#[test]
+fn a_guest_that_lets_go_ejects_the_device() {
+    let (root, card, router) = machine_with_router();
+    listen(&root);
+    assert!(root.ports()[0].ask_to_unplug());
+    let sent: Vec<_> = router.sent();
+    assert_eq!(
+        (sent.len(), sent[0].address, sent[0].data),
+        (1, 0xfee0_1000, 0x41)
+    );
+    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086, "it answers until then");
+    let effect = root.write_config(bdf(0, 1), 0x58, &0x17e9u16.to_le_bytes());
+    assert!(matches!(effect, Effect::Eject(1)), "{effect:?}");
+    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    let _none = root.ports()[0].unplug();
+    assert_eq!(Arc::strong_count(&card), 1, "the port kept nothing of it");
+    assert!(root.ports()[0].function(DevFn::new(0, 0)).is_none());
+    assert!(!root.ports()[0].ask_to_unplug());
+}
+
+#[test]
+fn a_slot_the_guest_switches_off_by_itself_keeps_its_device() {
+    let (root, card, _) = machine_with_router();
+    listen(&root);
+    let _none = root.write_config(bdf(0, 1), 0x58, &0x17e9u16.to_le_bytes());
+    assert_eq!(*card.resets.lock().expect("sound"), 1);
+    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    let _none = root.write_config(bdf(0, 1), 0x58, &0x11e9u16.to_le_bytes());
+    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+}
+
+#[test]
+fn a_device_is_pulled_from_a_guest_that_does_not_listen() {
+    let (root, _, router) = machine_with_router();
+    let _none = root.write_config(bdf(0, 1), bridge::SECONDARY_BUS, &[7]);
+    assert!(!root.ports()[0].ask_to_unplug());
+    let _none = root.ports()[0].unplug();
+    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    assert!(router.sent().is_empty());
+    assert!(matches!(root.ports()[0].reset(), Effect::Remap(remaps) if remaps.is_empty()));
+    assert_eq!(read(&root, bdf(0, 1), 0x58) >> 22 & 1, 0, "the slot stays empty");
 }

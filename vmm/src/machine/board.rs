@@ -54,7 +54,7 @@ impl Board {
             wires: wires.collect(),
             serial,
             ioapic,
-            root: Arc::new(RootComplex::new(root_ports(platform, &functions))),
+            root: Arc::new(RootComplex::new(root_ports(platform, &router, &functions))),
             space: platform.space.clone(),
         };
         board.place()?;
@@ -157,7 +157,11 @@ fn functions(
 }
 
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest), with all its functions.
-fn root_ports(platform: &Platform, functions: &[Arc<Passthrough>]) -> Vec<Arc<RootPort>> {
+fn root_ports(
+    platform: &Platform,
+    router: &Arc<dyn MsiRouter>,
+    functions: &[Arc<Passthrough>],
+) -> Vec<Arc<RootPort>> {
     let seated = || platform.seats().iter().zip(functions);
     let port = |number: u8| {
         let behind = seated()
@@ -165,8 +169,8 @@ fn root_ports(platform: &Platform, functions: &[Arc<Passthrough>]) -> Vec<Arc<Ro
             .map(|(seat, function)| (seat.function, function.clone() as Arc<dyn Function>))
             .collect();
         Arc::new(match &platform.viommu {
-            None => RootPort::new(number, behind),
-            Some(viommu) => RootPort::on_bus(number, viommu.bus(number), behind),
+            None => RootPort::new(number, behind, router.clone()),
+            Some(viommu) => RootPort::on_bus(number, viommu.bus(number), behind, viommu.port_router(number)),
         })
     };
     (1..=platform.ports()).map(port).collect()

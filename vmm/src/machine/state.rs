@@ -1,14 +1,17 @@
 //! What can happen to a machine, and what follows.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
 /// Something that ends or restarts the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
+    /// The guest let go of the device behind this root port, and goes on.
+    Ejected(u8),
     /// The guest asked for a reset.
     Reset,
     /// The guest powered off.
@@ -61,7 +64,7 @@ impl Outcome {
 pub(super) fn next(event: Event, no_reboot: bool) -> Next {
     match event {
         Event::Reset if no_reboot => Next::End(Outcome::Reset),
-        Event::Reset => Next::Restart,
+        Event::Reset | Event::Ejected(_) => Next::Restart,
         Event::PowerOff | Event::Quit => Next::End(Outcome::PoweredOff),
         Event::GuestPanic | Event::TripleFault => Next::End(Outcome::Panicked),
         Event::Failed(why) => Next::End(Outcome::Failed(why)),
@@ -69,10 +72,17 @@ pub(super) fn next(event: Event, no_reboot: bool) -> Next {
 }
 
 /// Where vCPUs leave events for the event loop. Only the first counts until it is taken: what several
-/// vCPUs report while the guest goes down is one event.
+/// vCPUs report while the guest goes down is one event. Devices that leave are told of beside it.
 pub struct Events {
-    first: Mutex<Option<Event>>,
+    reported: Mutex<Reported>,
     wake: OwnedFd,
+}
+
+#[derive(Default)]
+struct Reported {
+    first: Option<Event>,
+    /// Ports whose devices the guest let go, each once until it is taken.
+    ejected: BTreeSet<u8>,
 }
 
 impl Events {
@@ -83,17 +93,19 @@ impl Events {
     pub fn new() -> io::Result<Self> {
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
-            first: Mutex::new(None),
+            reported: Mutex::default(),
             wake,
         })
     }
 
     /// Leaves an event and wakes the event loop.
     pub fn report(&self, event: Event) {
-        self.first
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get_or_insert(event);
+        let mut reported = self.lock();
+        match event {
+            Event::Ejected(port) => _ = reported.ejected.insert(port),
+            event => _ = reported.first.get_or_insert(event),
+        }
+        drop(reported);
         self.wake();
     }
 
@@ -103,10 +115,20 @@ impl Events {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Takes the event.
+    /// Takes an event, if there is one.
     pub fn take(&self) -> Option<Event> {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let mut reported = self.lock();
+        let ejected = reported.ejected.pop_first().map(Event::Ejected);
+        let event = ejected.or_else(|| reported.first.take())?;
+        drop(reported);
+        // There may be another.
+        self.wake();
+        Some(event)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reported> {
+        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -142,5 +164,16 @@ mod tests {
         events.report(Event::Reset);
         assert_eq!(events.take(), Some(Event::GuestPanic));
         assert_eq!(events.take(), None);
+    }
+
+    #[test]
+    fn devices_that_leave_are_told_of_beside_the_first_event() {
+        let events = Events::new().expect("an eventfd");
+        events.report(Event::Reset);
+        for port in [2, 1, 2] {
+            events.report(Event::Ejected(port));
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| events.take()).collect();
+        assert_eq!(taken, [Event::Ejected(1), Event::Ejected(2), Event::Reset]);
     }
 }

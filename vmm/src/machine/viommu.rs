@@ -118,6 +118,14 @@ impl Viommu {
         self.route(Source::Ioapic(RequesterId(u16::from(IOAPIC_BUS) << 8)))
     }
 
+    /// Where the interrupts of root port `number` go, which stands on bus 0.
+    pub fn port_router(&self, number: u8) -> Arc<dyn MsiRouter> {
+        self.route(Source::Function(Requester {
+            bus: Arc::default(),
+            devfn: number << 3,
+        }))
+    }
+
     /// The bus behind root port `port`.
     pub fn bus(&self, port: u8) -> Arc<LiveBus> {
         self.buses[usize::from(port) - 1].clone()

@@ -9,6 +9,8 @@ pub mod acs;
 pub mod express;
 pub mod msi;
 pub mod msix;
+pub mod one_message;
+pub(crate) mod slot;
 mod vectors;
 
 pub use msi::Msi;
