@@ -6,14 +6,17 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use strait_devices::region::HostBacking;
 use vfio_bindings::bindings::vfio as uapi;
 
+use crate::aer::ErrorCounts;
 use crate::domain::{Container, Group, GroupError};
 use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
 use crate::host::{HostBdf, reset_methods};
+use crate::host_events::HostEvents;
+use crate::lock::lock;
 use crate::mapping::Mapping;
 use crate::reset::{self, ResetMethod};
 use crate::sys;
@@ -63,6 +66,9 @@ pub struct Device {
     /// Nothing touched the function since then. The kernel resets it when it is opened
     /// (`vfio_pci_core_enable`).
     is_fresh: AtomicBool,
+    events: HostEvents,
+    /// Errors that were told of.
+    errors: Mutex<ErrorCounts>,
     file: File,
     /// After the device, which leaves it.
     group: Arc<Group>,
@@ -99,6 +105,8 @@ impl Device {
             .map(region)
             .collect::<Result<_, _>>()?;
         let interrupts = InterruptKind::ALL.map(|kind| interrupt_info(file, kind));
+        let events = HostEvents::listen(file).map_err(describe("events".to_owned()))?;
+        let errors = Mutex::new(ErrorCounts::read(&sysfs));
         Ok(Arc::new(Self {
             bdf,
             name,
@@ -109,6 +117,8 @@ impl Device {
             reset_method: OnceLock::new(),
             was_reset: AtomicBool::new(resettable),
             is_fresh: AtomicBool::new(is_fresh),
+            events,
+            errors,
             file: opened,
             group,
         }))
@@ -117,6 +127,32 @@ impl Device {
     /// The host's name of the function.
     pub fn bdf(&self) -> HostBdf {
         self.bdf
+    }
+
+    /// What becomes readable when the host has something to tell of the device.
+    pub fn host_events(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.events.descriptors()
+    }
+
+    /// True when the host asked for the device since the last call; it asks again and again until the device
+    /// is dropped.
+    pub fn is_asked_for(&self) -> bool {
+        self.events.take_request()
+    }
+
+    /// The uncorrectable errors that the device reported since the last call, in words for a user.
+    pub fn new_errors(&self) -> Option<String> {
+        if !self.events.take_error() {
+            return None;
+        }
+        let now = ErrorCounts::read(&self.sysfs);
+        let mut told = lock(&self.errors);
+        let names = now.since(&told).join(", ");
+        *told = now;
+        Some(match names.is_empty() {
+            true => "an uncorrectable error, which the host does not name".to_owned(),
+            false => names,
+        })
     }
 
     /// Resets those of `devices`, all that this process has, that can be reset only together and are not

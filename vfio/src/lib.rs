@@ -25,10 +25,12 @@
 //! # }
 //! ```
 
+mod aer;
 mod device;
 pub mod domain;
 mod hardware;
 pub mod host;
+mod host_events;
 mod interrupt;
 mod intx;
 mod lock;

@@ -40,6 +40,8 @@ pub struct Config {
     pub viommu: Option<ViommuConfig>,
     /// Where the numbers of the virtual IOMMU go at the end.
     pub stats: Option<PathBuf>,
+    /// What follows when a device reports an error.
+    pub on_device_error: OnDeviceError,
     /// Whether a reset by the guest ends the process.
     pub no_reboot: bool,
 }
@@ -102,6 +104,17 @@ impl FromStr for MemorySize {
             Some(bytes) => Ok(Self(bytes)),
         }
     }
+}
+
+/// What follows when the host reports an uncorrectable error of a passed device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnDeviceError {
+    /// The guest is ended, with code 1.
+    Stop,
+    /// The device is unplugged from the guest, which goes on.
+    Unplug,
+    /// It is only said.
+    Ignore,
 }
 
 /// The value of `--device`.

@@ -1,11 +1,12 @@
-//! The one thread beside the vCPUs: what is typed, signals, interrupt wires, and what the vCPUs report.
+//! The one thread beside the vCPUs: what is typed, signals, interrupt wires, what the vCPUs report and what the
+//! host asks for.
 
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 use strait_devices::legacy::Serial;
@@ -18,6 +19,40 @@ use crate::terminal::{Escape, Key};
 const CHUNK: usize = 256;
 /// Bytes typed on a terminal that wait for a guest which does not read; more are dropped.
 const TYPE_AHEAD: usize = 4096;
+
+/// Whom to listen to, beside the user.
+pub struct Sources<'a> {
+    /// What vCPUs report.
+    pub events: &'a Events,
+    /// Takes what is typed.
+    pub console: &'a Serial,
+    /// Wires to be served.
+    pub wires: Vec<&'a Intx>,
+    /// Readable when the host has something to tell of a device.
+    pub hosts: Vec<BorrowedFd<'a>>,
+    /// When to stop waiting.
+    pub until: Option<Instant>,
+}
+
+/// Why the waiting ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Something happened to the guest, or the user quits.
+    Event(Event),
+    /// The host has something to tell.
+    Host,
+    /// It is time.
+    Deadline,
+}
+
+/// What was ready.
+#[derive(Default)]
+struct Ready {
+    woken: bool,
+    signalled: bool,
+    typed: bool,
+    host: bool,
+}
 
 /// Waits for whatever happens next.
 pub struct EventLoop {
@@ -50,60 +85,62 @@ impl EventLoop {
         })
     }
 
-    /// Serves the console and the wires of passed devices until a vCPU reports something, a signal arrives or the user quits.
+    /// Serves the console and the wires of passed devices until there is something for the machine to do.
     ///
     /// # Errors
     /// When the host's poll fails.
-    pub fn next_event(
-        &mut self,
-        events: &Events,
-        console: &Serial,
-        wires: &[Arc<Intx>],
-    ) -> io::Result<Event> {
+    pub fn next(&mut self, sources: &Sources<'_>) -> io::Result<Wake> {
         loop {
-            self.pass_on(console);
-            let [woken, signalled, typed] = self.wait(events, wires)?;
-            if woken && let Some(event) = events.take() {
-                return Ok(event);
+            self.pass_on(sources.console);
+            let ready = self.wait(sources)?;
+            if ready.woken
+                && let Some(event) = sources.events.take()
+            {
+                return Ok(Wake::Event(event));
             }
-            if signalled {
-                return Ok(Event::Quit);
+            if ready.signalled || ready.typed && self.read_typed() {
+                return Ok(Wake::Event(Event::Quit));
             }
-            if typed && self.read_typed() {
-                return Ok(Event::Quit);
+            if ready.host {
+                return Ok(Wake::Host);
+            }
+            if sources.until.is_some_and(|until| until <= Instant::now()) {
+                return Ok(Wake::Deadline);
             }
         }
     }
 
-    /// Polls, serves wires, and says which of the three other sources is ready. A pipe is left alone while
-    /// the guest has no room; the serial port wakes us through `events` when it has. A terminal is read all
-    /// the same, for the escape key.
-    fn wait(&self, events: &Events, wires: &[Arc<Intx>]) -> io::Result<[bool; 3]> {
+    /// Polls, serves wires, and says what else is ready. A pipe is left alone while the guest has no room; the
+    /// serial port wakes us through `events` when it has. A terminal is read all the same, for the escape key.
+    fn wait(&self, sources: &Sources<'_>) -> io::Result<Ready> {
         let stdin = self
             .stdin
             .as_ref()
             .filter(|_| self.is_terminal || self.typed.is_empty());
         let mut fds = vec![
-            PollFd::new(events, PollFlags::IN),
+            PollFd::new(sources.events, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
-        fds.extend(wires.iter().map(|wire| PollFd::new(&**wire, PollFlags::IN)));
+        fds.extend(sources.wires.iter().map(|wire| PollFd::new(*wire, PollFlags::IN)));
+        fds.extend(sources.hosts.iter().map(|host| PollFd::new(host, PollFlags::IN)));
         fds.extend(stdin.map(|fd| PollFd::new(fd, PollFlags::IN)));
-        match poll(&mut fds, None) {
-            Err(rustix::io::Errno::INTR) => return Ok([false; 3]),
+        match poll(&mut fds, sources.until.map(time_left).as_ref()) {
+            Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
             done => done?,
         };
-        let ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
-        let (sources, rest) = fds.split_at(2);
-        let (wire_fds, stdin) = rest.split_at(wires.len());
-        for (wire, _) in wires.iter().zip(wire_fds).filter(|(_, fd)| ready(Some(*fd))) {
+        let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
+        let (first, rest) = fds.split_at(2);
+        let (wires, rest) = rest.split_at(sources.wires.len());
+        let (hosts, stdin) = rest.split_at(sources.hosts.len());
+        for (wire, _) in sources.wires.iter().zip(wires).filter(|(_, fd)| is_ready(fd)) {
             wire.serve();
         }
-        Ok([
-            ready(sources.first()),
-            ready(sources.last()),
-            ready(stdin.first()),
-        ])
+        Ok(Ready {
+            woken: is_ready(&first[0]),
+            signalled: is_ready(&first[1]),
+            typed: stdin.iter().any(is_ready),
+            host: hosts.iter().any(is_ready),
+        })
     }
 
     /// Reads what was typed; true if it says to quit. At its end, or when it cannot be read, standard
@@ -132,5 +169,13 @@ impl EventLoop {
     fn pass_on(&mut self, console: &Serial) {
         let taken = console.send(&self.typed);
         self.typed.drain(..taken);
+    }
+}
+
+fn time_left(until: Instant) -> Timespec {
+    let left = until.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: left.as_secs() as i64,
+        tv_nsec: left.subsec_nanos().into(),
     }
 }

@@ -414,6 +414,16 @@ impl Function for Passthrough {
         self.hardware.retire();
         self.effect(&before, state)
     }
+
+    /// The hardware is not reset: the kernel does that when the device is closed, and one that broke may take
+    /// a minute for it.
+    fn unplug(&self) -> Effect {
+        let mut guard = lock(&self.state);
+        let state = &mut *guard;
+        let before = state.places(&self.layout);
+        self.reset_registers(state);
+        self.effect(&before, state)
+    }
 }
 
 impl Drop for Passthrough {

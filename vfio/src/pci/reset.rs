@@ -23,6 +23,17 @@ impl Passthrough {
     /// (`vfio_pci_zap_and_down_write_memory_lock`), and restores the command register: the guest's regions
     /// answer until the effect takes them away.
     pub(super) fn reset_function(&self, state: &mut State) {
+        self.reset_registers(state);
+        match self.hardware.reset() {
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                self.report("reset the function, which keeps its state", &error);
+            }
+            _ => {}
+        }
+    }
+
+    /// Undoes what the guest set: no DMA, no interrupts, no BARs.
+    pub(super) fn reset_registers(&self, state: &mut State) {
         state.config.reset();
         self.update_master(state);
         state.bars.reset();
@@ -36,11 +47,5 @@ impl Passthrough {
             lock(msix).reset();
         }
         self.update_intx(state);
-        match self.hardware.reset() {
-            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
-                self.report("reset the function, which keeps its state", &error);
-            }
-            _ => {}
-        }
     }
 }

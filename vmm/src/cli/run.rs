@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::config::{
-    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, ViommuConfig,
+    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, OnDeviceError,
+    ViommuConfig,
 };
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
@@ -47,6 +48,9 @@ pub struct RunArgs {
     /// Write what the guest asked of its IOMMU, and what it cost, to a file at the end.
     #[arg(long, value_name = "FILE", requires = "viommu")]
     stats: Option<PathBuf>,
+    /// What follows when a passed device reports an uncorrectable error (Advanced Error Reporting).
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnDeviceError::Unplug)]
+    on_device_error: OnDeviceError,
     /// End with code 32 when the guest resets, instead of starting it again.
     #[arg(long)]
     no_reboot: bool,
@@ -125,6 +129,7 @@ impl RunArgs {
             devices,
             viommu,
             stats: self.stats,
+            on_device_error: self.on_device_error,
             no_reboot: self.no_reboot,
         })
     }

@@ -15,9 +15,10 @@ use strait_devices::pci::firmware;
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
 use strait_devices::{Device, Place};
-use strait_vfio::pci::{Appearance, Passthrough, PassthroughError};
+use strait_vfio::pci::{Passthrough, PassthroughError};
 use strait_vfio::{Device as HostDevice, Intx};
 
+use super::passthrough::Passed;
 use super::viommu::Viommu;
 use super::{Platform, RunError};
 use crate::kvm::irq::GsiRouter;
@@ -30,7 +31,7 @@ pub struct Board {
     /// The interrupt controller of the wires.
     pub ioapic: Arc<Ioapic>,
     /// The passed devices' wires, whose signals want to be served.
-    pub wires: Vec<Arc<Intx>>,
+    pub wires: Vec<Wire>,
     root: Arc<RootComplex>,
     space: Arc<AddressSpace>,
 }
@@ -49,9 +50,8 @@ impl Board {
         let ioapic = Ioapic::new(pins.unwrap_or_else(|| router.clone()));
         let serial = Arc::new(serial(&ioapic, platform));
         let functions = functions(platform, &router, &wires(&ioapic))?;
-        let wires = functions.iter().filter_map(|function| function.intx().cloned());
         let board = Self {
-            wires: wires.collect(),
+            wires: intx_wires(platform, &functions),
             serial,
             ioapic,
             root: Arc::new(RootComplex::new(root_ports(platform, &router, &functions))),
@@ -73,6 +73,23 @@ impl Board {
         for port in self.root.ports() {
             let _only_maps = self.space.apply(port.reset());
         }
+    }
+
+    /// Asks the guest to let go of the device behind `port`; false if it does not listen.
+    pub fn ask_to_unplug(&self, port: u8) -> bool {
+        self.port(port).is_some_and(|port| port.ask_to_unplug())
+    }
+
+    /// Takes the device behind `port` out of the guest.
+    pub fn unplug(&mut self, port: u8) {
+        if let Some(root_port) = self.port(port) {
+            let _only_maps = self.space.apply(root_port.unplug());
+        }
+        self.wires.retain(|wire| wire.port != port);
+    }
+
+    fn port(&self, number: u8) -> Option<&Arc<RootPort>> {
+        self.root.ports().iter().find(|port| port.number() == number)
     }
 
     fn place(&self) -> Result<(), PlaceError> {
@@ -113,6 +130,23 @@ impl Drop for Board {
     }
 }
 
+/// The interrupt wire of a passed device.
+pub struct Wire {
+    port: u8,
+    /// What the host signals.
+    pub intx: Arc<Intx>,
+}
+
+fn intx_wires(platform: &Platform, functions: &[Arc<Passthrough>]) -> Vec<Wire> {
+    let wire = |(passed, function): (&Passed, &Arc<Passthrough>)| {
+        Some(Wire {
+            port: passed.seat.port,
+            intx: function.intx()?.clone(),
+        })
+    };
+    platform.passed().iter().zip(functions).filter_map(wire).collect()
+}
+
 /// The interrupt controller's pins for PCI, from [`layout::PCI_FIRST_GSI`] on.
 type Wires = Vec<Arc<SharedLine>>;
 
@@ -137,23 +171,26 @@ fn functions(
         let gsi = layout::intx_gsi(port, pin);
         wires[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
     };
-    let open = |(index, (device, appearance)): (usize, (&Arc<HostDevice>, &Appearance))| {
-        let port = platform.seats()[index].port;
+    let open = |passed: &Passed| {
         // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
         // 1.2 §9.1).
-        let slot = [0, 1, 2, 3].map(|pin| wire(port, pin));
-        let appearance = appearance.clone();
+        let slot = [0, 1, 2, 3].map(|pin| wire(passed.seat.port, pin));
+        let (device, appearance) = (passed.device.clone(), passed.appearance.clone());
         match &platform.viommu {
-            None => Passthrough::new(device.clone(), router.clone(), &slot, appearance),
+            None => Passthrough::new(device, router.clone(), &slot, appearance),
             Some(viommu) => {
-                let (router, gate) = viommu.seat(index);
-                Passthrough::behind(device.clone(), router, &slot, appearance, gate)
+                let (router, gate) = viommu.seat(passed.index);
+                Passthrough::behind(device, router, &slot, appearance, gate)
             }
         }
     };
-    HostDevice::reset_buses(platform.devices());
-    let devices = platform.devices().iter().zip(platform.appearances());
-    devices.enumerate().map(open).collect()
+    let devices: Vec<_> = platform
+        .passed()
+        .iter()
+        .map(|passed| passed.device.clone())
+        .collect();
+    HostDevice::reset_buses(&devices);
+    platform.passed().iter().map(open).collect()
 }
 
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest), with all its functions.
@@ -162,11 +199,11 @@ fn root_ports(
     router: &Arc<dyn MsiRouter>,
     functions: &[Arc<Passthrough>],
 ) -> Vec<Arc<RootPort>> {
-    let seated = || platform.seats().iter().zip(functions);
+    let seated = || platform.passed().iter().zip(functions);
     let port = |number: u8| {
         let behind = seated()
-            .filter(|(seat, _)| seat.port == number)
-            .map(|(seat, function)| (seat.function, function.clone() as Arc<dyn Function>))
+            .filter(|(passed, _)| passed.seat.port == number)
+            .map(|(passed, function)| (passed.seat.function, function.clone() as Arc<dyn Function>))
             .collect();
         Arc::new(match &platform.viommu {
             None => RootPort::new(number, behind, router.clone()),

@@ -11,6 +11,7 @@ mod passthrough;
 mod platform;
 mod seat;
 mod state;
+mod unplug;
 mod viommu;
 
 use std::error::Error;
@@ -45,8 +46,8 @@ pub fn run(config: &Config) -> Result<Outcome, RunError> {
     let mut event_loop = EventLoop::new()?;
     let _raw_mode = RawMode::enter()?;
     loop {
-        let board = Board::build(&platform)?;
-        let event = platform.run_guest(&board, &mut event_loop)?;
+        let mut board = Board::build(&platform)?;
+        let event = platform.run_guest(&mut board, &mut event_loop)?;
         match state::next(event, config.no_reboot) {
             Next::Restart => board.reset_devices(),
             Next::End(outcome) => return Ok(outcome),

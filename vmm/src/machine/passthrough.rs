@@ -28,9 +28,21 @@ enum RomError {
 /// Open devices. Without a virtual IOMMU they are all in one container that holds the guest's RAM at the
 /// guest's own addresses; behind one, each is in its own.
 pub(super) struct HostDevices {
-    devices: Vec<Arc<Device>>,
-    seats: Vec<Seat>,
-    appearances: Vec<Appearance>,
+    passed: Vec<Passed>,
+    /// Root ports, whose slots stay when their devices leave.
+    ports: u8,
+}
+
+/// A passed device.
+pub(super) struct Passed {
+    /// Its number in the order they were given, which is its number behind the virtual IOMMU.
+    pub(super) index: usize,
+    /// The open function.
+    pub(super) device: Arc<Device>,
+    /// Where it sits.
+    pub(super) seat: Seat,
+    /// How it looks to the guest.
+    pub(super) appearance: Appearance,
 }
 
 impl HostDevices {
@@ -47,11 +59,7 @@ impl HostDevices {
         let devices: Vec<_> = configs.iter().map(open).collect::<Result<_, _>>()?;
         let has_peers = devices.len() > 1;
         space.add_listener(Arc::new(Identity::new(container, has_peers)))?;
-        Ok(Self {
-            devices,
-            seats,
-            appearances,
-        })
+        Ok(Self::seated(devices, seats, appearances))
     }
 
     /// Opens each device into a container of its own, in which nothing is mapped.
@@ -71,27 +79,35 @@ impl HostDevices {
             devices.push(Device::open(&container, config.host)?);
             containers.push(container);
         }
-        let opened = Self {
-            devices,
-            seats,
-            appearances,
+        Ok((Self::seated(devices, seats, appearances), containers))
+    }
+
+    fn seated(devices: Vec<Arc<Device>>, seats: Vec<Seat>, appearances: Vec<Appearance>) -> Self {
+        let ports = seats.iter().map(|seat| seat.port).max().unwrap_or(0);
+        let parts = devices.into_iter().zip(seats).zip(appearances);
+        let passed = |(index, ((device, seat), appearance))| Passed {
+            index,
+            device,
+            seat,
+            appearance,
         };
-        Ok((opened, containers))
+        let passed = parts.enumerate().map(passed).collect();
+        Self { passed, ports }
     }
 
-    /// The devices in the order they were given.
-    pub(super) fn devices(&self) -> &[Arc<Device>] {
-        &self.devices
+    /// The devices that are there, in the order they were given.
+    pub(super) fn passed(&self) -> &[Passed] {
+        &self.passed
     }
 
-    /// Where each sits, in the same order.
-    pub(super) fn seats(&self) -> &[Seat] {
-        &self.seats
+    /// How many root ports there are, with numbers from 1 on.
+    pub(super) fn ports(&self) -> u8 {
+        self.ports
     }
 
-    /// How each looks to the guest, in the same order.
-    pub(super) fn appearances(&self) -> &[Appearance] {
-        &self.appearances
+    /// Gives up the devices behind `port`.
+    pub(super) fn remove(&mut self, port: u8) {
+        self.passed.retain(|passed| passed.seat.port != port);
     }
 }
 

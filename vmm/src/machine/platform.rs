@@ -7,19 +7,17 @@ use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
 use strait_devices::pci::firmware::Windows;
 use strait_devices::region::Region;
-use strait_vfio::pci::Appearance;
 use vm_memory::Bytes;
 
 use super::RunError;
 use super::board::Board;
 use super::host::Host;
-use super::passthrough::HostDevices;
-use super::seat::Seat;
+use super::passthrough::{HostDevices, Passed};
 use super::state::{Event, Events};
 use super::viommu::Viommu;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, Kernel};
-use crate::config::Config;
+use crate::config::{Config, OnDeviceError};
 use crate::event_loop::EventLoop;
 use crate::kvm::irq::GsiRouter;
 use crate::kvm::slots::MemorySlots;
@@ -45,6 +43,8 @@ pub struct Platform {
     ram: GuestRam,
     kernel: Kernel,
     mmio_64: Option<Range>,
+    /// What follows when a device reports an error.
+    pub(super) on_device_error: OnDeviceError,
     /// The virtual machine.
     pub vm: Vm,
 }
@@ -81,28 +81,31 @@ impl Platform {
             ram,
             kernel: host.kernel,
             mmio_64,
+            on_device_error: config.on_device_error,
             vm,
         })
     }
 
     /// The passed devices in the order they were given.
-    pub fn devices(&self) -> &[Arc<strait_vfio::Device>] {
-        self.host_devices.as_ref().map_or(&[], HostDevices::devices)
-    }
-
-    /// Where each of them sits.
-    pub(super) fn seats(&self) -> &[Seat] {
-        self.host_devices.as_ref().map_or(&[], HostDevices::seats)
-    }
-
-    /// How each of them looks to the guest.
-    pub(super) fn appearances(&self) -> &[Appearance] {
-        self.host_devices.as_ref().map_or(&[], HostDevices::appearances)
+    pub(super) fn passed(&self) -> &[Passed] {
+        self.host_devices.as_ref().map_or(&[], HostDevices::passed)
     }
 
     /// How many root ports there are, with numbers from 1 on.
     pub(super) fn ports(&self) -> u8 {
-        self.seats().iter().map(|seat| seat.port).max().unwrap_or(0)
+        self.host_devices.as_ref().map_or(0, HostDevices::ports)
+    }
+
+    /// Gives the devices behind `port` back to the host; nothing of the guest's reaches them any more.
+    pub(super) fn release(&mut self, port: u8) {
+        for passed in self.passed().iter().filter(|passed| passed.seat.port == port) {
+            if let Some(viommu) = &self.viommu {
+                viommu.unit().detach(passed.index);
+            }
+        }
+        if let Some(devices) = &mut self.host_devices {
+            devices.remove(port);
+        }
     }
 
     /// What the host bridge forwards.
@@ -119,13 +122,13 @@ impl Platform {
     ///
     /// # Errors
     /// When the kernel cannot be loaded or a vCPU not be started.
-    pub fn run_guest(&mut self, board: &Board, event_loop: &mut EventLoop) -> Result<Event, RunError> {
+    pub fn run_guest(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> Result<Event, RunError> {
         let entry = self.load()?;
         for vcpu in &mut self.vcpus {
             vcpu.reset(&entry)?;
         }
         let threads = self.start(board)?;
-        let event = event_loop.next_event(&self.events, &board.serial, &board.wires);
+        let event = self.serve(board, event_loop);
         self.stop(threads);
         board.serial.flush();
         Ok(event?)
@@ -191,10 +194,11 @@ fn open_devices(
             (Some(devices), containers)
         }
     };
-    let seats = devices.as_ref().map_or(&[][..], HostDevices::seats);
+    let passed = devices.as_ref().map_or(&[][..], HostDevices::passed);
+    let seats: Vec<_> = passed.iter().map(|passed| passed.seat).collect();
     let viommu = Viommu::new(
         viommu,
-        seats,
+        &seats,
         &containers,
         Arc::new(GsiRouter::new(vm)),
         ram,

@@ -28,6 +28,8 @@ pub(crate) struct Endpoint {
     is_synced: bool,
     /// Ranges that this batch invalidates.
     stale: Vec<Range<u64>>,
+    /// It left the machine, and its domain with it.
+    is_gone: bool,
 }
 
 impl Endpoint {
@@ -40,6 +42,7 @@ impl Endpoint {
             domain_id: 0,
             is_synced: false,
             stale: Vec::new(),
+            is_gone: false,
         }
     }
 
@@ -89,6 +92,16 @@ impl Unit {
         }
     }
 
+    /// The function left the machine.
+    pub(crate) fn detach(&mut self, index: usize) {
+        if let Some(endpoint) = self.endpoints.get_mut(index) {
+            endpoint.is_master = false;
+            endpoint.wanted = Wanted::Nothing;
+            endpoint.is_gone = true;
+            self.sync(index, EVERYTHING);
+        }
+    }
+
     /// Brings every device to what the tables say.
     pub(crate) fn resolve_all(&mut self) {
         self.resolve(&[ContextScope::Global]);
@@ -112,6 +125,9 @@ impl Unit {
 
     fn resolve_one(&mut self, index: usize) {
         let endpoint = &self.endpoints[index];
+        if endpoint.is_gone {
+            return;
+        }
         let (wanted, domain_id) = match self.look_up(endpoint.requester.id()) {
             None => (endpoint.identity(), 0),
             Some(lookup) => {

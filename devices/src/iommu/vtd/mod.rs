@@ -96,6 +96,11 @@ impl Vtd {
         self.lock().reset();
     }
 
+    /// Device `index` left the machine: nothing is mapped for it any more, whatever the guest's tables say.
+    pub fn detach(&self, index: usize) {
+        self.lock().detach(index);
+    }
+
     /// What happened so far.
     pub fn stats(&self) -> VtdStats {
         let unit = self.lock();
