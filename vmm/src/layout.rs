@@ -6,8 +6,7 @@
 //! 0xE000_0000   ECAM, 1 MiB for each of 256 buses
 //! 0xFEC0_0000   I/O APIC, VT-d registers, local APICs and interrupt messages
 //! 0xFFFB_C000   pages KVM needs on Intel hosts
-//! 4 GiB         RAM that did not fit below
-//! RAM's end     64-bit MMIO window of PCI
+//! 4 GiB         RAM that did not fit below, then the 64-bit MMIO window of PCI: see [`crate::placement`]
 //! ```
 
 use vm_memory::GuestAddress;
@@ -84,7 +83,7 @@ pub const KVM_IDENTITY_MAP: GuestAddress = KVM_PAGES.start;
 pub const KVM_TSS: GuestAddress = GuestAddress(KVM_PAGES.start.0 + 4 * KIB);
 /// Both of the above.
 pub const KVM_PAGES: Range = Range::new(0xfffb_c000, 0xfffc_0000);
-/// RAM that does not fit below [`LOW_RAM_MAX`] starts here.
+/// RAM that does not fit below [`LOW_RAM_MAX`] starts here or above.
 pub const HIGH_RAM: GuestAddress = GuestAddress(4 * GIB);
 
 /// The ranges above, which must not touch each other.
@@ -147,40 +146,9 @@ const _: () = {
     assert!(PAGE_TABLES.len == 6 * 4 * KIB && PAGE_TABLES.start.0.is_multiple_of(4 * KIB));
 };
 
-/// The RAM of a guest with `memory_bytes`: below the 32-bit hole, then above it.
-pub fn ram_ranges(memory_bytes: u64) -> Vec<(GuestAddress, u64)> {
-    let low = memory_bytes.min(LOW_RAM_MAX.0);
-    let ranges = [(GuestAddress(0), low), (HIGH_RAM, memory_bytes - low)];
-    ranges.into_iter().filter(|(_, len)| *len > 0).collect()
-}
-
 /// First address behind the RAM of a guest with `memory_bytes` that is below 4 GiB.
 pub fn low_ram_end(memory_bytes: u64) -> GuestAddress {
     GuestAddress(memory_bytes.min(LOW_RAM_MAX.0))
-}
-
-/// First address behind all RAM of a guest with `memory_bytes`, at least 4 GiB.
-pub fn ram_end(memory_bytes: u64) -> GuestAddress {
-    GuestAddress(
-        HIGH_RAM
-            .0
-            .saturating_add(memory_bytes.saturating_sub(LOW_RAM_MAX.0)),
-    )
-}
-
-/// The 64-bit MMIO window: from the first GiB behind `ram_end` as far as the guest's `address_bits` reach,
-/// but no more than half of what they reach. `None` if not even 1 GiB is left.
-///
-/// It starts low on purpose. Where the host's IOMMU is narrower than its CPUs, or reserves the top of the
-/// space (AMD: the last 12 GiB below 1 TiB), low addresses are the ones that DMA can use.
-pub fn mmio_64(ram_end: GuestAddress, address_bits: u8) -> Option<Range> {
-    let space = 1u64.checked_shl(u32::from(address_bits))?;
-    let start = ram_end.0.max(HIGH_RAM.0).checked_next_multiple_of(GIB)?;
-    let len = space.checked_sub(start)?.min(space / 2) / GIB * GIB;
-    (len > 0).then_some(Range {
-        start: GuestAddress(start),
-        len,
-    })
 }
 
 /// The I/O APIC pin of INTx wire `pin` (0 is INTA) of `device` on bus 0. The swizzle spreads neighbours
@@ -209,42 +177,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_memory_is_one_range() {
-        assert_eq!(ram_ranges(64 << 20), [(GuestAddress(0), 64 << 20)]);
-        assert_eq!(ram_ranges(3 * GIB), [(GuestAddress(0), 3 * GIB)]);
-    }
-
-    #[test]
-    fn large_memory_is_split_around_the_hole() {
-        assert_eq!(ram_ranges(4 * GIB), [(GuestAddress(0), 3 * GIB), (HIGH_RAM, GIB)]);
-        assert_eq!(ram_end(4 * GIB), GuestAddress(5 * GIB));
+    fn low_ram_ends_at_the_hole() {
+        assert_eq!(low_ram_end(64 << 20), GuestAddress(64 << 20));
         assert_eq!(low_ram_end(4 * GIB), LOW_RAM_MAX);
-    }
-
-    #[test]
-    fn high_window_follows_ram_and_takes_half_of_the_space() {
-        let window = mmio_64(ram_end(4 * GIB + 4096), 40).expect("there is room");
-        assert_eq!(
-            window,
-            Range {
-                start: GuestAddress(6 * GIB),
-                len: 512 * GIB
-            }
-        );
-    }
-
-    #[test]
-    fn high_window_ends_where_the_address_bits_do() {
-        let window = mmio_64(GuestAddress(400 * GIB), 39).expect("there is room");
-        assert_eq!(window.end(), GuestAddress(512 * GIB));
-    }
-
-    #[test]
-    fn no_high_window_without_room() {
-        assert_eq!(mmio_64(HIGH_RAM, 32), None);
-        assert_eq!(mmio_64(GuestAddress(64 * GIB), 36), None);
-        assert_eq!(mmio_64(GuestAddress(u64::MAX), 52), None);
-        assert_eq!(mmio_64(HIGH_RAM, 64), None);
     }
 
     #[test]

@@ -13,5 +13,6 @@ pub mod kvm;
 pub mod layout;
 pub mod machine;
 pub mod memory;
+pub mod placement;
 pub mod terminal;
 pub mod vcpu;

@@ -12,6 +12,7 @@ use std::io;
 use std::ptr;
 use std::sync::Arc;
 
+use crate::layout::Range;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use strait_devices::iommu::vtd::TableMemory;
 use strait_devices::region::{HostAddress, HostBacking};
@@ -44,14 +45,14 @@ pub struct GuestRam {
 }
 
 impl GuestRam {
-    /// Maps RAM for each range of guest physical memory (start, length in bytes, a multiple of 4 KiB).
+    /// Maps RAM for each range of guest physical memory, whole pages of 4 KiB.
     ///
     /// # Errors
     /// When the host cannot give that much address space.
-    pub fn new(ranges: &[(GuestAddress, u64)]) -> Result<Self, MemoryError> {
+    pub fn new(ranges: &[Range]) -> Result<Self, MemoryError> {
         let mut blocks = Vec::new();
         let mut regions = Vec::new();
-        for &(start, len) in ranges {
+        for &Range { start, len } in ranges {
             let block = RamBlock::map(len as usize)?;
             regions.push(Arc::new(block.region(start)?));
             blocks.push((start, Arc::new(block)));

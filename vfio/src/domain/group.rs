@@ -100,11 +100,15 @@ impl Group {
 }
 
 impl Drop for Group {
-    /// With the last group of a container the kernel takes its IOMMU and all mappings away.
+    /// With the last group of a container the kernel takes its IOMMU and all mappings away. It takes out a
+    /// group by itself when the host's driver lets go of its last device (`vfio_device_remove_group`).
     fn drop(&mut self) {
         self.container.tell_removed(self.file());
-        if let Err(error) = sys::group::unset_container(self.file()) {
-            log::warn!("group {} stays in its container: {error}", self.number);
+        match sys::group::unset_container(self.file()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
+                log::warn!("group {} stays in its container: {error}", self.number);
+            }
+            _ => {}
         }
         self.container.forget(self.number);
     }

@@ -116,7 +116,7 @@ impl BzImage {
         }
         params.acpi_rsdp_addr = handover.rsdp.0;
         let mut table = params.e820_table;
-        for (slot, entry) in table.iter_mut().zip(e820::memory_map(handover.memory_bytes)) {
+        for (slot, entry) in table.iter_mut().zip(e820::memory_map(handover.memory)) {
             *slot = entry.into();
             params.e820_entries += 1;
         }

@@ -4,6 +4,7 @@
 
 use linux_loader::bootparam::boot_e820_entry;
 use linux_loader::loader::elf::start_info::hvm_memmap_table_entry;
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
 use crate::layout::{self, Range};
 
@@ -21,8 +22,18 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
 }
 
-/// The map of a guest with `memory_bytes` of RAM, in order of address.
-pub(super) fn memory_map(memory_bytes: u64) -> Vec<Entry> {
+/// The map of a guest with this RAM, in order of address.
+pub(super) fn memory_map(memory: &GuestMemoryMmap) -> Vec<Entry> {
+    let blocks = memory.iter().map(|block| {
+        let start = block.start_addr().0;
+        Range::new(start, start + block.len())
+    });
+    around_holes(blocks)
+}
+
+/// The blocks of RAM and what is reserved in and between them. The first begins at 0 and ends below the
+/// holes of 32 bits.
+fn around_holes(mut blocks: impl Iterator<Item = Range>) -> Vec<Entry> {
     let ram = |range| Entry {
         range,
         kind: Kind::Ram,
@@ -31,8 +42,7 @@ pub(super) fn memory_map(memory_bytes: u64) -> Vec<Entry> {
         range,
         kind: Kind::Reserved,
     };
-    let low_end = layout::low_ram_end(memory_bytes).0;
-    let high_end = layout::ram_end(memory_bytes).0;
+    let low_end = blocks.next().map_or(0, |low| low.end().0);
     let mut map = vec![
         ram(Range::new(0, layout::CONVENTIONAL_END.0)),
         reserved(layout::FIRMWARE),
@@ -42,8 +52,8 @@ pub(super) fn memory_map(memory_bytes: u64) -> Vec<Entry> {
         )),
         reserved(layout::ECAM),
         reserved(layout::KVM_PAGES),
-        ram(Range::new(layout::HIGH_RAM.0, high_end)),
     ];
+    map.extend(blocks.map(ram));
     map.retain(|entry| entry.range.len > 0);
     map
 }
@@ -73,30 +83,33 @@ impl From<Entry> for hvm_memmap_table_entry {
 mod tests {
     use super::*;
 
-    fn ram_of(memory_bytes: u64) -> Vec<(u64, u64)> {
-        let map = memory_map(memory_bytes)
-            .into_iter()
-            .filter(|entry| entry.kind == Kind::Ram);
+    /// The map of RAM that fills these ranges.
+    fn map_of(blocks: &[(u64, u64)]) -> Vec<Entry> {
+        around_holes(blocks.iter().map(|&(start, end)| Range::new(start, end)))
+    }
+
+    fn ram_of(blocks: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let map = map_of(blocks).into_iter().filter(|entry| entry.kind == Kind::Ram);
         map.map(|entry| (entry.range.start.0, entry.range.end().0))
             .collect()
     }
 
     #[test]
     fn small_memory_has_two_pieces() {
-        assert_eq!(ram_of(64 << 20), [(0, 0x9_fc00), (0x10_0000, 64 << 20)]);
+        assert_eq!(ram_of(&[(0, 64 << 20)]), [(0, 0x9_fc00), (0x10_0000, 64 << 20)]);
     }
 
     #[test]
     fn large_memory_goes_on_above_4_gib() {
         assert_eq!(
-            ram_of(4 << 30),
+            ram_of(&[(0, 3 << 30), (4 << 30, 5 << 30)]),
             [(0, 0x9_fc00), (0x10_0000, 3 << 30), (4 << 30, 5 << 30)]
         );
     }
 
     #[test]
     fn ecam_and_acpi_tables_are_reserved() {
-        let map = memory_map(64 << 20);
+        let map = map_of(&[(0, 64 << 20)]);
         let kind_of = |range| {
             map.iter()
                 .find(|entry| entry.range == range)
@@ -108,7 +121,7 @@ mod tests {
 
     #[test]
     fn ranges_are_sorted_and_disjoint() {
-        let map = memory_map(16 << 30);
+        let map = map_of(&[(0, 3 << 30), (1 << 40, 2 << 40)]);
         assert!(
             map.windows(2)
                 .all(|pair| pair[0].range.end() <= pair[1].range.start)

@@ -34,7 +34,6 @@ pub struct Kernel {
     format: Format,
     initrd: Option<Initramfs>,
     cmdline: Cmdline,
-    memory_bytes: u64,
 }
 
 #[derive(Debug)]
@@ -81,7 +80,6 @@ impl Kernel {
             format,
             initrd,
             cmdline,
-            memory_bytes,
         })
     }
 
@@ -98,7 +96,6 @@ impl Kernel {
         }
         let handover = Handover {
             memory,
-            memory_bytes: self.memory_bytes,
             initrd: self.initrd.as_ref().map(|initrd| initrd.range),
             rsdp,
         };
@@ -114,7 +111,6 @@ impl Kernel {
 /// What a kernel is told about the machine, besides the command line.
 pub(super) struct Handover<'a> {
     pub(super) memory: &'a GuestMemoryMmap,
-    pub(super) memory_bytes: u64,
     pub(super) initrd: Option<Range>,
     pub(super) rsdp: GuestAddress,
 }

@@ -112,7 +112,7 @@ fn clear(memory: &GuestMemoryMmap, range: Range) -> Result<(), BootError> {
 
 fn write_start_info(handover: &Handover<'_>) -> Result<(), BootError> {
     let memory = handover.memory;
-    let map = e820::memory_map(handover.memory_bytes);
+    let map = e820::memory_map(handover.memory);
     for (number, entry) in (0..).zip(&map) {
         let entry = hvm_memmap_table_entry::from(*entry);
         let at = GuestAddress(MEMORY_MAP.0 + number * size_of::<hvm_memmap_table_entry>() as u64);

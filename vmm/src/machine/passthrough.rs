@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{fs, io};
 
-use strait_devices::address_space::AddressSpace;
+use strait_devices::address_space::{AddressSpace, PlaceError};
 use strait_devices::pci::rom_bar::MAX_ROM_LEN;
 use strait_vfio::Device;
-use strait_vfio::domain::{Container, Identity};
+use strait_vfio::domain::{Container, ContainerError, GroupListener, Identity};
 use strait_vfio::host::Root;
 use strait_vfio::pci::{Appearance, RomSource};
 
@@ -15,6 +15,7 @@ use super::RunError;
 use super::seat::{self, Origin, Seat};
 use crate::config::{DeviceConfig, RomConfig};
 use crate::kvm::Vm;
+use crate::placement::Reach;
 
 /// A file that cannot stand in for a ROM.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,7 @@ pub(super) struct HostDevices {
     passed: Vec<Passed>,
     /// Root ports, whose slots stay when their devices leave.
     ports: u8,
+    containers: Vec<Arc<Container>>,
 }
 
 /// A passed device.
@@ -46,43 +48,63 @@ pub(super) struct Passed {
 }
 
 impl HostDevices {
-    /// Opens each device, then maps all guest RAM for their DMA; from then on the container follows every
-    /// change of the memory map.
-    ///
-    /// # Errors
-    /// When a device cannot be opened, or RAM not be mapped for DMA. What was opened is released.
-    pub(super) fn open(configs: &[DeviceConfig], vm: &Vm, space: &AddressSpace) -> Result<Self, RunError> {
-        let seats = seats_of(configs)?;
-        let appearances = appearances(configs, &seats)?;
-        let container = Container::open(Some(Arc::new(vm.vfio_groups()?)))?;
-        let open = |config: &DeviceConfig| Device::open(&container, config.host);
-        let devices: Vec<_> = configs.iter().map(open).collect::<Result<_, _>>()?;
-        let has_peers = devices.len() > 1;
-        space.add_listener(Arc::new(Identity::new(container, has_peers)))?;
-        Ok(Self::seated(devices, seats, appearances))
-    }
-
-    /// Opens each device into a container of its own, in which nothing is mapped.
+    /// Opens each device, into one container for all or each into its own, in which nothing is mapped yet.
     ///
     /// # Errors
     /// When a device cannot be opened. What was opened is released.
-    pub(super) fn open_apart(
-        configs: &[DeviceConfig],
-        vm: &Vm,
-    ) -> Result<(Self, Vec<Arc<Container>>), RunError> {
+    pub(super) fn open(configs: &[DeviceConfig], vm: &Vm, apart: bool) -> Result<Self, RunError> {
         let seats = seats_of(configs)?;
         let appearances = appearances(configs, &seats)?;
-        let kvm = Arc::new(vm.vfio_groups()?);
+        let kvm: Arc<dyn GroupListener> = Arc::new(vm.vfio_groups()?);
         let (mut devices, mut containers) = (Vec::new(), Vec::new());
         for config in configs {
-            let container = Container::open(Some(kvm.clone()))?;
-            devices.push(Device::open(&container, config.host)?);
-            containers.push(container);
+            if apart || containers.is_empty() {
+                containers.push(Container::open(Some(kvm.clone()))?);
+            }
+            devices.extend(
+                containers
+                    .last()
+                    .map(|container| Device::open(container, config.host))
+                    .transpose()?,
+            );
         }
-        Ok((Self::seated(devices, seats, appearances), containers))
+        Ok(Self::seated(devices, seats, appearances, containers))
     }
 
-    fn seated(devices: Vec<Arc<Device>>, seats: Vec<Seat>, appearances: Vec<Appearance>) -> Self {
+    /// Where the host's IOMMU lets all of them reach.
+    ///
+    /// # Errors
+    /// When the kernel does not describe it.
+    pub(super) fn reach(&self) -> Result<Reach, ContainerError> {
+        self.containers
+            .iter()
+            .try_fold(Reach::everything(), |reach, container| {
+                Ok(reach.within(&container.facts()?.iova_ranges))
+            })
+    }
+
+    /// Maps all guest RAM for their DMA; from then on the container follows every change of the memory map.
+    ///
+    /// # Errors
+    /// When RAM cannot be mapped.
+    pub(super) fn map_all(&self, space: &AddressSpace) -> Result<(), PlaceError> {
+        let has_peers = self.passed.len() > 1;
+        self.containers.iter().try_for_each(|container| {
+            space.add_listener(Arc::new(Identity::new(container.clone(), has_peers)))
+        })
+    }
+
+    /// The containers, behind a virtual IOMMU one for each device.
+    pub(super) fn containers(&self) -> &[Arc<Container>] {
+        &self.containers
+    }
+
+    fn seated(
+        devices: Vec<Arc<Device>>,
+        seats: Vec<Seat>,
+        appearances: Vec<Appearance>,
+        containers: Vec<Arc<Container>>,
+    ) -> Self {
         let ports = seats.iter().map(|seat| seat.port).max().unwrap_or(0);
         let parts = devices.into_iter().zip(seats).zip(appearances);
         let passed = |(index, ((device, seat), appearance))| Passed {
@@ -92,7 +114,11 @@ impl HostDevices {
             appearance,
         };
         let passed = parts.enumerate().map(passed).collect();
-        Self { passed, ports }
+        Self {
+            passed,
+            ports,
+            containers,
+        }
     }
 
     /// The devices that are there, in the order they were given.

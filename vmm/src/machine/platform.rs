@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
+use strait_devices::iommu::vtd::AddressWidth;
 use strait_devices::pci::firmware::Windows;
 use strait_devices::region::Region;
 use vm_memory::Bytes;
@@ -14,7 +15,7 @@ use super::board::Board;
 use super::host::Host;
 use super::passthrough::{HostDevices, Passed};
 use super::state::{Event, Events};
-use super::viommu::Viommu;
+use super::viommu::{self, Viommu};
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, Kernel};
 use crate::config::{Config, OnDeviceError};
@@ -25,6 +26,7 @@ use crate::kvm::vcpu::{self, Vcpu};
 use crate::kvm::{Vm, VmError, cpuid};
 use crate::layout::{self, Range};
 use crate::memory::GuestRam;
+use crate::placement::{self, Reach};
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
 /// The lasting part of a machine.
@@ -58,17 +60,19 @@ impl Platform {
     pub fn build(config: &Config, host: Host) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
         note_index_writes(&vm)?;
-        let memory_bytes = config.memory.bytes();
-        let ram = GuestRam::new(&layout::ram_ranges(memory_bytes))?;
+        let host_devices = open_devices(config, &vm)?;
+        let reach = host_devices.as_ref().map(HostDevices::reach).transpose()?;
+        let reach = reach.unwrap_or_else(Reach::everything);
+        let width = viommu::width(config.viommu, &reach)?;
+        let address_bits = cpuid::address_bits(&host.cpuid).min(width.map_or(u8::MAX, AddressWidth::bits));
+        let placement = placement::place(config.memory.bytes(), &reach, address_bits)?;
+        let ram = GuestRam::new(&placement.ram)?;
         let space = Arc::new(AddressSpace::new());
         space.add_listener(Arc::new(MemorySlots::new(&vm)))?;
         for (start, backing) in ram.blocks() {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
-        let (host_devices, viommu) = open_devices(config, &vm, &space, &ram)?;
-        let width = viommu.as_ref().map_or(u8::MAX, Viommu::width_bits);
-        let address_bits = cpuid::address_bits(&host.cpuid).min(width);
-        let mmio_64 = layout::mmio_64(layout::ram_end(memory_bytes), address_bits);
+        let viommu = let_reach(config, width, &vm, &space, &ram, host_devices.as_ref())?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
         let events = Arc::new(Events::new()?);
@@ -80,7 +84,7 @@ impl Platform {
             events,
             ram,
             kernel: host.kernel,
-            mmio_64,
+            mmio_64: placement.mmio_64,
             on_device_error: config.on_device_error,
             vm,
         })
@@ -174,38 +178,41 @@ impl Platform {
     }
 }
 
-/// Opens the passed devices, and lets whoever decides on their DMA hear of the memory map.
-fn open_devices(
+fn open_devices(config: &Config, vm: &Vm) -> Result<Option<HostDevices>, RunError> {
+    match config.devices.is_empty() {
+        true => Ok(None),
+        false => HostDevices::open(&config.devices, vm, config.viommu.is_some()).map(Some),
+    }
+}
+
+/// Lets the devices reach RAM, or whoever decides on their DMA hear of the memory map.
+fn let_reach(
     config: &Config,
+    width: Option<AddressWidth>,
     vm: &Vm,
     space: &AddressSpace,
     ram: &GuestRam,
-) -> Result<(Option<HostDevices>, Option<Viommu>), RunError> {
-    let Some(viommu) = config.viommu else {
-        return match config.devices.is_empty() {
-            true => Ok((None, None)),
-            false => Ok((Some(HostDevices::open(&config.devices, vm, space)?), None)),
-        };
+    devices: Option<&HostDevices>,
+) -> Result<Option<Viommu>, RunError> {
+    let Some((viommu, width)) = config.viommu.zip(width) else {
+        devices.map_or(Ok(()), |devices| devices.map_all(space))?;
+        return Ok(None);
     };
-    let (devices, containers) = match config.devices.is_empty() {
-        true => (None, Vec::new()),
-        false => {
-            let (devices, containers) = HostDevices::open_apart(&config.devices, vm)?;
-            (Some(devices), containers)
-        }
-    };
-    let passed = devices.as_ref().map_or(&[][..], HostDevices::passed);
+    let passed = devices.map_or(&[][..], HostDevices::passed);
     let seats: Vec<_> = passed.iter().map(|passed| passed.seat).collect();
+    let containers = devices.map_or(&[][..], HostDevices::containers);
+    let router = Arc::new(GsiRouter::new(vm));
     let viommu = Viommu::new(
         viommu,
+        width,
         &seats,
-        &containers,
-        Arc::new(GsiRouter::new(vm)),
+        containers,
+        router,
         ram,
         config.stats.clone(),
     )?;
     space.add_listener(viommu.unit().clone())?;
-    Ok((devices, Some(viommu)))
+    Ok(Some(viommu))
 }
 
 /// Lets the kernel keep writes of index registers to itself. The reset register lies within PCI's ports, so

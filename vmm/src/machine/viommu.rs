@@ -11,15 +11,15 @@ use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, Vtd
 use strait_devices::irq::MsiRouter;
 use strait_vfio::domain::Container;
 
-use super::RunError;
 use super::seat::Seat;
 use crate::acpi::{Dmar, IOAPIC_BUS};
 use crate::config::ViommuConfig;
 use crate::memory::GuestRam;
+use crate::placement::Reach;
 
 /// A width that cannot be had.
 #[derive(Debug, thiserror::Error)]
-enum WidthError {
+pub(super) enum WidthError {
     #[error("--viommu: aw-bits={wanted} is wider than the {has} bits of the host's IOMMU; give less")]
     TooWide { wanted: u8, has: u8 },
     #[error("--viommu: the host's IOMMU has {0} bits; at least 39 are needed")]
@@ -45,16 +45,16 @@ impl Viommu {
     /// A unit in front of the functions at `seats`, each with a container of its own.
     ///
     /// # Errors
-    /// When the host's IOMMU is narrower than was asked for.
+    /// When the host gives no more threads.
     pub(super) fn new(
         config: ViommuConfig,
+        width: AddressWidth,
         seats: &[Seat],
         containers: &[Arc<Container>],
         router: Arc<dyn MsiRouter>,
         ram: &GuestRam,
         stats: Option<PathBuf>,
-    ) -> Result<Self, RunError> {
-        let width = width(config, containers)?;
+    ) -> io::Result<Self> {
         if !config.interrupt_remapping && !containers.is_empty() {
             log::warn!(
                 "--viommu: with intremap=off the guest can pass its devices on only if its vfio_iommu_type1 \
@@ -98,11 +98,6 @@ impl Viommu {
     /// The register page.
     pub fn unit(&self) -> &Arc<Vtd> {
         &self.vtd
-    }
-
-    /// Bits of a device's address.
-    pub fn width_bits(&self) -> u8 {
-        self.width.bits()
     }
 
     /// What ACPI tells of it.
@@ -204,16 +199,14 @@ fn report(stats: &VtdStats) -> String {
         .collect()
 }
 
-/// The width asked for, else the widest the host has.
-fn width(config: ViommuConfig, containers: &[Arc<Container>]) -> Result<AddressWidth, RunError> {
-    let mut has = u8::MAX;
-    for container in containers {
-        let ranges = container.facts()?.iova_ranges;
-        if let Some(last) = ranges.iter().map(|range| *range.end()).max() {
-            has = has.min(64 - last.leading_zeros() as u8);
-        }
-    }
-    Ok(choose(config.width, has)?)
+/// The width asked for, else the widest the host has; none without a virtual IOMMU.
+///
+/// # Errors
+/// When the host's IOMMU is narrower than was asked for, or than any.
+pub(super) fn width(config: Option<ViommuConfig>, reach: &Reach) -> Result<Option<AddressWidth>, WidthError> {
+    config
+        .map(|config| choose(config.width, reach.bits()))
+        .transpose()
 }
 
 fn choose(wanted: Option<AddressWidth>, has: u8) -> Result<AddressWidth, WidthError> {

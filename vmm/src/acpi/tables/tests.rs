@@ -9,7 +9,7 @@ use crate::layout;
 use acpi_tables::sdt::Sdt;
 
 fn config() -> AcpiConfig {
-    let mmio_64 = layout::mmio_64(layout::ram_end(4 << 30), 40);
+    let mmio_64 = Some(Range::new(5 << 30, 517 << 30));
     AcpiConfig {
         apic_ids: vec![0, 1],
         pci: PciHost { last_bus: 3, mmio_64 },

@@ -13,6 +13,7 @@ use super::{Failure, find_all};
 use crate::config::MemorySize;
 use crate::kvm::SystemError;
 use crate::layout;
+use crate::placement::{self, Reach};
 
 /// Physical address bits of a CPU that does not tell (Intel SDM, CPUID.80000008H).
 const DEFAULT_ADDRESS_BITS: u8 = 36;
@@ -72,7 +73,8 @@ impl DoctorArgs {
 
     fn wishes(&self, root: &Root) -> Wishes {
         let memory_bytes = self.memory.bytes();
-        let high = layout::mmio_64(layout::ram_end(memory_bytes), address_bits(root));
+        let placed = placement::place(memory_bytes, &Reach::everything(), address_bits(root));
+        let high = placed.ok().and_then(|placed| placed.mmio_64);
         let low = layout::MMIO_32;
         Wishes {
             memory_bytes,

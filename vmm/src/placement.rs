@@ -1,0 +1,256 @@
+//! Where RAM and the 64-bit window go, on a host whose devices do not reach every address.
+//!
+//! RAM is at the same address for the guest and, without a virtual IOMMU or with one that lets it pass, for
+//! its devices. So it must lie where the host's IOMMU can map it: below its width, and clear of ranges that
+//! the host keeps for itself (interrupt messages, memory of the firmware, on AMD the last 12 GiB below 1 TiB).
+//! The window should, so that devices reach each other's BARs.
+
+use std::ops::RangeInclusive;
+
+use vm_memory::GuestAddress;
+
+use crate::layout::{HIGH_RAM, LOW_RAM_MAX, Range};
+
+const GIB: u64 = 1 << 30;
+
+/// The addresses that devices can be given, ascending ranges with gaps between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach(Vec<RangeInclusive<u64>>);
+
+/// RAM that no device could reach.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--memory: {ram} MiB of RAM have no place from {start:#x} on: the host's IOMMU does not map {first:#x}-{last:#x} \
+     for these devices; give less memory, or look at /sys/kernel/iommu_groups/*/reserved_regions"
+)]
+pub struct PlacementError {
+    ram: u64,
+    start: u64,
+    first: u64,
+    last: u64,
+}
+
+/// Where things are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placement {
+    /// RAM, ascending: below 4 GiB, and what did not fit there.
+    pub ram: Vec<Range>,
+    /// The window for BARs above RAM; none if there is no room.
+    pub mmio_64: Option<Range>,
+}
+
+impl Reach {
+    /// Every address: without devices, or where the kernel does not tell.
+    pub fn everything() -> Self {
+        Self(vec![0..=u64::MAX])
+    }
+
+    /// What is left when only `ranges` can be used too; none of them stands for all.
+    #[must_use]
+    pub fn within(self, ranges: &[RangeInclusive<u64>]) -> Self {
+        if ranges.is_empty() {
+            return self;
+        }
+        let common = |own: &RangeInclusive<u64>| {
+            let own = own.clone();
+            ranges
+                .iter()
+                .map(move |other| *own.start().max(other.start())..=*own.end().min(other.end()))
+        };
+        let mut common: Vec<_> = self
+            .0
+            .iter()
+            .flat_map(common)
+            .filter(|range| !range.is_empty())
+            .collect();
+        common.sort_by_key(|range| *range.start());
+        Self(common)
+    }
+
+    /// Bits of the highest address.
+    pub fn bits(&self) -> u8 {
+        let last = self.0.last().map_or(0, |range| *range.end());
+        64 - last.leading_zeros() as u8
+    }
+
+    /// The first range of `len` bytes at or above `from` that is reached as a whole.
+    fn find(&self, from: u64, len: u64) -> Option<Range> {
+        self.0.iter().find_map(|range| {
+            let start = (*range.start()).max(from);
+            let start = if start == from {
+                from
+            } else {
+                start.checked_next_multiple_of(GIB)?
+            };
+            let last = start.checked_add(len - 1)?;
+            range.contains(&last).then(|| Range::new(start, last + 1))
+        })
+    }
+
+    /// The first gap that ends at or above `address`.
+    fn gap_from(&self, address: u64) -> (u64, u64) {
+        let mut first = 0;
+        for range in &self.0 {
+            if *range.start() > address.max(first) {
+                return (first, range.start() - 1);
+            }
+            match range.end().checked_add(1) {
+                Some(next) => first = next,
+                None => break,
+            }
+        }
+        (first, u64::MAX)
+    }
+}
+
+/// Places `memory_bytes` of RAM and a window where `reach` allows, below `1 << address_bits`.
+///
+/// # Errors
+/// When a part of RAM has no place.
+pub fn place(memory_bytes: u64, reach: &Reach, address_bits: u8) -> Result<Placement, PlacementError> {
+    let end = 1u64
+        .checked_shl(address_bits.into())
+        .map_or(u64::MAX, |end| end - 1);
+    let reach = reach.clone().within(std::slice::from_ref(&(0..=end)));
+    let low = memory_bytes.min(LOW_RAM_MAX.0);
+    let no_room = |start: u64, len: u64| {
+        let (first, last) = reach.gap_from(start);
+        PlacementError {
+            ram: len >> 20,
+            start,
+            first,
+            last,
+        }
+    };
+    let is_reached = |range: &Range| range.start.0 == 0;
+    let mut ram = vec![
+        reach
+            .find(0, low)
+            .filter(is_reached)
+            .ok_or_else(|| no_room(0, low))?,
+    ];
+    let high = memory_bytes - low;
+    if high > 0 {
+        ram.push(
+            reach
+                .find(HIGH_RAM.0, high)
+                .ok_or_else(|| no_room(HIGH_RAM.0, high))?,
+        );
+    }
+    let mmio_64 = window(&ram, &reach, end);
+    Ok(Placement { ram, mmio_64 })
+}
+
+/// The largest room for BARs above 4 GiB, in whole GiB and no more than half of the space; the lower one of
+/// two.
+fn window(ram: &[Range], reach: &Reach, end: u64) -> Option<Range> {
+    let most = (end / 2 + 1) / GIB * GIB;
+    let room = |range: &RangeInclusive<u64>| {
+        let inside = ram.iter().filter(|ram| range.contains(&ram.start.0));
+        let behind = inside.map(|ram| ram.end().0).max().unwrap_or(0);
+        let start = (*range.start())
+            .max(HIGH_RAM.0)
+            .max(behind)
+            .checked_next_multiple_of(GIB)?;
+        let len = range.end().checked_sub(start)?.saturating_add(1).min(most) / GIB * GIB;
+        (len > 0).then_some(Range {
+            start: GuestAddress(start),
+            len,
+        })
+    };
+    reach.0.iter().rev().filter_map(room).max_by_key(|room| room.len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What VT-d of `bits` leaves.
+    fn vtd(bits: u8) -> Reach {
+        Reach::everything().within(&[0..=0xfedf_ffff, 0xfef0_0000..=(1 << bits) - 1])
+    }
+
+    fn window_of(memory_bytes: u64, reach: &Reach, bits: u8) -> Option<(u64, u64)> {
+        let window = place(memory_bytes, reach, bits).expect("it fits").mmio_64?;
+        Some((window.start.0, window.len))
+    }
+
+    #[test]
+    fn small_memory_is_one_range_and_large_is_split_around_the_hole() {
+        let ram = |bytes| place(bytes, &vtd(48), 48).expect("it fits").ram;
+        assert_eq!(ram(64 << 20), [Range::new(0, 64 << 20)]);
+        assert_eq!(ram(3 * GIB), [Range::new(0, 3 * GIB)]);
+        assert_eq!(
+            ram(4 * GIB),
+            [Range::new(0, 3 * GIB), Range::new(4 * GIB, 5 * GIB)]
+        );
+    }
+
+    #[test]
+    fn the_window_follows_ram_and_takes_half_of_the_space() {
+        assert_eq!(
+            window_of(4 * GIB + 4096, &Reach::everything(), 40),
+            Some((6 * GIB, 512 * GIB))
+        );
+    }
+
+    #[test]
+    fn the_window_ends_where_the_address_bits_or_the_iommu_do() {
+        assert_eq!(
+            window_of(399 * GIB, &Reach::everything(), 39),
+            Some((400 * GIB, 112 * GIB))
+        );
+        assert_eq!(window_of(399 * GIB, &vtd(39), 46), Some((400 * GIB, 112 * GIB)));
+        assert_eq!(window_of(64 << 20, &vtd(39), 46), Some((4 * GIB, 508 * GIB)));
+    }
+
+    #[test]
+    fn no_window_without_room() {
+        assert_eq!(window_of(GIB, &Reach::everything(), 32), None);
+        assert_eq!(window_of(63 * GIB, &Reach::everything(), 36), None);
+        assert_eq!(
+            window_of(GIB, &Reach::everything(), 64).map(|(start, _)| start),
+            Some(4 * GIB)
+        );
+    }
+
+    #[test]
+    fn ram_that_does_not_fit_below_a_reserved_range_goes_above_it() {
+        let amd = Reach::everything().within(&[0..=0xfd_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
+        let placed = place(1100 * GIB, &amd, 48).expect("it fits above");
+        assert_eq!(placed.ram[1], Range::new(1 << 40, (1 << 40) + 1097 * GIB));
+        assert_eq!(window_of(8 * GIB, &amd, 48), Some((1 << 40, 1 << 47)));
+    }
+
+    #[test]
+    fn ram_beyond_the_width_is_refused_with_the_range() {
+        let error = place(600 * GIB, &vtd(39), 48)
+            .expect_err("39 bits are 512 GiB")
+            .to_string();
+        assert!(
+            error.starts_with("--memory: 611328 MiB of RAM have no place from 0x100000000 on"),
+            "{error}"
+        );
+        assert!(
+            error.contains("does not map 0x8000000000-0xffffffffffffffff"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_reserved_range_in_low_ram_is_named() {
+        let reach = Reach::everything().within(&[0..=0x7b7f_ffff, 0x7c00_0000..=(1 << 39) - 1]);
+        assert!(place(GIB, &reach, 39).is_ok());
+        let error = place(3 * GIB, &reach, 39)
+            .expect_err("RAM would cover it")
+            .to_string();
+        assert!(error.contains("0x7b800000-0x7bffffff"), "{error}");
+    }
+
+    #[test]
+    fn devices_reach_what_all_of_them_reach() {
+        let both = vtd(48).within(&[0..=(1 << 39) - 1]);
+        assert_eq!(both, vtd(39));
+        assert_eq!(vtd(39).within(&[]), vtd(39), "the kernel does not tell");
+    }
+}
