@@ -59,6 +59,8 @@ pub enum CheckError {
         /// The range, first and last address.
         range: (u64, u64),
     },
+    /// Interrupts are not remapped, and VFIO is not told to do without.
+    UnsafeInterrupts(HostBdf),
     /// VFIO is not there.
     NoVfio(&'static str),
     /// Another process has the group.
@@ -116,6 +118,9 @@ impl CheckError {
                 "the firmware reserves memory {first:#x}-{last:#x} for {bdf} (RMRR), and the kernel \
                  gives no such device away"
             ),
+            Self::UnsafeInterrupts(bdf) => {
+                format!("the host's IOMMU does not remap interrupts, which {bdf} could then forge")
+            }
             Self::NoVfio(what) => format!("the host has no {what}"),
             Self::InUse { bdf, path, holder } => format!("{bdf} is in use: {path} is held by {holder}"),
             Self::Permission { bdf, path } => format!("no permission to open {path} for {bdf}"),
@@ -141,6 +146,13 @@ impl CheckError {
             Self::Reserved { .. } => {
                 "look in the firmware setup for what holds it (remote management, USB legacy support), or \
                  pass another device"
+                    .to_owned()
+            }
+            Self::UnsafeInterrupts(_) => {
+                "turn on interrupt remapping (x2APIC) in the firmware and take intremap=off and nointremap from \
+                 the kernel's command line; or, for a guest you trust, set the module option \
+                 vfio_iommu_type1.allow_unsafe_interrupts=1, at the cost that the guest can send the host any \
+                 interrupt"
                     .to_owned()
             }
             Self::NoVfio(_) => "load VFIO with: modprobe -a vfio-pci vfio_iommu_type1".to_owned(),
@@ -186,6 +198,7 @@ pub fn check(root: &Root, devices: &[HostBdf], memory_bytes: u64) -> Result<Vec<
         let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
         check_group(&group, bdf)?;
         check_reserved(root, number, bdf)?;
+        check_interrupts(root, bdf)?;
         check_file(root, &group, bdf)?;
         groups.push(group);
     }
@@ -257,6 +270,16 @@ pub(super) fn check_reserved(root: &Root, group: u32, bdf: HostBdf) -> Result<()
         }),
         None => Ok(()),
     }
+}
+
+/// What VFIO refuses as well (`vfio_iommu_type1_attach_group`). Where the kernel does not show its interrupts,
+/// it is left to say so itself.
+fn check_interrupts(root: &Root, bdf: HostBdf) -> Result<(), CheckError> {
+    let is_shown = root.path("proc/interrupts").exists();
+    if is_shown && !iommu::remaps_interrupts(root) && !iommu::allows_unsafe_interrupts(root) {
+        return Err(CheckError::UnsafeInterrupts(bdf));
+    }
+    Ok(())
 }
 
 /// Opens the group as VFIO will.

@@ -89,3 +89,9 @@ pub(super) fn remaps_interrupts(root: &Root) -> bool {
     let text = root.text("proc/interrupts").unwrap_or_default();
     text.split_whitespace().any(|word| word.starts_with("IR-"))
 }
+
+/// Whether VFIO is told to do without remapping. A parameter that is not there yet has its default.
+pub(super) fn allows_unsafe_interrupts(root: &Root) -> bool {
+    let value = root.text("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
+    matches!(value.as_deref(), Some("Y" | "1"))
+}

@@ -179,6 +179,28 @@ fn memory_reserved_by_the_firmware_is_named() {
 }
 
 #[test]
+fn interrupts_that_are_not_remapped_must_be_allowed() {
+    let host = Host::with_nic();
+    host.file("proc/interrupts", "24: 0 PCI-MSI eth0\n");
+    let text = host.refusal();
+    assert!(
+        text.contains("0000:01:00.0") && text.contains("any interrupt"),
+        "{text}"
+    );
+    assert!(
+        text.contains("vfio_iommu_type1.allow_unsafe_interrupts=1"),
+        "{text}"
+    );
+    host.file(
+        "sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts",
+        "Y\n",
+    );
+    host.check(&[NIC]).expect("allowed");
+    host.file("proc/interrupts", "24: 0 IR-PCI-MSI eth0\n");
+    host.check(&[NIC]).expect("remapped");
+}
+
+#[test]
 fn every_member_that_is_in_the_way_is_named() {
     let host = Host::with_nic()
         .device("0000:01:00.1", 0x04_0300, Some(7), Some("snd_hda_intel"))

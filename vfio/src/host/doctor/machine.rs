@@ -120,14 +120,13 @@ fn interrupt_remapping(root: &Root) -> Finding {
     if iommu::remaps_interrupts(root) {
         return Finding::pass(check, question, "yes, /proc/interrupts has controllers named IR-");
     }
-    let allowed = root.text("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
     let finding = Finding::pass(check, question, "no controller in /proc/interrupts is named IR-");
-    match allowed.as_deref() {
-        Some("Y" | "1") => finding.warn(
+    match iommu::allows_unsafe_interrupts(root) {
+        true => finding.warn(
             "allow_unsafe_interrupts lets devices be passed all the same, and lets a guest send the host any \
              interrupt; use it for guests you trust",
         ),
-        _ => finding.fail(
+        false => finding.fail(
             "turn on interrupt remapping (x2APIC) in the firmware and take intremap=off and nointremap from \
              the kernel's command line; for guests you trust, the module option \
              vfio_iommu_type1.allow_unsafe_interrupts=1 does without",
