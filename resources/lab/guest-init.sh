@@ -138,6 +138,40 @@ flood() {
     say "flowing"
     sleep 100000
 }
+# The same beside other things.
+stream() {
+    wget -q -O /dev/null "http://$server:$port/bytes/1000000000000" &
+    streamer=$!
+    from=$(received)
+    streaming() { [ $(($(received) - from)) -gt 200000 ]; }
+    wait_until 60 streaming || fail "stream: no data arrives"
+}
+received() { cat /sys/class/net/eth0/statistics/rx_bytes; }
+# The NIC has left.
+gone() {
+    wait_until 60 test ! -e /sys/class/net/eth0 || fail "gone: eth0 is still there"
+    [ ! -e /sys/bus/pci/devices/0000:01:00.0 ] || fail "gone: its function is still there"
+    say "gone"
+}
+# Resets the NIC under its driver, and lets the driver start over. A reset leaves the receiver off.
+resets() {
+    device=$(readlink -f /sys/class/net/eth0/device)
+    count=0
+    while [ $count -lt "$(setting resets)" ]; do
+        [ -z "$(setting traffic)" ] || stream
+        [ "$(receiver)" = enabled ] || fail "resets: the receiver is off before reset $count"
+        echo 1 > "$device/reset" || fail "resets: reset $count is refused"
+        [ "$(receiver)" = disabled ] || fail "resets: the receiver is on after reset $count"
+        [ -z "$(setting traffic)" ] || kill $streamer
+        ip link set eth0 down
+        ip link set eth0 up
+        wait_until 30 has_carrier || fail "resets: no link after reset $count"
+        ping -c 1 -W 10 $server > /dev/null || fail "resets: no answer after reset $count"
+        count=$((count + 1))
+    done
+    say "resets $count"
+}
+receiver() { /bin/ethtool -d eth0 | sed -n 's/^ *Receiver: *//p' | head -n 1; }
 packets() {
     s=/sys/class/net/eth0/statistics
     say "packets $(cat $s/rx_packets) $(cat $s/tx_packets)"

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::machine::{Console, Host, Machine};
-use super::{Logs, Share};
+use super::machine::{Console, Host, MONITOR_SOCKET, Machine};
+use super::{Logs, Monitor, Share};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
 
@@ -29,7 +29,7 @@ pub(crate) struct LabHost {
     pub(crate) agent: Agent,
     console: PathBuf,
     _machine: Machine,
-    _share: Share,
+    share: Share,
 }
 
 impl LabHost {
@@ -42,6 +42,11 @@ impl LabHost {
                 Self::try_boot(supplies, logs, strait, kind).context("The lab host did not come up twice")
             }
         }
+    }
+
+    /// Connects to the monitor of the machine under it.
+    pub(crate) fn monitor(&self) -> Result<Monitor> {
+        Monitor::open(&self.share.path(MONITOR_SOCKET))
     }
 
     /// The log of its serial console.
@@ -71,7 +76,7 @@ impl LabHost {
             agent,
             console,
             _machine: machine,
-            _share: share,
+            share,
         })
     }
 }

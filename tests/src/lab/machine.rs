@@ -17,6 +17,9 @@ use crate::supplies::Supplies;
 /// A 3 GiB guest is pinned in the lab host, beside everything else.
 const MEMORY_MIB: u64 = 8192;
 
+/// The monitor's socket in the shared folder.
+pub(crate) const MONITOR_SOCKET: &str = "monitor.socket";
+
 /// A running lab machine, killed when this value is dropped.
 pub(crate) struct Machine {
     qemu: Child,
@@ -38,6 +41,35 @@ pub(crate) enum Host {
     Whole,
     /// As a user finds a machine whose IOMMU is off.
     WithoutIommu,
+    /// With an IOMMU that has fewer address bits than the CPU, as desktop processors have.
+    Narrow,
+    /// With an IOMMU that does not remap interrupts.
+    WithoutRemapping,
+}
+
+impl Host {
+    /// All kinds, the usual one first.
+    pub(crate) const ALL: [Self; 4] = [
+        Self::Whole,
+        Self::WithoutIommu,
+        Self::Narrow,
+        Self::WithoutRemapping,
+    ];
+
+    fn iommu_device(self) -> &'static str {
+        match self {
+            Self::Whole | Self::WithoutIommu => "intel-iommu,intremap=on,caching-mode=on",
+            Self::Narrow => "intel-iommu,intremap=on,caching-mode=on,aw-bits=39",
+            Self::WithoutRemapping => "intel-iommu,intremap=off,caching-mode=on",
+        }
+    }
+
+    fn kernel_options(self) -> &'static str {
+        match self {
+            Self::WithoutIommu => "intel_iommu=off",
+            Self::Whole | Self::Narrow | Self::WithoutRemapping => "intel_iommu=on iommu=pt",
+        }
+    }
 }
 
 impl Machine {
@@ -61,10 +93,7 @@ impl Machine {
         for folder in firmware {
             command.arg("-L").arg(folder);
         }
-        let iommu = match host {
-            Host::Whole => "intel_iommu=on iommu=pt",
-            Host::WithoutIommu => "intel_iommu=off",
-        };
+        let iommu = host.kernel_options();
         // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
         // which then panics.
         let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check {iommu}");
@@ -83,7 +112,13 @@ impl Machine {
                 append += " lab.shell";
             }
         }
-        command.args(fixed_arguments()?);
+        command.args(fixed_arguments(host)?);
+        let monitor = share.path(MONITOR_SOCKET);
+        command.args([
+            "-chardev",
+            &format!("socket,id=monitor,server=on,wait=off,path={}", monitor.display()),
+        ]);
+        command.args(["-mon", "chardev=monitor,mode=readline"]);
         command.args(virtio_arguments(supplies, share, &socket));
         command.args(device_arguments(&disk, &stick));
         command.arg("-kernel").arg(&kernel.bzimage);
@@ -156,7 +191,7 @@ fn has_dead_virtual_functions(version: &str) -> bool {
     patch.is_some_and(|patch| patch < 13)
 }
 
-fn fixed_arguments() -> Result<Vec<String>> {
+fn fixed_arguments(host: Host) -> Result<Vec<String>> {
     let memory = memory_mib()?.to_string();
     let words = [
         "-nodefaults",
@@ -175,7 +210,7 @@ fn fixed_arguments() -> Result<Vec<String>> {
         "-m",
         &memory,
         "-device",
-        "intel-iommu,intremap=on,caching-mode=on",
+        host.iommu_device(),
     ];
     Ok(words.map(str::to_owned).to_vec())
 }
@@ -233,7 +268,7 @@ fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<Stri
         ["-netdev", "user,id=net0"],
         [
             "-device",
-            "igb,netdev=net0,bus=rp1,mac=52:54:00:11:22:33,romfile=",
+            "igb,id=nic,netdev=net0,bus=rp1,mac=52:54:00:11:22:33,romfile=",
         ],
         ["-device", "pcie-root-port,id=rp2,chassis=2,slot=2"],
         ["-drive", &drive],
@@ -242,7 +277,8 @@ fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<Stri
         ["-device", "pcie-pci-bridge,id=bridge,bus=rp3"],
         ["-netdev", "user,id=net1,net=10.0.3.0/24"],
         ["-device", "rtl8139,netdev=net1,bus=bridge,romfile="],
-        ["-device", "pcie-root-port,id=rp4,chassis=4,slot=4"],
+        // Faster, the kernel would wait after a bus reset for a link whose state QEMU does not show.
+        ["-device", "pcie-root-port,id=rp4,chassis=4,slot=4,x-speed=5"],
         ["-netdev", "user,id=net2,restrict=on"],
         [
             "-device",

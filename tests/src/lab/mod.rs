@@ -4,6 +4,7 @@ mod device;
 mod host;
 mod logs;
 mod machine;
+mod monitor;
 mod share;
 mod state;
 
@@ -11,5 +12,6 @@ pub(crate) use device::{Assigned, EDU, NIC, NVME};
 pub(crate) use host::LabHost;
 pub(crate) use logs::{Logs, workspace};
 pub(crate) use machine::{Console, Host, Machine};
+pub(crate) use monitor::Monitor;
 pub(crate) use share::{Share, build_strait};
 pub(crate) use state::{HostState, pinned_pages};

@@ -136,7 +136,7 @@ fn warnings(raw: &str) -> Vec<String> {
 }
 
 /// Warnings that say nothing about the VMM, each with the reason.
-const HARMLESS: [(&str, &str); 8] = [
+const HARMLESS: [(&str, &str); 11] = [
     (
         "hrtimer: interrupt took",
         "an emulated CPU on a busy machine is held up in its timer interrupt",
@@ -156,6 +156,12 @@ const HARMLESS: [(&str, &str); 8] = [
     (
         "Power-on or device reset occurred",
         "a USB stick tells that its controller was reset while a guest had it",
+    ),
+    ("AER: ", "a scenario reports an error of a device"),
+    ("PCIe Bus Error: ", "a scenario reports an error of a device"),
+    (
+        "error status/mask=",
+        "the same, its registers and the name of the error",
     ),
     ("clocksource", "an emulated CPU on a busy machine misses ticks"),
     (

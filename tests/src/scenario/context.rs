@@ -6,13 +6,15 @@ use anyhow::{Result, ensure};
 
 use crate::agent::Agent;
 use crate::guest::Guest;
-use crate::lab::{Assigned, Logs, NIC};
+use crate::lab::{Assigned, LabHost, Logs, NIC};
 use crate::outside::Outside;
 use crate::vmm::{GuestConfig, Vmm};
 
 /// The lab as a scenario sees it.
 pub(crate) struct Context<'a> {
     pub(crate) agent: &'a Agent,
+    /// The machine that the agent is in.
+    pub(crate) host: &'a LabHost,
     pub(crate) vmm: Vmm,
     pub(crate) outside: &'a Outside,
     pub(crate) logs: &'a Logs,

@@ -75,8 +75,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             },
         )
         .strait_only(),
-        Scenario::new("reboot-20", "twenty reboots with the NIC", 1200, |lab| {
-            reboot(lab, 20)
+        Scenario::new("reboot-50", "fifty reboots with the NIC", 3000, |lab| {
+            reboot(lab, 50)
         })
         .full(),
         Scenario::new(

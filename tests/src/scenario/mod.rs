@@ -6,10 +6,13 @@ mod boot;
 mod context;
 mod devices;
 mod host;
+mod host_events;
+mod host_kinds;
 mod life_cycle;
 mod mistakes;
 mod nested;
 mod nic;
+mod reset;
 mod runner;
 mod session;
 mod tiny;
@@ -113,8 +116,11 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(viommu_dma::scenarios());
     all.extend(nested::scenarios());
     all.extend(life_cycle::scenarios());
+    all.extend(reset::scenarios());
+    all.extend(host_events::scenarios());
     all.extend(tiny::scenarios());
     all.extend(host::scenarios());
     all.extend(bad_input::scenarios());
+    all.extend(host_kinds::scenarios());
     all
 }

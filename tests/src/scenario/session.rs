@@ -46,7 +46,7 @@ impl<'a> Session<'a> {
         let (here, skipped): (Vec<&Scenario>, Vec<&Scenario>) = scenarios
             .iter()
             .partition(|scenario| scenario.qemu || self.selection.vmm == Vmm::Strait);
-        for kind in [Host::Whole, Host::WithoutIommu] {
+        for kind in Host::ALL {
             let mut host = None;
             for scenario in here.iter().filter(|scenario| scenario.host == kind) {
                 let start = Instant::now();
@@ -92,6 +92,7 @@ impl<'a> Session<'a> {
     fn attempt(&self, host: &LabHost, scenario: &Scenario) -> Result<Verdict> {
         let lab = Context {
             agent: &host.agent,
+            host,
             vmm: self.selection.vmm,
             outside: &self.outside,
             logs: &self.logs,

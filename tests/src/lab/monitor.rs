@@ -1,0 +1,60 @@
+//! The outer QEMU's monitor: what happens to hardware from outside.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+/// What the monitor writes when it waits for a command.
+const PROMPT: &str = "(qemu) ";
+
+/// An answer takes milliseconds on a quiet machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A connection, in the language that people type.
+pub(crate) struct Monitor {
+    socket: UnixStream,
+}
+
+impl Monitor {
+    /// Connects to a monitor, which takes one connection at a time.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let socket = UnixStream::connect(path).context("Cannot reach the monitor of the lab machine")?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        let mut monitor = Self { socket };
+        monitor.read_answer()?;
+        Ok(monitor)
+    }
+
+    /// Reports an uncorrectable error of the device with this id.
+    pub(crate) fn inject_error(&mut self, id: &str, error: &str) -> Result<()> {
+        let answer = self.command(&format!("pcie_aer_inject_error {id} {error}"))?;
+        ensure!(answer.starts_with("OK"), "The monitor answers {answer:?}");
+        Ok(())
+    }
+
+    fn command(&mut self, line: &str) -> Result<String> {
+        writeln!(self.socket, "{line}").context("The lab machine has stopped")?;
+        let answer = self.read_answer()?;
+        // The first lines echo what was typed, with the control characters of a line editor.
+        let last = answer.lines().map(str::trim).rfind(|line| !line.is_empty());
+        Ok(last.unwrap_or_default().to_owned())
+    }
+
+    /// Everything up to the next prompt.
+    fn read_answer(&mut self) -> Result<String> {
+        let mut text = Vec::new();
+        let mut bytes = [0; 256];
+        while !text.ends_with(PROMPT.as_bytes()) {
+            let len = self
+                .socket
+                .read(&mut bytes)
+                .context("The monitor does not answer")?;
+            ensure!(len > 0, "The monitor has gone");
+            text.extend_from_slice(&bytes[..len]);
+        }
+        Ok(String::from_utf8_lossy(&text).trim_end_matches(PROMPT).to_owned())
+    }
+}

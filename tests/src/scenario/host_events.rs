@@ -1,0 +1,151 @@
+//! What the host does while a guest has a device: takes it back, or hears of its errors.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Context, Scenario, Verdict};
+use crate::agent::protocol::Finished;
+use crate::guest::Guest;
+use crate::lab::Assigned;
+use crate::vmm::GuestConfig;
+
+/// Longer than a guest may keep a device that is asked for.
+const UNBIND_LIMIT: Duration = Duration::from_secs(120);
+
+/// What strait answers when it cannot go on.
+const ERROR: i32 = 1;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    let with = |name, about, policy, after| {
+        Scenario::new(name, about, 240, move |lab| error(lab, policy, after)).strait_only()
+    };
+    vec![
+        Scenario::new(
+            "unbind",
+            "the host unbinds a NIC in use: the guest lets go of it and goes on",
+            300,
+            |lab| unbind(lab, false, ""),
+        )
+        .strait_only(),
+        Scenario::new(
+            "unbind-viommu",
+            "the same behind the guest's own IOMMU",
+            300,
+            |lab| unbind(lab, true, "intel_iommu=on"),
+        )
+        .strait_only()
+        .full(),
+        Scenario::new(
+            "unbind-deaf",
+            "the same with a guest that knows no hot plug: the NIC is pulled",
+            300,
+            |lab| unbind(lab, false, "pcie_ports=compat"),
+        )
+        .strait_only()
+        .full(),
+        with(
+            "error-unplug",
+            "a NIC reports an error: it is unplugged, the guest goes on",
+            &[],
+            After::Unplugged,
+        ),
+        with(
+            "error-ignore",
+            "the same under --on-device-error ignore: the guest keeps it",
+            &["--on-device-error", "ignore"],
+            After::Kept,
+        ),
+        with(
+            "error-stop",
+            "the same under --on-device-error stop: the guest ends",
+            &["--on-device-error", "stop"],
+            After::Ended,
+        ),
+    ]
+}
+
+fn unbind(lab: &Context, viommu: bool, words: &str) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let config = lab.config_with(&nic, "net,ping3,stream,ask,gone,ask");
+    let config = GuestConfig {
+        viommu,
+        cmdline: format!("{} {words}", config.cmdline).trim_end().to_owned(),
+        ..config
+    };
+    lab.with_guest(&config, |guest| {
+        guest.expect("ask")?;
+        let script = format!("echo {0} > /sys/bus/pci/devices/{0}/driver/unbind", nic.bdf);
+        let unbound = lab.agent.exec(&script, UNBIND_LIMIT)?;
+        ensure!(
+            unbound.code == 0,
+            "The host cannot unbind the NIC: {}",
+            unbound.errors
+        );
+        end_without_nic(guest)
+    })?;
+    nic.restore()?;
+    works_again(lab)?;
+    Ok(Verdict::Passed)
+}
+
+/// The guest finds its NIC gone and powers off.
+fn end_without_nic(guest: &mut Guest<'_>) -> Result<Finished> {
+    guest.type_line("go")?;
+    guest.expect("gone")?;
+    guest.expect("ask")?;
+    guest.type_line("poweroff")?;
+    guest.expect_power_off()
+}
+
+/// The NIC serves another guest.
+fn works_again(lab: &Context) -> Result<()> {
+    let nic = lab.bind_nic()?;
+    lab.with_guest(&lab.config_with(&nic, "net,ping3"), |guest| {
+        guest.expect("ping")?;
+        guest.expect_power_off()
+    })
+    .context("A fresh start")?;
+    nic.restore()
+}
+
+/// What becomes of a guest whose device reported an error.
+#[derive(Debug, Clone, Copy)]
+enum After {
+    Unplugged,
+    Kept,
+    Ended,
+}
+
+fn error(lab: &Context, policy: &'static [&'static str], after: After) -> Result<Verdict> {
+    let nic: Assigned<'_> = lab.bind_nic()?;
+    let steps = match after {
+        After::Unplugged => "net,ping3,ask,gone,ask",
+        After::Kept | After::Ended => "net,ping3,ask,ping3",
+    };
+    let config = GuestConfig {
+        more: policy,
+        ..lab.config_with(&nic, steps)
+    };
+    let finished = lab.with_guest(&config, |guest| {
+        guest.expect("ask")?;
+        lab.host.monitor()?.inject_error("nic", "COMP_TIME")?;
+        match after {
+            After::Unplugged => end_without_nic(guest),
+            After::Kept => {
+                guest.type_line("go")?;
+                guest.expect("ping")?;
+                guest.expect_power_off()
+            }
+            After::Ended => guest.expect_end(ERROR),
+        }
+    })?;
+    let words = format!("{}: the device reports non-fatal CmpltTO", nic.bdf);
+    ensure!(
+        finished.errors.contains(&words),
+        "It does not say `{words}`: {}",
+        finished.errors
+    );
+    nic.restore()?;
+    Ok(Verdict::Passed)
+}

@@ -1,0 +1,87 @@
+//! Hosts whose IOMMU is not all that it could be.
+
+use anyhow::{Result, ensure};
+
+use super::{Context, Host, Scenario, Verdict};
+use crate::lab::{Assigned, NIC};
+use crate::vmm::GuestConfig;
+
+/// The drive, whose BAR has 64 bits.
+const NVME: &str = "0000:02:00.0";
+
+/// More than what fits below the hole of 32 bits.
+const MEMORY_MIB: u64 = 3584;
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "narrow-iommu",
+            "an IOMMU of 39 bits: RAM above 4 GiB, a NIC and a drive with a 64-bit BAR",
+            300,
+            narrow,
+        )
+        .on(Host::Narrow),
+        Scenario::new(
+            "unsafe-interrupts",
+            "no interrupt remapping: refused with the module option, which does without",
+            240,
+            unsafe_interrupts,
+        )
+        .strait_only()
+        .on(Host::WithoutRemapping),
+    ]
+}
+
+fn narrow(lab: &Context) -> Result<Verdict> {
+    let available = lab.agent.sh("awk '/MemAvailable/ {print $2}' /proc/meminfo")?;
+    let available_mib = available.trim().parse::<u64>()? >> 10;
+    if available_mib < MEMORY_MIB + 512 {
+        let reason = format!("the lab host has only {available_mib} MiB free");
+        return Ok(Verdict::Skipped(reason));
+    }
+    let (nic, drive) = (lab.bind_nic()?, Assigned::bind(lab.agent, NVME)?);
+    let config = lab.config("net,ping3,fetch,nvme");
+    let config = GuestConfig {
+        initrd: "devices",
+        memory_mib: MEMORY_MIB,
+        devices: vec![nic.bdf.clone(), drive.bdf.clone()],
+        cmdline: format!("{} lab.drivers=igb,nvme", config.cmdline),
+        ..config
+    };
+    let finished = lab.with_guest(&config, |guest| {
+        let answered = guest.expect("ping")?;
+        ensure!(answered == "3", "{answered} of 3 pings were answered");
+        lab.check_hash(&guest.expect("fetch")?)?;
+        let (wrote, read) = (guest.expect("wrote")?, guest.expect("read")?);
+        ensure!(wrote == read, "64 MiB with SHA-256 {wrote} came back with {read}");
+        guest.expect_power_off()
+    })?;
+    ensure!(
+        !finished.errors.contains("will not work"),
+        "Not all BARs can be reached: {}",
+        finished.errors
+    );
+    nic.restore()?;
+    drive.restore()?;
+    Ok(Verdict::Passed)
+}
+
+/// The refusal, and that what it names is true.
+fn unsafe_interrupts(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let config = lab.config_with(&nic, "net,ping3");
+    let refused = lab.with_guest(&config, |guest| guest.expect_end(1))?;
+    for word in [NIC, "allow_unsafe_interrupts", "any interrupt"] {
+        let said = refused.errors.trim_end();
+        ensure!(said.contains(word), "It does not say `{word}`: {said}");
+    }
+    let switch = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+    lab.agent.sh(&format!("echo Y > {switch}"))?;
+    lab.with_guest(&config, |guest| {
+        guest.expect("ping")?;
+        guest.expect_power_off()
+    })?;
+    lab.agent.sh(&format!("echo N > {switch}"))?;
+    nic.restore()?;
+    Ok(Verdict::Passed)
+}
