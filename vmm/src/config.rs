@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use strait_vfio::host::HostBdf;
+use strait_vfio::host::{self, HostBdf, Root};
 
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use viommu::{ViommuConfig, ViommuConfigError};
@@ -156,7 +156,7 @@ impl Config {
 pub const DEVICE_KEYS: [(&str, &str); 7] = [
     (
         "host",
-        "the device: 0000:01:00.0, 01:00.0, pci_0000_01_00_0 or a path in /sys",
+        "the device: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys, 8086:10c9, enp3s0 or nvme0n1",
     ),
     ("sysfsdev", "the same, by its path in /sys, as in QEMU"),
     ("id", "a name of your own for the device, for messages"),
@@ -196,22 +196,24 @@ pub enum DeviceConfigError {
     /// No device named.
     #[error("no device is named; write --device 01:00.0 or --device vfio-pci,host=01:00.0")]
     NoHost,
-    /// A name that is none.
+    /// A name of nothing.
     #[error(transparent)]
-    Name(#[from] strait_vfio::host::ParseBdfError),
+    Name(#[from] host::LookupError),
 }
 
-impl FromStr for DeviceConfig {
-    type Err = DeviceConfigError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (mut host, mut id, mut managed) = (None, None, None);
+impl DeviceConfig {
+    /// Reads the value of `--device`, in which a device may be named as `root`'s host knows it.
+    ///
+    /// # Errors
+    /// The first part that cannot be understood.
+    pub fn read(text: &str, root: &Root) -> Result<Self, DeviceConfigError> {
+        let (mut kind, mut host) = (None, None);
+        let (mut id, mut managed) = (None, None);
         let (mut rom_bar, mut rom_file, mut msix) = (None, None, None);
         for (position, part) in text.split(',').enumerate() {
             match part.split_once('=') {
                 None if position == 0 && part == "vfio-pci" => {}
-                None if position == 0 && looks_like_a_device(part) => host = Some(part),
-                None if position == 0 => return Err(DeviceConfigError::Kind(part.to_owned())),
+                None if position == 0 => kind = Some(part),
                 Some(("host" | "sysfsdev" | "path", value)) => set(&mut host, "host", value)?,
                 Some(("id", value)) => set(&mut id, "id", value)?,
                 Some(("managed", value)) => set(&mut managed, "managed", value)?,
@@ -222,9 +224,17 @@ impl FromStr for DeviceConfig {
                 None => return Err(DeviceConfigError::UnknownKey(part.to_owned())),
             }
         }
-        let host = host.ok_or(DeviceConfigError::NoHost)?.parse()?;
+        // A first word is the device, unless another one follows.
+        let host = match (kind, host) {
+            (Some(kind), Some(_)) if !looks_like_an_address(kind) => {
+                return Err(DeviceConfigError::Kind(kind.to_owned()));
+            }
+            (Some(_), Some(_)) => return Err(DeviceConfigError::Repeated("host")),
+            (Some(device), None) | (None, Some(device)) => device,
+            (None, None) => return Err(DeviceConfigError::NoHost),
+        };
         Ok(Self {
-            host,
+            host: host::find(root, host)?,
             id: id.map(str::to_owned),
             managed: is_on("managed", managed)?.unwrap_or(false),
             rom: rom(is_on("rombar", rom_bar)?, rom_file)?,
@@ -251,8 +261,8 @@ fn rom(bar: Option<bool>, file: Option<&str>) -> Result<RomConfig, DeviceConfigE
     }
 }
 
-/// A first word with a digit, a colon or a slash means a device, not a kind of device.
-fn looks_like_a_device(word: &str) -> bool {
+/// A word with a colon, a slash or a point means a device, not a kind of device.
+fn looks_like_an_address(word: &str) -> bool {
     word.contains([':', '/', '.']) || word.starts_with("pci_")
 }
 
@@ -270,6 +280,11 @@ fn known_keys() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// On a host without devices.
+    fn read(text: &str) -> Result<DeviceConfig, DeviceConfigError> {
+        DeviceConfig::read(text, &Root::at("/nonexistent"))
+    }
 
     #[test]
     fn sizes_are_read_as_qemu_reads_them() {
@@ -300,7 +315,7 @@ mod tests {
     #[test]
     fn a_rom_is_the_devices_own_a_file_or_none() {
         let rom = |keys: &str| {
-            let device: Result<DeviceConfig, _> = format!("host=01:00.0{keys}").parse();
+            let device = read(&format!("host=01:00.0{keys}"));
             device.map(|device| device.rom)
         };
         assert_eq!(rom(""), Ok(RomConfig::Own));
@@ -325,29 +340,34 @@ mod tests {
             "host=01:00.0",
         ];
         for text in spellings {
-            let device: DeviceConfig = text.parse().expect(text);
+            let device = read(text).expect(text);
             assert_eq!(device.host.to_string(), "0000:01:00.0", "{text}");
         }
-        let named: DeviceConfig = "vfio-pci,host=01:00.0,id=net0".parse().expect("QEMU's habit");
+        let named = read("vfio-pci,host=01:00.0,id=net0").expect("QEMU's habit");
         assert_eq!(named.id.as_deref(), Some("net0"));
         assert!(!named.managed);
-        let managed: DeviceConfig = "01:00.0,managed=on".parse().expect("libvirt's habit");
+        let managed = read("01:00.0,managed=on").expect("libvirt's habit");
         assert!(managed.managed);
     }
 
     #[test]
+    fn what_is_no_address_is_looked_up() {
+        let error = read("eth7").expect_err("no such interface").to_string();
+        assert!(error.starts_with("`eth7` is no PCI device, network interface or disk"));
+        let error = read("host=8086:10c9").expect_err("no such ids").to_string();
+        assert!(error.contains("8086:10c9"));
+    }
+
+    #[test]
     fn an_unknown_key_lists_the_known_ones() {
-        let error = "01:00.0,adress=3"
-            .parse::<DeviceConfig>()
-            .expect_err("no such key")
-            .to_string();
+        let error = read("01:00.0,adress=3").expect_err("no such key").to_string();
         assert_eq!(
             error,
             "\"adress\" is not a key of --device; the keys are host, sysfsdev, id, managed, rombar, romfile, msix"
         );
-        assert!("e1000,host=01:00.0".parse::<DeviceConfig>().is_err());
-        assert!("vfio-pci".parse::<DeviceConfig>().is_err());
-        assert!("01:00.0,managed=maybe".parse::<DeviceConfig>().is_err());
-        assert!("01:00.0,host=02:00.0".parse::<DeviceConfig>().is_err());
+        assert!(read("e1000,host=01:00.0").is_err());
+        assert!(read("vfio-pci").is_err());
+        assert!(read("01:00.0,managed=maybe").is_err());
+        assert!(read("01:00.0,host=02:00.0").is_err());
     }
 }

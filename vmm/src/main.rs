@@ -41,7 +41,7 @@ fn run(args: RunArgs) -> ExitCode {
     if args.wants_device_help() {
         return say(&RunArgs::device_help(), 0);
     }
-    let config = match args.config() {
+    let config = match args.config(&Root::real()) {
         Ok(config) => config,
         Err(message) => return say(&format!("strait: {message}"), USAGE),
     };

@@ -136,10 +136,10 @@ pub(super) const COMMAND_LINE: &[Mistake] = &[
     ),
     typed(
         "bad-device-name",
-        "a device that is no address",
-        "strait run $K $I --device eth0",
+        "a device that is no address, nor anything the host has",
+        "strait run $K $I --device eth77",
         EITHER,
-        &["eth0"],
+        &["eth77"],
     ),
     typed(
         "bad-cmdline-long",

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use strait_vfio::host::Root;
 
 use crate::config::{
     Config, CpuConfig, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, OnDeviceError,
@@ -38,7 +39,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "MODEL", default_value = "host")]
     cpu: String,
     /// A PCI device to pass, may be given again: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys,
-    /// or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
+    /// 8086:10c9, enp3s0, nvme0n1, or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
     #[arg(long, short, value_name = "DEVICE")]
     device: Vec<String>,
     /// Give the guest an IOMMU, so that it can pass its devices on to guests of its own:
@@ -81,19 +82,18 @@ impl RunArgs {
             .collect()
     }
 
-    /// The machine these arguments describe.
+    /// The machine these arguments describe, with devices as `root` names them.
     ///
     /// # Errors
     /// One sentence on the argument that is wrong.
-    pub fn config(self) -> Result<Config, String> {
+    pub fn config(self, root: &Root) -> Result<Config, String> {
         let kernel = self
             .kernel
             .ok_or("--kernel FILE is missing; `strait run --help` explains")?;
         let mut devices: Vec<DeviceConfig> = Vec::new();
         for text in &self.device {
-            let device: DeviceConfig = text
-                .parse()
-                .map_err(|error| format!("--device {text}: {error}"))?;
+            let device =
+                DeviceConfig::read(text, root).map_err(|error| format!("--device {text}: {error}"))?;
             if devices.iter().any(|other| other.host == device.host) {
                 return Err(format!(
                     "--device {text}: {} is given twice; leave one out",
