@@ -52,12 +52,19 @@ pub(crate) const OLD_SERIES: &str = "6.1";
 pub(crate) const GUEST_DRIVERS: [&str; 2] = ["igb", "igbvf"];
 
 /// Drivers of the other devices of the lab machine, for guests that are about one of them.
-pub(crate) const DEVICE_DRIVERS: [&str; 7] = [
+pub(crate) const DEVICE_DRIVERS: [&str; 14] = [
     "8139cp",
+    "bochs",
+    "crc32c_generic",
     "e1000e",
+    "ext4",
     "igb",
     "nvme",
     "sd_mod",
+    "snd_hda_codec_generic",
+    "snd_hda_intel",
+    "snd_pcm_oss",
+    "uio_pci_generic",
     "usb_storage",
     "xhci_pci",
 ];

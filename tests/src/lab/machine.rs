@@ -2,13 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use super::card;
 use super::share::Share;
 use crate::agent::protocol::PORT;
 use crate::command;
@@ -78,11 +79,13 @@ impl Machine {
         let socket = share.path("agent.socket");
         let disk = share.path("nvme.img");
         let stick = share.path("stick.img");
-        for (path, len) in [(&disk, 64 << 20), (&stick, 16 << 20)] {
+        for (path, len) in [(&disk, 512 << 20), (&stick, 16 << 20)] {
             File::create(path)
                 .and_then(|file| file.set_len(len))
                 .context("Cannot create the disks of the lab machine")?;
         }
+        let rom = share.path("card.rom");
+        fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
         let kernel = supplies.host_kernel()?;
         let (qemu, firmware) = qemu(supplies)?;
 
@@ -120,7 +123,7 @@ impl Machine {
         ]);
         command.args(["-mon", "chardev=monitor,mode=readline"]);
         command.args(virtio_arguments(supplies, share, &socket));
-        command.args(device_arguments(&disk, &stick));
+        command.args(device_arguments(&disk, &stick, &rom));
         command.arg("-kernel").arg(&kernel.bzimage);
         command.arg("-initrd").arg(share.path("host.cpio"));
         command.args(["-append", &append]);
@@ -236,8 +239,8 @@ fn memory_mib() -> Result<u64> {
 }
 
 /// The shared folders and the agent's port.
-fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &std::path::Path) -> Vec<String> {
-    let folder = |path: &std::path::Path, tag: &str| {
+fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<String> {
+    let folder = |path: &Path, tag: &str| {
         format!(
             "local,path={},mount_tag={tag},readonly=on,security_model=none,multidevs=remap",
             path.display()
@@ -258,10 +261,15 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &std::path::Path
 }
 
 /// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
-/// behind a bridge, a NIC with two functions in one IOMMU group, a USB controller with MSI and a stick,
-/// and a teaching device with INTx and DMA to any address.
-fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<String> {
+/// behind a bridge, a NIC with two functions in one IOMMU group and a ROM, a USB controller with MSI and a
+/// stick, a teaching device with INTx and DMA, one that counts accesses to memory and ports, a graphics
+/// card, a sound card, and memory that other devices can reach. What is new comes last: addresses stay.
+fn device_arguments(disk: &Path, stick: &Path, rom: &Path) -> Vec<String> {
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
+    let card = format!(
+        "e1000e,netdev=net2,bus=rp4,addr=0.0,multifunction=on,romfile={}",
+        rom.display()
+    );
     let stick = format!("if=none,id=stick,format=raw,file={}", stick.display());
     let words = [
         ["-device", "pcie-root-port,id=rp1,chassis=1,slot=1"],
@@ -279,18 +287,22 @@ fn device_arguments(disk: &std::path::Path, stick: &std::path::Path) -> Vec<Stri
         ["-device", "rtl8139,netdev=net1,bus=bridge,romfile="],
         // Faster, the kernel would wait after a bus reset for a link whose state QEMU does not show.
         ["-device", "pcie-root-port,id=rp4,chassis=4,slot=4,x-speed=5"],
-        ["-netdev", "user,id=net2,restrict=on"],
-        [
-            "-device",
-            "e1000e,netdev=net2,bus=rp4,addr=0.0,multifunction=on,romfile=",
-        ],
-        ["-netdev", "user,id=net3,restrict=on"],
+        ["-netdev", "user,id=net2,net=10.0.4.0/24"],
+        ["-device", &card],
+        ["-netdev", "user,id=net3,net=10.0.5.0/24"],
         ["-device", "e1000e,netdev=net3,bus=rp4,addr=0.1,romfile="],
         ["-device", "pcie-root-port,id=rp5,chassis=5,slot=5"],
         ["-device", "qemu-xhci,id=usb,bus=rp5,msi=on,msix=off"],
         ["-drive", &stick],
         ["-device", "usb-storage,drive=stick,bus=usb.0"],
         ["-device", "edu,addr=0x10,dma_mask=0xffffffffffffffff"],
+        ["-device", "pci-testdev,addr=0x11"],
+        ["-device", "VGA,addr=0x12"],
+        ["-audiodev", "none,id=silence"],
+        ["-device", "intel-hda,id=hda,addr=0x13"],
+        ["-device", "hda-duplex,bus=hda.0,audiodev=silence"],
+        ["-object", "memory-backend-ram,id=shared,size=4M"],
+        ["-device", "ivshmem-plain,memdev=shared,addr=0x14"],
     ];
     words.concat().into_iter().map(str::to_owned).collect()
 }

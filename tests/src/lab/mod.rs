@@ -1,5 +1,6 @@
 //! The lab: a QEMU machine with an IOMMU, KVM and PCI devices in software, and the Linux in it.
 
+mod card;
 mod device;
 mod host;
 mod logs;

@@ -20,6 +20,7 @@ use crate::supplies::{
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
 const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
+const DEVICE_STEPS: &str = include_str!("../../../resources/lab/devices.sh");
 const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
 const PROBE_STEPS: &str = include_str!("../../../resources/lab/probe.sh");
 const BENCH_STEPS: &str = include_str!("../../../resources/lab/bench.sh");
@@ -129,6 +130,7 @@ impl Share {
         let contents = Contents {
             choices: &DEVICE_DRIVERS,
             programs: &DEVICE_PROGRAMS,
+            steps: Some(DEVICE_STEPS),
             ..Contents::plain(&[], GUEST_INIT)
         };
         let to = self.path(&format!("guest/devices-{HOST_SERIES}"));

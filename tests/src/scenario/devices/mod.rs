@@ -1,5 +1,12 @@
 //! Devices of every kind, each with the guest's own driver, and every way to interrupt.
 
+mod edu;
+mod groups;
+mod media;
+mod nic;
+mod rom;
+mod storage;
+
 use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
@@ -10,148 +17,120 @@ use crate::vmm::GuestConfig;
 /// The conventional PCI NIC, behind a bridge.
 const RTL8139: &str = "0000:04:00.0";
 
+/// The NIC with two functions in one group, the first with a ROM.
+const E1000E: [&str; 2] = ["0000:05:00.0", "0000:05:00.1"];
+
 /// The USB controller with a stick.
 const XHCI: &str = "0000:06:00.0";
 
-/// What a NIC does here; `controller` says what its interrupts come through.
-const STEPS: &str = "net,ping3,fetch,irqs";
+/// The teaching device: INTx and DMA, no driver, no reset.
+const EDU: &str = "0000:00:10.0";
 
-/// The same, and the driver's own test, after which the NIC must still work.
-const TEST_STEPS: &str = "net,ping3,fetch,irqs,selftest,ping3,fetch";
+/// The device that counts accesses to its memory and its ports.
+const TESTDEV: &str = "0000:00:11.0";
+
+/// The graphics card, and the sound card beside it.
+const MEDIA: [&str; 2] = ["0000:00:12.0", "0000:00:13.0"];
+
+/// Memory that other devices can reach.
+const SHARED_MEMORY: &str = "0000:00:14.0";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![
-        Scenario::new(
-            "intx-rtl8139",
-            "a conventional PCI NIC with 8139cp: its wire, pings, 32 MiB intact",
-            240,
-            rtl8139,
-        ),
-        Scenario::new(
-            "intx-igb",
-            "igb without messages: the wire, pings, 32 MiB intact, the driver's own test",
-            240,
-            |lab| igb(lab, "pci=nomsi", "IO-APIC"),
-        ),
-        Scenario::new(
-            "msix-igb",
-            "igb with MSI-X: the driver's own test, which takes interrupts in turn",
-            240,
-            |lab| igb(lab, "", "PCI-MSIX"),
-        ),
-        Scenario::new(
-            "msi-xhci",
-            "a USB controller that has MSI and no MSI-X: 8 MiB written to a stick and read back",
-            240,
-            xhci,
-        ),
-        Scenario::new("nvme", "an NVMe drive: 64 MiB written and read back", 240, nvme),
-    ]
+    let kinds = [
+        nic::scenarios(),
+        storage::scenarios(),
+        edu::scenarios(),
+        media::scenarios(),
+        rom::scenarios(),
+        groups::scenarios(),
+    ];
+    kinds.into_iter().flatten().collect()
 }
 
-/// A guest with the drivers that it needs.
-fn config(lab: &Context<'_>, device: &Assigned<'_>, drivers: &str, steps: &str) -> GuestConfig {
-    let config = lab.config_with(device, steps);
+/// Gives devices to vfio-pci.
+fn bind<'a>(lab: &'a Context<'_>, devices: &[&str]) -> Result<Vec<Assigned<'a>>> {
+    let bind = |device: &&str| Assigned::bind(lab.agent, device);
+    devices.iter().map(bind).collect()
+}
+
+/// Gives them back, the last first: the functions of a group only go together.
+fn restore(devices: Vec<Assigned<'_>>) -> Result<()> {
+    devices.into_iter().rev().try_for_each(Assigned::restore)
+}
+
+/// A guest with devices, the drivers that it needs and what it does.
+fn config(lab: &Context<'_>, devices: &[&str], drivers: &str, steps: &str) -> GuestConfig {
+    let config = lab.config(steps);
     GuestConfig {
         initrd: "devices",
+        devices: devices.iter().map(|&device| device.to_owned()).collect(),
         cmdline: format!("{} lab.drivers={drivers}", config.cmdline),
         ..config
     }
 }
 
+/// The same with more words on the kernel's command line.
+fn with_words(config: GuestConfig, words: &str) -> GuestConfig {
+    let cmdline = format!("{} {words}", config.cmdline);
+    GuestConfig { cmdline, ..config }
+}
+
 /// The guest's address and its server in another of the lab machine's networks.
 fn in_network(config: GuestConfig, network: &str) -> GuestConfig {
     let cmdline = config.cmdline.replace("10.0.2.15", &format!("{network}.15"));
-    GuestConfig {
-        cmdline: format!("{cmdline} lab.server={network}.2"),
-        ..config
-    }
+    with_words(
+        GuestConfig { cmdline, ..config },
+        &format!("lab.server={network}.2"),
+    )
 }
 
-fn ping_and_fetch(lab: &Context<'_>, guest: &mut Guest<'_>) -> Result<()> {
-    let answered = guest.expect("ping")?;
-    ensure!(answered == "3", "{answered} of 3 pings were answered");
-    lab.check_hash(&guest.expect("fetch")?)
+/// Runs a guest to its end with devices that are taken for it.
+fn run(
+    lab: &Context<'_>,
+    devices: &[&str],
+    config: &GuestConfig,
+    work: impl FnOnce(&mut Guest<'_>) -> Result<()>,
+) -> Result<Verdict> {
+    let taken = bind(lab, devices)?;
+    lab.with_guest(config, |guest| {
+        work(guest)?;
+        guest.expect_power_off()
+    })?;
+    restore(taken)?;
+    Ok(Verdict::Passed)
 }
 
-/// What [`STEPS`] print.
-fn exchange(lab: &Context<'_>, guest: &mut Guest<'_>, driver: &str, controller: &str) -> Result<()> {
-    let found = guest.expect("driver")?;
+/// The guest says `word value`.
+fn says(guest: &mut Guest<'_>, word: &str, value: &str) -> Result<()> {
+    let found = guest.expect(word)?;
     ensure!(
-        found == driver,
-        "The guest drives the NIC by {found}, expected {driver}"
-    );
-    ping_and_fetch(lab, guest)?;
-    let irqs = guest.expect_irqs()?;
-    lab.check_irqs(&irqs, 1)?;
-    let through = guest.expect("controller")?;
-    ensure!(
-        through == controller,
-        "The interrupts come through {through}, expected {controller}"
+        found == value,
+        "The guest says `{word} {found}`, expected `{value}`"
     );
     Ok(())
 }
 
-/// What the rest of [`TEST_STEPS`] prints.
-fn test(lab: &Context<'_>, guest: &mut Guest<'_>) -> Result<()> {
-    let result = guest.expect("selftest")?;
-    ensure!(result == "PASS", "The driver's own test says {result}");
-    ping_and_fetch(lab, guest)
+/// The guest says a `word` with a number in C's notation.
+fn says_number(guest: &mut Guest<'_>, word: &str, value: u64) -> Result<()> {
+    let found = guest.expect(word)?;
+    let number = match found.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16),
+        None => found.parse(),
+    };
+    ensure!(
+        number == Ok(value),
+        "The guest says `{word} {found}`, expected {value:#x}"
+    );
+    Ok(())
 }
 
-fn rtl8139(lab: &Context) -> Result<Verdict> {
-    let nic = Assigned::bind(lab.agent, RTL8139)?;
-    let config = in_network(config(lab, &nic, "8139cp", STEPS), "10.0.3");
-    lab.with_guest(&config, |guest| {
-        exchange(lab, guest, "8139cp", "IO-APIC")?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+fn ping_and_fetch(lab: &Context<'_>, guest: &mut Guest<'_>) -> Result<()> {
+    says(guest, "ping", "3")?;
+    lab.check_hash(&guest.expect("fetch")?)
 }
 
-fn igb(lab: &Context, word: &str, controller: &str) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let mut config = config(lab, &nic, "igb", TEST_STEPS);
-    config.cmdline = format!("{} {word}", config.cmdline).trim_end().to_owned();
-    lab.with_guest(&config, |guest| {
-        exchange(lab, guest, "igb", controller)?;
-        test(lab, guest)?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
-}
-
-fn xhci(lab: &Context) -> Result<Verdict> {
-    let controller = Assigned::bind(lab.agent, XHCI)?;
-    let drivers = "xhci_pci,usb_storage,sd_mod";
-    lab.with_guest(&config(lab, &controller, drivers, "stick"), |guest| {
-        let (wrote, read) = (guest.expect("wrote")?, guest.expect("read")?);
-        ensure!(wrote == read, "8 MiB with SHA-256 {wrote} came back with {read}");
-        let through = guest.expect("controller")?;
-        ensure!(
-            through == "PCI-MSI",
-            "The interrupts come through {through}, expected MSI"
-        );
-        guest.expect_power_off()
-    })?;
-    controller.restore()?;
-    Ok(Verdict::Passed)
-}
-
-fn nvme(lab: &Context) -> Result<Verdict> {
-    let drive = Assigned::bind(lab.agent, NVME)?;
-    lab.with_guest(&config(lab, &drive, "nvme", "nvme"), |guest| {
-        let (wrote, read) = (guest.expect("wrote")?, guest.expect("read")?);
-        ensure!(wrote == read, "64 MiB with SHA-256 {wrote} came back with {read}");
-        let vectors: u32 = guest.expect("vectors")?.parse()?;
-        ensure!(
-            vectors >= 2,
-            "The drive has {vectors} vectors, expected an I/O queue's too"
-        );
-        guest.expect_power_off()
-    })?;
-    drive.restore()?;
-    Ok(Verdict::Passed)
+/// What was written to a drive came back from it.
+fn says_the_same(guest: &mut Guest<'_>) -> Result<()> {
+    let wrote = guest.expect("wrote")?;
+    says(guest, "read", &wrote)
 }
