@@ -1,5 +1,7 @@
 //! The virtual IOMMU of a machine: the unit, and the buses its devices are on.
 
+mod report;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -7,7 +9,7 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use strait_devices::dma::{BusMaster, Domain, LiveBus, Requester, RequesterId};
-use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig, VtdStats};
+use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig};
 use strait_devices::irq::MsiRouter;
 use strait_vfio::domain::Container;
 
@@ -142,7 +144,7 @@ impl Viommu {
 
 impl Drop for Viommu {
     fn drop(&mut self) {
-        let text = report(&self.vtd.stats());
+        let text = report::report(&self.vtd.stats());
         if let Some(path) = &self.stats
             && let Err(error) = fs::write(path, &text)
         {
@@ -165,38 +167,6 @@ fn watch(vtd: &Arc<Vtd>) -> io::Result<Sender<()>> {
     };
     thread::Builder::new().name("viommu".to_owned()).spawn(work)?;
     Ok(sender)
-}
-
-/// A number a line.
-fn report(stats: &VtdStats) -> String {
-    let asked = stats.invalidations;
-    let mut lines = vec![
-        ("context invalidations".to_owned(), asked.contexts),
-        ("domain invalidations".to_owned(), asked.domains),
-        ("page invalidations".to_owned(), asked.pages),
-        (
-            "interrupt entry invalidations".to_owned(),
-            asked.interrupt_entries,
-        ),
-        ("waits".to_owned(), asked.waits),
-    ];
-    for (index, device) in stats.devices.iter().enumerate() {
-        let numbers = [
-            ("map ioctls", device.maps),
-            ("unmap ioctls", device.unmaps),
-            ("failed maps", device.failed_maps),
-            ("failed unmaps", device.failed_unmaps),
-            ("splits", device.splits),
-            ("mappings", device.mappings),
-            ("most mappings", device.most_mappings),
-            ("mapped bytes", device.bytes),
-        ];
-        lines.extend(numbers.map(|(name, value)| (format!("device {index} {name}"), value)));
-    }
-    lines
-        .iter()
-        .map(|(name, value)| format!("{name}: {value}\n"))
-        .collect()
 }
 
 /// The width asked for, else the widest the host has; none without a virtual IOMMU.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use vm_memory::GuestAddress;
 
+use super::DeviceStats;
 use super::faults::{Fault, Reason};
 use super::runs::{Guest, Wanted};
 use super::shadow::{EVERYTHING, Shadow};
@@ -14,6 +15,17 @@ use super::unit::Unit;
 use crate::address_space::Mapping;
 use crate::dma::{Access, Domain, Iova, Requester, RequesterId};
 use crate::region::MemoryKind;
+
+/// What a device is let at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing: no bus master yet, or no context entry.
+    Nothing,
+    /// The guest's memory at the guest's addresses.
+    Identity,
+    /// What the guest maps in its domain of this number.
+    Domain(u16),
+}
 
 /// A passed device: who it is, and its domain on the host.
 pub(crate) struct Endpoint {
@@ -43,6 +55,18 @@ impl Endpoint {
             is_synced: false,
             stale: Vec::new(),
             is_gone: false,
+        }
+    }
+
+    pub(crate) fn stats(&self) -> DeviceStats {
+        DeviceStats {
+            requester: self.requester.id(),
+            reach: match self.wanted {
+                Wanted::Nothing => Reach::Nothing,
+                Wanted::Identity => Reach::Identity,
+                Wanted::Table(_) => Reach::Domain(self.domain_id),
+            },
+            shadow: self.shadow.stats(),
         }
     }
 

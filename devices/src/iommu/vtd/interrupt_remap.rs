@@ -82,6 +82,11 @@ struct Pin {
 }
 
 impl Routes {
+    /// Routes in use.
+    pub(crate) fn live(&self) -> u64 {
+        self.ways.iter().filter(|way| way.strong_count() > 0).count() as u64
+    }
+
     pub(crate) fn clear_pins(&mut self) {
         self.pins = Default::default();
     }
@@ -291,12 +296,6 @@ impl MsiRouter for RemappingRouter {
             vtd: self.vtd.clone(),
             way,
         }))
-    }
-
-    fn together(&self, settings: &mut dyn FnMut()) {
-        // Not under the unit's lock, which the settings take.
-        let router = Arc::clone(&self.vtd.lock().router);
-        router.together(settings);
     }
 }
 

@@ -16,6 +16,7 @@ mod domains;
 mod faults;
 mod interrupt_remap;
 mod invalidation;
+mod latency;
 mod memory;
 mod register_file;
 mod runs;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub use capability::{AddressWidth, VtdConfig};
 pub use interrupt_remap::{RemappingRouter, Source};
 pub use invalidation::InvalidationStats;
+pub use latency::Latency;
 pub use memory::TableMemory;
 pub use shadow::ShadowStats;
 use vm_memory::GuestAddress;
@@ -39,6 +41,7 @@ use crate::address_space::{MapError, MapListener, Mapping};
 use crate::device::{Device, Effect};
 use crate::dma::{Access, BusMaster, Domain, Iova, Requester, RequesterId};
 use crate::irq::MsiRouter;
+pub use domains::Reach;
 
 /// The unit. It hears of the memory map as a [`MapListener`].
 pub struct Vtd {
@@ -51,7 +54,20 @@ pub struct VtdStats {
     /// What the guest asked for.
     pub invalidations: InvalidationStats,
     /// What it cost, by device.
-    pub devices: Vec<ShadowStats>,
+    pub devices: Vec<DeviceStats>,
+    /// Interrupt routes that lead through the unit.
+    pub routes: u64,
+}
+
+/// Numbers of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// What its requests carry now.
+    pub requester: RequesterId,
+    /// What it reaches now.
+    pub reach: Reach,
+    /// What its domain on the host was asked for.
+    pub shadow: ShadowStats,
 }
 
 impl Vtd {
@@ -106,11 +122,8 @@ impl Vtd {
         let unit = self.lock();
         VtdStats {
             invalidations: unit.invalidations,
-            devices: unit
-                .endpoints
-                .iter()
-                .map(|endpoint| endpoint.shadow.stats())
-                .collect(),
+            devices: unit.endpoints.iter().map(Endpoint::stats).collect(),
+            routes: unit.routes.live(),
         }
     }
 

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
+use super::latency::Latency;
 use super::runs::{Guest, Run, WALK_BUDGET, Wanted, collect};
 use super::spec::tables::PAGE;
 use crate::dma::{Access, Domain, Iova};
@@ -48,6 +50,10 @@ pub struct ShadowStats {
     pub most_mappings: u64,
     /// Bytes mapped now.
     pub bytes: u64,
+    /// How long the maps took.
+    pub map_latency: Latency,
+    /// How long the unmaps took.
+    pub unmap_latency: Latency,
 }
 
 /// One mapping that the host accepted.
@@ -203,7 +209,10 @@ impl Shadow {
     /// Deletes all mappings in a range that cuts none.
     fn delete(&mut self, whole: &Range<u64>) {
         self.stats.unmaps += 1;
-        match self.domain.unmap_all(Iova(whole.start), whole.end - whole.start) {
+        let start = Instant::now();
+        let outcome = self.domain.unmap_all(Iova(whole.start), whole.end - whole.start);
+        self.stats.unmap_latency.note(start.elapsed());
+        match outcome {
             Ok(()) => {
                 while let Some((&start, issued)) = self.issued.range(whole.clone()).next() {
                     self.stats.bytes -= issued.len;
@@ -290,10 +299,11 @@ impl Shadow {
 
     fn add(&mut self, run: Run) -> bool {
         self.stats.maps += 1;
-        match self
-            .domain
-            .map(Iova(run.iova), HostAddress(run.host), run.len, run.access)
-        {
+        let start = Instant::now();
+        let (iova, host) = (Iova(run.iova), HostAddress(run.host));
+        let outcome = self.domain.map(iova, host, run.len, run.access);
+        self.stats.map_latency.note(start.elapsed());
+        match outcome {
             Ok(()) => {
                 let (len, host, access) = (run.len, run.host, run.access);
                 self.issued.insert(run.iova, Issued { len, host, access });

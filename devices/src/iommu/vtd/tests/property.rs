@@ -133,6 +133,6 @@ proptest! {
         guest.domain.set_refused(false);
         guest.invalidate(&[IOTLB_GLOBAL]);
         prop_assert_eq!(mapped(&guest), reference);
-        prop_assert_eq!(guest.vtd.stats().devices[0].failed_unmaps, 0);
+        prop_assert_eq!(guest.vtd.stats().devices[0].shadow.failed_unmaps, 0);
     }
 }

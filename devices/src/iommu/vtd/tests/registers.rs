@@ -2,7 +2,8 @@ use proptest::prelude::*;
 
 use super::guest::*;
 use crate::Device;
-use crate::iommu::vtd::VtdConfig;
+use crate::iommu::vtd::{RemappingRouter, Source, VtdConfig};
+use crate::irq::{MsiMessage, MsiRouter};
 
 #[test]
 fn after_reset_events_are_masked_and_everything_else_is_zero() {
@@ -144,6 +145,79 @@ fn a_reset_undoes_everything() {
             .step_by(4)
             .all(|at| guest.read32(at) == fresh.read32(at))
     );
+}
+
+#[test]
+fn a_new_queue_or_remap_table_counts_when_it_is_latched() {
+    let mut guest = Guest::translating();
+    guest.write64(0x90, 0x7_0000);
+    guest.invalidate(&[IOTLB_GLOBAL]);
+    assert_eq!(guest.read64(0x80), 32, "the old ring is in use");
+    guest.write64(0xb8, IRT | 7);
+    guest.write32(GCMD, QIE | TE | SIRTP);
+    guest.write32(GCMD, QIE | TE | IRE);
+    // Vector 0x41 to CPU 1, from any source.
+    guest.store(IRT, 0x100 << 32 | 0x41 << 16 | 1);
+    guest.write64(0xb8, 0x7_0000 | 7);
+    let request = MsiMessage {
+        address: 0xfee0_0010,
+        data: 0,
+    };
+    let source = Source::Function(guest.requester.clone());
+    RemappingRouter::new(guest.vtd.clone(), source).send(request);
+    assert_eq!(guest.router.sent().len(), 1, "the old table is in use");
+}
+
+#[test]
+fn a_queue_that_stopped_can_be_turned_off_and_on() {
+    let mut guest = Guest::translating();
+    guest.submit(&[IOTLB_GLOBAL, [0xf, 0], IOTLB_GLOBAL]);
+    assert_eq!(guest.read64(0x80), 16);
+    guest.write32(GCMD, TE);
+    assert_eq!((guest.read32(GSTS), guest.read64(0x80)), (TE | SRTP, 0));
+    guest.write32(FSTS, 1 << 4);
+    guest.store(RING, 5 << 32 | 1 << 5 | 5);
+    guest.store(RING + 8, STATUS);
+    guest.write64(0x88, 16);
+    assert_eq!(guest.load(STATUS), 0, "off is off");
+    guest.write32(GCMD, TE | QIE);
+    assert_eq!(guest.load(STATUS), 5);
+}
+
+/// A kernel that another one started (kexec) finds translation on and brings its own tables.
+#[test]
+fn a_kernel_that_takes_over_replaces_the_tables() {
+    let mut guest = Guest::translating();
+    guest.set_page(0x1000, 0x20_0000 | READ | WRITE);
+    guest.invalidate_pages(0x1000, 0);
+    let (root, contexts, table) = (0x30_0000, 0x30_1000, 0x30_2000);
+    guest.store(root + 16, contexts | 1);
+    guest.store(contexts, table | 1);
+    guest.store(contexts + 8, 2 | 7 << 8);
+    guest.store(table, 0x30_3000 | READ);
+    guest.store(0x30_3000, 0x30_4000 | READ);
+    guest.store(0x30_4000, 0x30_5000 | READ);
+    guest.store(0x30_5000 + 0x80 * 8, 0x40_0000 | READ);
+    guest.write64(0x20, root);
+    let status = guest.read32(GSTS);
+    guest.write32(GCMD, status | SRTP);
+    guest.invalidate(&[CONTEXT_GLOBAL, IOTLB_GLOBAL]);
+    assert_eq!(guest.mappings(), [(0x8_0000, 0x40_0000, 0x1000)]);
+}
+
+#[test]
+fn tables_that_are_gone_when_the_machine_starts_anew_are_forgotten() {
+    let mut guest = Guest::translating();
+    guest.set_page(0x1000, 0x20_0000 | READ | WRITE);
+    guest.invalidate_pages(0x1000, 0);
+    // Reset with translation on: the machine's memory is another guest's before the unit is asked again.
+    guest.vtd.reset();
+    for at in (0x1000..0x20_0000).step_by(8) {
+        guest.store(at, u64::MAX);
+    }
+    assert!(guest.mappings().is_empty());
+    guest.gate.set_bus_master(true);
+    assert_eq!(guest.mappings(), [(0, 0, RAM)], "nothing is translated");
 }
 
 proptest! {

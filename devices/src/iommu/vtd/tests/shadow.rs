@@ -65,7 +65,7 @@ fn a_split_maps_what_is_left_again() {
             DmaCall::Map(0x10_2000, 0x2000)
         ]
     );
-    assert_eq!(guest.vtd.stats().devices[0].splits, 1);
+    assert_eq!(guest.vtd.stats().devices[0].shadow.splits, 1);
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_refused_map_leaves_a_hole_and_recovers() {
         [(0x18_0000, 0x30_0000, 0x1000)],
         "room was made"
     );
-    assert_eq!(guest.vtd.stats().devices[0].failed_maps, 1);
+    assert_eq!(guest.vtd.stats().devices[0].shadow.failed_maps, 1);
 }
 
 #[test]
@@ -305,7 +305,7 @@ fn a_host_that_refuses_everything_is_not_asked_without_end() {
         guest.set_page(page * 0x1000, 0x20_0000 | RW);
     }
     guest.invalidate_pages(0, 9);
-    assert_eq!(guest.vtd.stats().devices[0].failed_maps, 16);
+    assert_eq!(guest.vtd.stats().devices[0].shadow.failed_maps, 16);
     guest.domain.set_refused(false);
     guest.invalidate(&[IOTLB_GLOBAL]);
     assert_eq!(guest.mappings().len(), 256);
@@ -325,7 +325,7 @@ fn a_full_domain_leaves_the_rest_unmapped_and_takes_it_as_room_is_made() {
     guest.domain.set_limit(64);
     scatter(&mut guest, 0..100);
     assert_eq!(guest.mappings().len(), 64);
-    let stats = guest.vtd.stats().devices[0];
+    let stats = guest.vtd.stats().devices[0].shadow;
     assert_eq!(
         (stats.mappings, stats.most_mappings, stats.failed_maps),
         (64, 64, 36)
@@ -361,4 +361,33 @@ fn memory_that_cannot_be_locked_is_tried_again_when_a_device_is_moved() {
     guest.start();
     guest.write32(GCMD, QIE);
     assert_eq!(guest.mappings(), [(0, 0, RAM)]);
+}
+
+#[test]
+fn rights_that_change_are_changed() {
+    let mut guest = with_pages(1);
+    guest.set_page(0x10_0000, 0x20_0000 | READ);
+    guest.invalidate_pages(0x10_0000, 0);
+    let calls = [DmaCall::Unmap(0x10_0000, 0x1000), DmaCall::Map(0x10_0000, 0x1000)];
+    assert_eq!(guest.domain.take_calls(), calls);
+    assert_eq!(guest.domain.mappings()[0].access, Access::READ);
+}
+
+/// A guest that gives a bridge another bus number writes the device's entry there, and says so.
+#[test]
+fn a_device_is_followed_to_another_bus() {
+    let mut guest = with_pages(1);
+    let contexts = 0x40_0000;
+    guest.requester.bus.set(7);
+    guest.store(0x1000 + 7 * 16, contexts | 1);
+    guest.store(contexts, 0x41_0000 | 1);
+    guest.store(contexts + 8, 2 | 9 << 8);
+    guest.invalidate(&[[0x0700 << 32 | 3 << 4 | 1, 0]]);
+    assert!(guest.mappings().is_empty(), "the table on the new bus is empty");
+    guest.invalidate(&[[u64::from(DEVICE) << 32 | 3 << 4 | 1, 0]]);
+    assert!(
+        guest.mappings().is_empty(),
+        "the entry on the old bus is nobody's"
+    );
+    assert_eq!(guest.vtd.stats().devices[0].requester.0, 0x0700);
 }
