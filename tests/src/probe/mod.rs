@@ -9,6 +9,7 @@ mod edu;
 mod faults;
 mod memory;
 mod neighbours;
+mod small_pages;
 
 use std::sync::Arc;
 
@@ -46,6 +47,17 @@ pub(crate) enum Probe {
         #[arg(long)]
         pages: u64,
     },
+    /// DMA to a lot of memory in 4 KiB pages, mapped and unmapped as a whole, again and again.
+    SmallPages {
+        /// The device, bound to vfio-pci.
+        device: String,
+        /// How much.
+        #[arg(long, default_value_t = 1024)]
+        mebibytes: u64,
+        /// How often.
+        #[arg(long, default_value_t = 3)]
+        rounds: u64,
+    },
 }
 
 /// The device and its address space, in which nothing is mapped yet.
@@ -73,6 +85,11 @@ pub(crate) fn run(probe: &Probe) -> Result<()> {
             transfers,
         } => Bench::open(device).and_then(|bench| neighbours::run(&bench, *rounds, *transfers)),
         Probe::Bulk { device, pages } => Bench::open(device).and_then(|bench| bulk::run(&bench, *pages)),
+        Probe::SmallPages {
+            device,
+            mebibytes,
+            rounds,
+        } => Bench::open(device).and_then(|bench| small_pages::run(&bench, *mebibytes, *rounds)),
     };
     if let Err(error) = &result {
         println!("LAB fail probe: {error:#}");

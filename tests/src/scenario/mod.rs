@@ -19,6 +19,7 @@ mod tiny;
 mod unit;
 mod viommu;
 mod viommu_dma;
+mod viommu_interrupts;
 
 use std::time::Duration;
 
@@ -114,6 +115,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(devices::scenarios());
     all.extend(viommu::scenarios());
     all.extend(viommu_dma::scenarios());
+    all.extend(viommu_interrupts::scenarios());
     all.extend(nested::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(reset::scenarios());

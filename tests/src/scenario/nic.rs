@@ -139,23 +139,25 @@ fn affinity(lab: &Context) -> Result<Verdict> {
         cpus: 2,
         ..lab.config_with(&nic, "facts,net,ping3,affinity,irqs")
     };
-    lab.with_guest(&config, |guest| {
-        let cpus = guest.expect("cpus")?;
-        ensure!(cpus == "2", "The guest has {cpus} CPUs, expected 2");
-        let moves: u64 = guest.expect("moves")?.parse()?;
-        ensure!(moves >= 2, "The interrupts were moved only {moves} times");
-        lab.check_hash(&guest.expect("fetch")?)?;
-        let irqs = guest.expect_irqs()?;
-        lab.check_irqs(&irqs, PF_VECTORS)?;
-        for cpu in 0..2 {
-            let count: u64 = irqs.iter().filter_map(|(_, counts)| counts.get(cpu)).sum();
-            ensure!(count > 0, "CPU {cpu} of the guest had no interrupt of the NIC");
-        }
-        guest.expect_power_off()?;
-        Ok(())
-    })?;
+    lab.with_guest(&config, |guest| moved_interrupts(lab, guest))?;
     nic.restore()?;
     Ok(Verdict::Passed)
+}
+
+/// What a guest with two CPUs prints that moves its interrupts and ends.
+pub(super) fn moved_interrupts(lab: &Context, guest: &mut Guest<'_>) -> Result<()> {
+    let cpus = guest.expect("cpus")?;
+    ensure!(cpus == "2", "The guest has {cpus} CPUs, expected 2");
+    let moves: u64 = guest.expect("moves")?.parse()?;
+    ensure!(moves >= 2, "The interrupts were moved only {moves} times");
+    lab.check_hash(&guest.expect("fetch")?)?;
+    let irqs = guest.expect_irqs()?;
+    lab.check_irqs(&irqs, PF_VECTORS)?;
+    for cpu in 0..2 {
+        let count: u64 = irqs.iter().filter_map(|(_, counts)| counts.get(cpu)).sum();
+        ensure!(count > 0, "CPU {cpu} of the guest had no interrupt of the NIC");
+    }
+    guest.expect_power_off().map(drop)
 }
 
 fn ping(lab: &Context, config: &GuestConfig) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What a device behind the guest's own IOMMU reaches by DMA, seen by a VFIO program in the guest.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Error, Result, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
@@ -25,6 +25,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             300,
             neighbours,
         ),
+        Scenario::new(
+            "viommu-small-pages",
+            "1 GiB in 4 KiB pages for DMA at once, three times: more than the host has entries",
+            600,
+            small_pages,
+        )
+        .full()
+        .strait_only(),
     ]
 }
 
@@ -78,5 +86,44 @@ fn neighbours(lab: &Context) -> Result<Verdict> {
         guest.expect_power_off()
     })?;
     device.restore()?;
+    Ok(Verdict::Passed)
+}
+
+/// Where strait writes its numbers in the lab host.
+const STATS: &str = "/run/viommu-small-pages";
+
+/// Entries that the host's VFIO has for each container (`dma_entry_limit` of vfio_iommu_type1).
+const ENTRIES: u64 = 65_535;
+
+fn small_pages(lab: &Context) -> Result<Verdict> {
+    let device = Assigned::bind(lab.agent, EDU)?;
+    let config = GuestConfig {
+        memory_mib: 1536,
+        more: &["--stats", STATS],
+        ..config(lab, &device, "small-pages")
+    };
+    lab.with_guest(&config, |guest| {
+        for round in 1..=3 {
+            let mapped: u64 = guest.expect("mapped")?.parse()?;
+            ensure!(mapped == round, "Round {mapped} came after round {}", round - 1);
+        }
+        guest.type_line("")?;
+        guest.expect("probe")?;
+        guest.expect_power_off()
+    })?;
+    device.restore()?;
+    let text = lab.agent.sh(&format!("cat {STATS}"))?;
+    lab.logs.append(&format!("{}.log", lab.name), &text);
+    let number = |name: &str| {
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("01:00.0 {name}: ")));
+        let number = line.with_context(|| format!("strait wrote no `{name}`"))?;
+        Ok::<u64, Error>(number.parse()?)
+    };
+    let (most, failed) = (number("most mappings")?, number("failed maps")?);
+    ensure!(failed == 0, "{failed} maps were refused by the host");
+    ensure!(most < ENTRIES, "{most} entries were in use at once");
+    ensure!(number("pinned bytes")? == 0, "Memory is left pinned");
     Ok(Verdict::Passed)
 }

@@ -297,6 +297,12 @@ impl MsiRouter for RemappingRouter {
             way,
         }))
     }
+
+    fn together(&self, settings: &mut dyn FnMut()) {
+        // Not under the unit's lock, which the settings take.
+        let router = Arc::clone(&self.vtd.lock().router);
+        router.together(settings);
+    }
 }
 
 /// A route as its function sees it.

@@ -1,0 +1,62 @@
+//! A lot of memory in 4 KiB pages at once, as a guest's guest has it: many entries in the tables of every
+//! IOMMU above, and one invalidation per run that is contiguous in this machine's memory.
+
+use std::fs;
+use std::io::stdin;
+
+use anyhow::{Context, Result, ensure};
+use strait_devices::dma::Access;
+
+use super::Bench;
+use super::memory::{PAGE, Pages, unmap};
+
+/// Where the device sees the memory, and where the page it reads from.
+const BULK: u64 = 0x4000_0000;
+const SOURCE_IOVA: u64 = 0x100_0000;
+
+/// Pages that are tried by DMA each round: the first, the last, and some between.
+const SAMPLES: u64 = 8;
+
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+/// Maps `mebibytes`, tries them and unmaps them, `rounds` times. In the last round all of it stays mapped
+/// until a line is typed.
+pub(super) fn run(bench: &Bench, mebibytes: u64, rounds: u64) -> Result<()> {
+    let Bench { edu, container } = bench;
+    fs::write(HUGE_PAGES, "never").context("Cannot switch huge pages off")?;
+    let count = (mebibytes << 20) / PAGE;
+    let pages = Pages::new(count)?;
+    let source = Pages::new(1)?;
+    for page in 0..count {
+        pages.fill(page, page)?;
+    }
+    let places = pages.places(0, count)?;
+    let runs = places.chunk_by(|page, next| page + PAGE == *next).count();
+    println!("LAB runs {runs} pages {count}");
+    source.fill(0, 0)?;
+    source.map(container, SOURCE_IOVA, 0, 1, Access::READ)?;
+    for round in 1..=rounds {
+        pages.map(container, BULK, 0, count, Access::all())?;
+        for sample in 0..SAMPLES {
+            let page = (count - 1) * sample / (SAMPLES - 1);
+            let word = round << 32 | page;
+            source.fill(0, word)?;
+            edu.read(SOURCE_IOVA)?;
+            edu.write(BULK + page * PAGE)?;
+            ensure!(
+                pages.holds(page, word)?,
+                "Round {round}: DMA to page {page} of {count} does not arrive"
+            );
+        }
+        println!("LAB mapped {round}");
+        if round == rounds {
+            stdin()
+                .read_line(&mut String::new())
+                .context("Nothing was typed")?;
+        }
+        unmap(container, BULK, count)?;
+    }
+    unmap(container, SOURCE_IOVA, 1)?;
+    println!("LAB probe end");
+    Ok(())
+}
