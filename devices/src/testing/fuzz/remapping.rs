@@ -225,17 +225,17 @@ impl Guest {
         }
     }
 
-    /// An interrupt arrives on a route: if it is blocked, that is told once.
-    fn report(&mut self, input: &mut Input<'_>) {
+    /// An interrupt arrives on a route: if it is blocked, that is a fault.
+    fn report(&self, input: &mut Input<'_>) {
         let index = input.below(4) as usize;
-        let Some(way) = self.ways.get_mut(index) else {
+        let Some(way) = self.ways.get(index) else {
             return;
         };
         let End::Route(_, behind) = &way.end else {
             return;
         };
         let behind = behind.clone();
-        let blocked = way.blocked.take();
+        let blocked = way.blocked;
         self.clear_faults();
         behind.set_pending(true);
         self.machine.vtd.report_blocked();
