@@ -205,8 +205,9 @@ impl AddressSpace {
     }
 
     fn remap(&self, layout: &mut Layout, Remap { region, from, to }: &Remap) {
-        if let Some(place) = *from {
-            self.take(layout, place, region);
+        let was_there = from.is_some_and(|place| self.take(layout, place, region));
+        if !was_there {
+            self.take_anywhere(layout, region);
         }
         if let Some(place) = *to {
             layout.displaced.push((place, region.clone()));
@@ -214,8 +215,8 @@ impl AddressSpace {
         info!("{}: {} -> {}", region.name(), Shown(*from), Shown(*to));
     }
 
-    /// Removes a region from wherever `place` put it: the map, or the queue for a place.
-    fn take(&self, layout: &mut Layout, place: Place, region: &Arc<Region>) {
+    /// Removes a region from wherever `place` put it: the map, or the queue for a place. True if it was there.
+    fn take(&self, layout: &mut Layout, place: Place, region: &Arc<Region>) -> bool {
         if let Some(at) = layout
             .displaced
             .iter()
@@ -225,6 +226,23 @@ impl AddressSpace {
         } else if self.holds(place, region) {
             layout.unmap(place, region);
             self.release(place, region);
+        } else {
+            return false;
+        }
+        true
+    }
+
+    /// Removes a region from where no move says it is. Two CPUs may move one BAR at once, and what follows
+    /// from their writes arrives here in any order: without this a region would stand in two places, one of
+    /// them for ever.
+    fn take_anywhere(&self, layout: &mut Layout, region: &Arc<Region>) {
+        layout.displaced.retain(|(_, other)| !Arc::ptr_eq(other, region));
+        let is_it = |(_, other): &(u64, Arc<Region>)| Arc::ptr_eq(other, region);
+        for (start, _) in all(&self.memory).into_iter().filter(is_it) {
+            self.take(layout, Place::Memory(GuestAddress(start)), region);
+        }
+        for (start, _) in all(&self.ports).into_iter().filter(is_it) {
+            self.take(layout, Place::Port(start as u16), region);
         }
     }
 

@@ -243,3 +243,27 @@ fn effects_for_the_machine_come_back() {
         .expect("free");
     assert!(matches!(space.write_port(0x64, &[0xfe]), Effect::Reset));
 }
+
+#[test]
+fn a_region_stays_in_one_place_whatever_order_its_moves_arrive_in() {
+    let space = AddressSpace::new();
+    let listener = FakeListener::new();
+    space.add_listener(listener.clone()).expect("nothing to refuse");
+    let region = half_mapped(RamDevice::new("bar", 0x2000));
+    let _none = space.apply(moved(&region, None, Some(0x1_0000)));
+    let _none = space.apply(moved(&region, Some(0x2_0000), Some(0x3_0000)));
+    let _none = space.apply(moved(&region, Some(0x1_0000), Some(0x2_0000)));
+    assert_eq!(
+        (byte_at(&space, 0x1_0000), byte_at(&space, 0x3_0000)),
+        (0xff, 0xff)
+    );
+    assert_eq!(byte_at(&space, 0x2_0000), 0);
+    let _none = space.apply(moved(&region, Some(0x3_0000), None));
+    assert_eq!(byte_at(&space, 0x2_0000), 0xff);
+    let heard = listener.heard();
+    let maps = heard
+        .iter()
+        .filter(|heard| matches!(heard, Heard::Map(..)))
+        .count();
+    assert_eq!((maps, heard.len()), (3, 6), "what was mapped was unmapped");
+}
