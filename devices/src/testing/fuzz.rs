@@ -5,6 +5,8 @@
 //! the unit does something that a slow reference, written from the specification, does not. No input is
 //! wrong: bytes that are missing read as zero.
 
+mod chipset;
+mod endpoint;
 mod input;
 mod machine;
 mod queue;
@@ -13,6 +15,7 @@ mod registers;
 mod remapping;
 mod tables;
 
+pub use chipset::chipset;
 pub use queue::queue;
 pub use registers::registers;
 pub use remapping::remapping;

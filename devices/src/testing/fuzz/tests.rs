@@ -1,6 +1,6 @@
 //! The same seeds at every run of the unit tests: what the fuzz targets do at length, in short.
 
-use super::{queue, registers, remapping, tables};
+use super::{chipset, queue, registers, remapping, tables};
 
 /// Runs of each target.
 const RUNS: u64 = 400;
@@ -22,6 +22,11 @@ fn bytes(seed: u64) -> Vec<u8> {
     };
     let len = 16 + usize::from(next());
     (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn the_chipset_survives_any_guest() {
+    replay(chipset);
 }
 
 #[test]
