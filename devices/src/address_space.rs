@@ -254,9 +254,12 @@ impl AddressSpace {
                 layout.displaced.push((place, region));
                 continue;
             }
-            if let Err(error) = layout.map(place, &region)
-                && !std::mem::replace(&mut layout.has_warned, true)
-            {
+            let Err(error) = layout.map(place, &region) else {
+                continue;
+            };
+            // Half a region that is mapped is worth nothing, and costs as much as all of it.
+            layout.unmap(place, &region);
+            if !std::mem::replace(&mut layout.has_warned, true) {
                 let cause = error
                     .source()
                     .map(|cause| format!(": {cause}"))

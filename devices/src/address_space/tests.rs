@@ -166,6 +166,28 @@ fn a_bar_moves_with_one_unmap_and_one_map() {
 }
 
 #[test]
+fn a_bar_that_one_listener_refuses_is_taken_from_all_and_traps() {
+    let space = AddressSpace::new();
+    let (agrees, refuses) = (FakeListener::new(), FakeListener::new());
+    for listener in [&agrees, &refuses] {
+        space.add_listener(listener.clone()).expect("nothing to refuse");
+    }
+    refuses.set_refused(true);
+    let device = RamDevice::new("bar", 0x2000);
+    let region = half_mapped(device.clone());
+    let _none = space.apply(moved(&region, None, Some(0x10000)));
+    assert_eq!(
+        agrees.heard(),
+        [Heard::Map(0x11000, PAGE), Heard::Unmap(0x11000, PAGE)]
+    );
+    let _none = space.write(GuestAddress(0x11000), &[7]);
+    assert_eq!(device.writes().len(), 1);
+    refuses.set_refused(false);
+    let _none = space.apply(moved(&region, Some(0x10000), Some(0x20000)));
+    assert_eq!(agrees.heard()[2..], [Heard::Map(0x21000, PAGE)]);
+}
+
+#[test]
 fn a_bar_over_ram_has_no_effect_until_it_moves_away() {
     let space = AddressSpace::new();
     let listener = FakeListener::new();
