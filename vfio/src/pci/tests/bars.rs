@@ -152,3 +152,25 @@ fn a_sparse_bar_is_mapped_where_the_host_says() {
         [(0x1000, 0x1000), (0x8000, 0x1000), (0x1_f000, 0x1000)]
     );
 }
+
+#[test]
+fn a_bar_smaller_than_a_page_is_never_mapped() {
+    let guest = guest(nic().with_bar(1, 0xdead_0800, 0x800));
+    guest.write(0x14, &0xfe20_0800u32.to_le_bytes());
+    let small = guest.enable().swap_remove(1);
+    assert_eq!(small.to, memory(0xfe20_0800));
+    assert!(pieces(&small.region).is_empty());
+    let mapped = lock(&guest.hardware.mapped);
+    assert!(mapped.iter().all(|(bar, ..)| *bar != HardwareRegion::Bar(1)));
+}
+
+#[test]
+fn a_prefetchable_64_bit_bar_goes_above_4_gib() {
+    let guest = guest(nic().with_bar(4, 0xdead_000c, 4 << 20));
+    assert_eq!((guest.u32(0x20), guest.u32(0x24)), (0xc, 0));
+    guest.write(0x20, &0x4000_0000u32.to_le_bytes());
+    guest.write(0x24, &0x12u32.to_le_bytes());
+    let wide = guest.enable().pop().expect("BAR 4");
+    assert_eq!(wide.to, memory(0x12_4000_0000));
+    assert_eq!(pieces(&wide.region), [(0, 4 << 20)]);
+}

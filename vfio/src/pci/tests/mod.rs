@@ -20,6 +20,7 @@ mod heard;
 mod interrupts;
 mod liars;
 mod lies;
+mod messages;
 mod registers;
 mod rom;
 mod state;
