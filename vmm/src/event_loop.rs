@@ -1,13 +1,13 @@
 //! The one thread beside the vCPUs: what is typed, signals, interrupt wires, what the vCPUs report and what the
 //! host asks for.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::low_level::pipe;
 use strait_devices::legacy::Serial;
 use strait_vfio::Intx;
@@ -32,6 +32,8 @@ pub struct Sources<'a> {
     pub hosts: Vec<BorrowedFd<'a>>,
     /// When to stop waiting.
     pub until: Option<Instant>,
+    /// The answer to SIGUSR1.
+    pub report: &'a dyn Fn() -> String,
 }
 
 /// Why the waiting ended.
@@ -50,6 +52,7 @@ pub enum Wake {
 struct Ready {
     woken: bool,
     signalled: bool,
+    asked: bool,
     typed: bool,
     host: bool,
 }
@@ -57,6 +60,7 @@ struct Ready {
 /// Waits for whatever happens next.
 pub struct EventLoop {
     signals: UnixStream,
+    questions: UnixStream,
     stdin: Option<OwnedFd>,
     is_terminal: bool,
     escape: Escape,
@@ -65,7 +69,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Takes over SIGTERM, SIGINT and SIGHUP, and standard input.
+    /// Takes over SIGTERM, SIGINT and SIGHUP, which end the machine, SIGUSR1, which asks what it does, and
+    /// standard input.
     ///
     /// # Errors
     /// When a signal cannot be taken over.
@@ -74,10 +79,13 @@ impl EventLoop {
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             pipe::register(signal, raise.try_clone()?)?;
         }
+        let (questions, ask) = UnixStream::pair()?;
+        pipe::register(SIGUSR1, ask)?;
         let stdin = io::stdin().as_fd().try_clone_to_owned().ok();
         let is_terminal = io::stdin().is_terminal();
         Ok(Self {
             signals,
+            questions,
             stdin,
             is_terminal,
             escape: Escape::default(),
@@ -85,7 +93,7 @@ impl EventLoop {
         })
     }
 
-    /// Serves the console and the wires of passed devices until there is something for the machine to do.
+    /// Serves the console and the wires of passed devices, and answers questions, until there is something for the machine to do.
     ///
     /// # Errors
     /// When the host's poll fails.
@@ -100,6 +108,9 @@ impl EventLoop {
             }
             if ready.signalled || ready.typed && self.read_typed() {
                 return Ok(Wake::Event(Event::Quit));
+            }
+            if ready.asked {
+                self.answer(sources);
             }
             if ready.host {
                 return Ok(Wake::Host);
@@ -120,6 +131,7 @@ impl EventLoop {
         let mut fds = vec![
             PollFd::new(sources.events, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
+            PollFd::new(&self.questions, PollFlags::IN),
         ];
         fds.extend(sources.wires.iter().map(|wire| PollFd::new(*wire, PollFlags::IN)));
         fds.extend(sources.hosts.iter().map(|host| PollFd::new(host, PollFlags::IN)));
@@ -129,7 +141,7 @@ impl EventLoop {
             done => done?,
         };
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
-        let (first, rest) = fds.split_at(2);
+        let (first, rest) = fds.split_at(3);
         let (wires, rest) = rest.split_at(sources.wires.len());
         let (hosts, stdin) = rest.split_at(sources.hosts.len());
         for (wire, _) in sources.wires.iter().zip(wires).filter(|(_, fd)| is_ready(fd)) {
@@ -138,9 +150,18 @@ impl EventLoop {
         Ok(Ready {
             woken: is_ready(&first[0]),
             signalled: is_ready(&first[1]),
+            asked: is_ready(&first[2]),
             typed: stdin.iter().any(is_ready),
             host: hosts.iter().any(is_ready),
         })
+    }
+
+    /// Several questions at once get one answer, on standard error.
+    fn answer(&self, sources: &Sources<'_>) {
+        // Something is there; that it cannot be taken means one answer more.
+        let _ = rustix::io::read(&self.questions, &mut [0; CHUNK]);
+        // Nobody reads standard error, perhaps: then nobody misses the answer.
+        let _ = io::stderr().write_all((sources.report)().as_bytes());
     }
 
     /// Reads what was typed; true if it says to quit. At its end, or when it cannot be read, standard

@@ -1,11 +1,16 @@
 //! What a device behind the guest's own IOMMU reaches by DMA, seen by a VFIO program in the guest.
 
-use anyhow::{Context as _, Error, Result, ensure};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Error, Result, bail, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
 use crate::lab::{Assigned, EDU};
 use crate::vmm::GuestConfig;
+
+const SIGUSR1: i32 = 10;
 
 /// How the lab host's kernel tells of DMA that its IOMMU blocked (`dmar_fault`, drivers/iommu/intel/dmar.c).
 const FAULTS: [&str; 2] = ["DMAR: DRHD: handling fault status", "DMAR: [DMA"];
@@ -107,6 +112,7 @@ fn small_pages(lab: &Context) -> Result<Verdict> {
             let mapped: u64 = guest.expect("mapped")?.parse()?;
             ensure!(mapped == round, "Round {mapped} came after round {}", round - 1);
         }
+        ask_for_numbers(guest)?;
         guest.type_line("")?;
         guest.expect("probe")?;
         guest.expect_power_off()
@@ -126,4 +132,18 @@ fn small_pages(lab: &Context) -> Result<Verdict> {
     ensure!(most < ENTRIES, "{most} entries were in use at once");
     ensure!(number("pinned bytes")? == 0, "Memory is left pinned");
     Ok(Verdict::Passed)
+}
+
+/// SIGUSR1 while all of it is mapped; the answer comes on standard error.
+fn ask_for_numbers(guest: &mut Guest<'_>) -> Result<()> {
+    guest.signal(SIGUSR1)?;
+    let bytes = |line: &str| line.strip_prefix("01:00.0 pinned bytes: ")?.parse::<u64>().ok();
+    for _ in 0..100 {
+        if let Some(pinned) = guest.transcript().lines().find_map(bytes) {
+            ensure!(pinned >= 1 << 30, "Only {pinned} bytes are pinned for 1 GiB");
+            return Ok(());
+        }
+        sleep(Duration::from_millis(100));
+    }
+    bail!("strait does not answer SIGUSR1")
 }

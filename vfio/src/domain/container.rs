@@ -164,6 +164,12 @@ impl Container {
         lock(&self.groups).is_empty()
     }
 
+    /// True when the IOMMU makes all DMA of the devices coherent with the CPUs' caches, whatever they ask for
+    /// (`VFIO_DMA_CC_IOMMU`).
+    pub fn is_coherent(&self) -> bool {
+        sys::group::is_coherent(self.file())
+    }
+
     /// Asks the kernel what the IOMMU can do.
     ///
     /// # Errors

@@ -28,6 +28,13 @@ pub(crate) fn is_type1v2(container: BorrowedFd<'_>) -> bool {
     u32::try_from(version) == Ok(uapi::VFIO_API_VERSION) && has == 1
 }
 
+/// True when the IOMMU of the container, which has a group, enforces coherent DMA.
+pub(crate) fn is_coherent(container: BorrowedFd<'_>) -> bool {
+    // SAFETY: the argument is a number.
+    let answer = unsafe { ioctl_with_val(&container, CHECK_EXTENSION, uapi::VFIO_DMA_CC_IOMMU.into()) };
+    answer == 1
+}
+
 /// Gives the container, which has a group, its IOMMU.
 pub(crate) fn set_type1v2(container: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the argument is a number.

@@ -138,6 +138,14 @@ impl Platform {
         Ok(event?)
     }
 
+    /// What the machine does, for who asks.
+    pub(super) fn report(&self) -> String {
+        match &self.viommu {
+            Some(viommu) => viommu.report(),
+            None => "The guest has no IOMMU of its own (--viommu): nothing to report\n".to_owned(),
+        }
+    }
+
     fn load(&self) -> Result<EntryState, RunError> {
         let config = AcpiConfig {
             apic_ids: self.vcpus.iter().map(Vcpu::id).collect(),

@@ -73,6 +73,7 @@ impl Platform {
             wires: board.wires.iter().map(|wire| &*wire.intx).collect(),
             hosts: hosts.collect::<Vec<BorrowedFd<'_>>>(),
             until,
+            report: &|| self.report(),
         })
     }
 

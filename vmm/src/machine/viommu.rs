@@ -78,8 +78,7 @@ impl Viommu {
             caching_mode: config.caching_mode,
             interrupt_remapping: config.interrupt_remapping,
             extended_interrupts: config.extended_interrupts,
-            // VFIO_DMA_CC_IOMMU is not asked for, so coherence is not promised.
-            snoop_control: false,
+            snoop_control: containers.iter().all(|container| container.is_coherent()),
         };
         let endpoints = requesters.iter().cloned().zip(domains).collect();
         let vtd = Vtd::new(unit, ram.tables(), router.clone(), endpoints);
@@ -134,6 +133,11 @@ impl Viommu {
         (self.route(source), self.vtd.bus_master(index))
     }
 
+    /// What the guest asked of it and what that cost, a number a line.
+    pub fn report(&self) -> String {
+        report::report(&self.vtd.stats())
+    }
+
     fn route(&self, source: Source) -> Arc<dyn MsiRouter> {
         match self.remaps_interrupts {
             true => RemappingRouter::new(self.vtd.clone(), source),
@@ -144,7 +148,7 @@ impl Viommu {
 
 impl Drop for Viommu {
     fn drop(&mut self) {
-        let text = report::report(&self.vtd.stats());
+        let text = self.report();
         if let Some(path) = &self.stats
             && let Err(error) = fs::write(path, &text)
         {
