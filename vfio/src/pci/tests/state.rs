@@ -1,5 +1,9 @@
 //! Bus mastering, power states and resets.
 
+use std::sync::Mutex;
+
+use strait_devices::dma::BusMaster;
+
 use super::*;
 
 #[test]
@@ -23,6 +27,46 @@ fn bus_mastering_is_the_guests() {
         ]
     );
     assert_eq!(guest.u16(0x04), 0x0002);
+}
+
+/// Notes what had reached the hardware whenever the gate is told.
+struct Gate {
+    hardware: Arc<MockHardware>,
+    told: Mutex<Vec<(bool, Vec<Call>)>>,
+}
+
+impl BusMaster for Gate {
+    fn set_bus_master(&self, on: bool) {
+        lock(&self.told).push((on, self.hardware.take_calls()));
+    }
+}
+
+/// What untranslated DMA may reach is mapped before the write arrives that allows it.
+#[test]
+fn the_gate_opens_before_and_closes_behind_the_hardware() {
+    let hardware = Arc::new(nic());
+    let gate = Arc::new(Gate {
+        hardware: hardware.clone(),
+        told: Mutex::default(),
+    });
+    let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
+    let appearance = Appearance::default();
+    let function = Passthrough::behind(
+        hardware.clone(),
+        FakeRouter::new(),
+        &wires,
+        appearance,
+        gate.clone(),
+    )
+    .expect("an endpoint");
+    hardware.take_calls();
+    let _ = function.write_config(0x04, &[0x04]);
+    let _ = function.write_config(0x04, &[0x00]);
+    let on_and_off = vec![
+        config_write(0x04, &[0x07, 0x01]),
+        config_write(0x04, &[0x03, 0x01]),
+    ];
+    assert_eq!(*lock(&gate.told), [(true, vec![]), (false, on_and_off)]);
 }
 
 #[test]
