@@ -51,7 +51,7 @@ pub(crate) enum Probe {
     SmallPages {
         /// The device, bound to vfio-pci.
         device: String,
-        /// How much.
+        /// How much, a power of two.
         #[arg(long, default_value_t = 1024)]
         mebibytes: u64,
         /// How often.
