@@ -48,6 +48,7 @@ vectors() {
         ask
         control 200
         say "enabled $count"
+        ask
         control 0
     done
 }

@@ -48,6 +48,7 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
     let iperf = Iperf::start(&supplies.root)?;
     let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Host::Whole)?;
     let bench = Bench {
+        host: &host,
         agent: &host.agent,
         logs: &logs,
         iperf: &iperf,
@@ -74,6 +75,7 @@ fn write(figures: &impl Serialize, path: &Path) -> Result<()> {
 
 /// What every measurement works with.
 struct Bench<'a> {
+    host: &'a LabHost,
     agent: &'a Agent,
     logs: &'a Logs,
     iperf: &'a Iperf,

@@ -107,8 +107,14 @@ impl Figures {
         table.asked("guest sends, Mbit/s", 0, Asked::RatioAtLeast(1.5), |runs| {
             runs.strict(|traffic| traffic.sent.mbit_s)
         });
+        table.row("  Mbit per second of CPU time", 1, |runs| {
+            runs.strict(|traffic| traffic.sent.mbit_cpu_s)
+        });
         table.row("guest receives, Mbit/s", 0, |runs| {
             runs.strict(|traffic| traffic.received.mbit_s)
+        });
+        table.row("  Mbit per second of CPU time", 1, |runs| {
+            runs.strict(|traffic| traffic.received.mbit_cpu_s)
         });
         pairs(&table, "sending", |traffic| &traffic.sent);
         pairs(&table, "receiving", |traffic| &traffic.received);

@@ -107,8 +107,14 @@ impl Figures {
         table.asked("guest sends, Mbit/s", 0, rate, |runs| {
             runs.stream(|traffic| traffic.sent.mbit_s)
         });
+        table.row("  Mbit per second of CPU time", 1, |runs| {
+            runs.stream(|traffic| traffic.sent.mbit_cpu_s)
+        });
         table.asked("guest receives, Mbit/s", 0, rate, |runs| {
             runs.stream(|traffic| traffic.received.mbit_s)
+        });
+        table.row("  Mbit per second of CPU time", 1, |runs| {
+            runs.stream(|traffic| traffic.received.mbit_cpu_s)
         });
         table.row("packets counted over", 0, |runs| {
             runs.stream(|traffic| traffic.sent.packets() + traffic.received.packets())
@@ -138,6 +144,9 @@ impl Figures {
             table.row("  irqfds", 0, |runs| at(runs, |set_up| set_up.irqfds));
             table.row("  VFIO_DEVICE_SET_IRQS", 0, |runs| {
                 at(runs, |set_up| set_up.bindings)
+            });
+            table.row("  besides, for the wire that goes", 0, |runs| {
+                at(runs, |set_up| set_up.wire)
             });
         }
     }

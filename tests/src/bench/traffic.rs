@@ -28,6 +28,8 @@ const QUEUE_TAIL: &str = "fed90088";
 #[derive(Debug, Clone, Serialize)]
 pub(super) struct Stream {
     pub(super) mbit_s: f64,
+    /// The same for each second of CPU time that the lab machine used.
+    pub(super) mbit_cpu_s: f64,
     /// Of both directions, a second.
     pub(super) packets_s: f64,
     /// How long it was counted.
@@ -95,6 +97,7 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, iommu: Option<&str
 
 fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream> {
     guest.expect("ask")?;
+    let cpu_before = bench.host.cpu_time()?;
     guest.type_line("go")?;
     sleep(SETTLE);
     let trace = Trace::start(bench.agent, WORK)?;
@@ -106,7 +109,8 @@ fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream
     sleep(WINDOW);
     let exit_us = stopwatch.finish()?;
     let mbit_s = guest.expect(word)?;
-    let mbit_s = mbit_s
+    let cpu = bench.host.cpu_time()?.saturating_sub(cpu_before);
+    let mbit_s: f64 = mbit_s
         .parse()
         .with_context(|| format!("The guest's rate is no number: {mbit_s}"))?;
     let packets = guest.expect("streamed")?;
@@ -116,6 +120,7 @@ fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream
     ensure!(packets > 0, "The guest's NIC counted no packets");
     Ok(Stream {
         mbit_s,
+        mbit_cpu_s: mbit_s * f64::from(STREAM_S) / cpu.as_secs_f64().max(0.01),
         packets_s: packets as f64 / f64::from(STREAM_S),
         window_s,
         counts,

@@ -28,7 +28,7 @@ pub(crate) struct LabHost {
     /// First, so that it is dropped before the machine it speaks to.
     pub(crate) agent: Agent,
     console: PathBuf,
-    _machine: Machine,
+    machine: Machine,
     share: Share,
 }
 
@@ -47,6 +47,11 @@ impl LabHost {
     /// Connects to the monitor of the machine under it.
     pub(crate) fn monitor(&self) -> Result<Monitor> {
         Monitor::open(&self.share.path(MONITOR_SOCKET))
+    }
+
+    /// CPU time that the machine under it has used.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        self.machine.cpu_time()
     }
 
     /// The log of its serial console.
@@ -75,7 +80,7 @@ impl LabHost {
         Ok(Self {
             agent,
             console,
-            _machine: machine,
+            machine,
             share,
         })
     }

@@ -148,6 +148,14 @@ impl Machine {
         }
     }
 
+    /// CPU time that the machine has used, all its CPUs and devices together: what a measurement needs where
+    /// the build machine has other work too.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let path = format!("/proc/{}/stat", self.qemu.id());
+        let stat = fs::read_to_string(&path).with_context(|| format!("Cannot read {path}"))?;
+        parse_cpu_time(&stat).with_context(|| format!("{path} is not as proc(5) says"))
+    }
+
     /// Waits until the machine is powered off from inside.
     pub(crate) fn wait(mut self) -> Result<ExitStatus> {
         self.qemu.wait().context("Cannot wait for QEMU")
@@ -159,6 +167,15 @@ impl Drop for Machine {
         let _ = self.qemu.kill();
         let _ = self.qemu.wait();
     }
+}
+
+/// The fields behind the program's name, which may hold spaces: user and system time are 14 and 15 of all,
+/// in hundredths of a second.
+fn parse_cpu_time(stat: &str) -> Option<Duration> {
+    let mut fields = stat.rsplit_once(") ")?.1.split_whitespace().skip(11);
+    let ticks = |field: Option<&str>| field?.parse::<u64>().ok();
+    let (user, system) = (ticks(fields.next())?, ticks(fields.next())?);
+    Some(Duration::from_millis(10 * (user + system)))
 }
 
 /// The machine's own QEMU where it is fit, else the one in the lab's tree; and the folders
@@ -310,6 +327,12 @@ fn device_arguments(disk: &Path, stick: &Path, rom: &Path) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpu_time_is_found_behind_any_name() {
+        let stat = "7 (a) b) R 1 7 7 0 -1 0 0 0 0 0 120 30 0 0 20 0 4 0";
+        assert_eq!(parse_cpu_time(stat), Some(Duration::from_millis(1500)));
+    }
 
     #[test]
     fn early_10_0_is_not_fit() {
