@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use crate::range_map::RangeMap;
 use crate::region::{HostAddress, MemoryKind};
@@ -18,12 +18,16 @@ pub trait TableMemory: Send + Sync {
 }
 
 impl TableMemory for GuestMemoryMmap {
+    // By the region that holds it: an entry lies in one, and looking for several costs more than the rest of
+    // a walk.
     fn load(&self, at: GuestAddress) -> Option<u64> {
-        Bytes::load(self, at, Ordering::Acquire).ok()
+        let (region, at) = self.to_region_addr(at)?;
+        region.load(at, Ordering::Acquire).ok()
     }
 
     fn store(&self, at: GuestAddress, value: u32) -> bool {
-        Bytes::store(self, value, at, Ordering::Release).is_ok()
+        let region = self.to_region_addr(at);
+        region.is_some_and(|(region, at)| region.store(value, at, Ordering::Release).is_ok())
     }
 }
 
