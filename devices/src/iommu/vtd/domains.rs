@@ -182,6 +182,13 @@ impl Unit {
         })
     }
 
+    /// A call from outside begins, with as much time as each of them has.
+    pub(crate) fn renew(&mut self) {
+        for endpoint in &mut self.endpoints {
+            endpoint.shadow.renew();
+        }
+    }
+
     /// Brings a range of one device to what is wanted.
     pub(crate) fn sync(&mut self, index: usize, range: Range<u64>) {
         let guest = Guest {

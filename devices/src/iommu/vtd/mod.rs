@@ -109,12 +109,12 @@ impl Vtd {
 
     /// The state after power-on; the devices are reset before.
     pub fn reset(&self) {
-        self.lock().reset();
+        self.begin().reset();
     }
 
     /// Device `index` left the machine: nothing is mapped for it any more, whatever the guest's tables say.
     pub fn detach(&self, index: usize) {
-        self.lock().detach(index);
+        self.begin().detach(index);
     }
 
     /// What happened so far.
@@ -125,6 +125,13 @@ impl Vtd {
             devices: unit.endpoints.iter().map(Endpoint::stats).collect(),
             routes: unit.routes.live(),
         }
+    }
+
+    /// For calls that may change what is mapped.
+    fn begin(&self) -> MutexGuard<'_, Unit> {
+        let mut unit = self.lock();
+        unit.renew();
+        unit
     }
 
     fn lock(&self) -> MutexGuard<'_, Unit> {
@@ -142,19 +149,19 @@ impl Device for Vtd {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
-        self.lock().write(offset, data);
+        self.begin().write(offset, data);
         Effect::None
     }
 }
 
 impl MapListener for Vtd {
     fn map(&self, mapping: &Mapping) -> Result<(), MapError> {
-        self.lock().add_slot(mapping);
+        self.begin().add_slot(mapping);
         Ok(())
     }
 
     fn unmap(&self, mapping: &Mapping) {
-        self.lock().remove_slot(mapping);
+        self.begin().remove_slot(mapping);
     }
 }
 
@@ -166,7 +173,7 @@ struct Gate {
 
 impl BusMaster for Gate {
     fn set_bus_master(&self, on: bool) {
-        self.vtd.lock().set_bus_master(self.index, on);
+        self.vtd.begin().set_bus_master(self.index, on);
     }
 }
 

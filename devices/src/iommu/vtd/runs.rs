@@ -8,8 +8,6 @@ use super::translate::Table;
 use crate::dma::Access;
 use crate::region::MemoryKind;
 
-/// Table entries read in one sync at most: 64 GiB of 4 KiB pages.
-pub(crate) const WALK_BUDGET: u64 = 1 << 24;
 /// Runs found in one sync at most; the host has room for 65,535 mappings by default.
 const MAX_RUNS: usize = 1 << 18;
 

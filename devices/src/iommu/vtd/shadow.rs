@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::latency::Latency;
-use super::runs::{Guest, Run, WALK_BUDGET, Wanted, collect};
+use super::runs::{Guest, Run, Wanted, collect};
 use super::spec::tables::PAGE;
 use crate::dma::{Access, Domain, Iova};
 use crate::region::HostAddress;
@@ -20,6 +20,12 @@ use crate::region::HostAddress;
 const MERGE: u64 = 2 << 20;
 /// Small pages that a full sync maps one by one. Above this many it merges as well, to spare entries.
 const UNMERGED_PAGES: u64 = 4096;
+/// What a device may cost between two calls of [`Shadow::renew`], in table entries read: 128 GiB of 4 KiB
+/// pages, a good part of a second. A ring has room for thousands of waits with everything invalidated before
+/// each, and the guest's CPU, which is this thread, can be stopped only when all of them are done.
+const BUDGET: u64 = 1 << 25;
+/// What one call of the domain costs.
+const CALL: u64 = 64;
 /// Ranges kept for another try after a failure; more are one range from first to last.
 const MAX_FAILED: usize = 64;
 /// Refusals in one sync after which the host is asked no more.
@@ -69,6 +75,8 @@ pub(crate) struct Shadow {
     domain: Arc<dyn Domain>,
     issued: BTreeMap<u64, Issued>,
     failed: Vec<Range<u64>>,
+    /// What is left of [`BUDGET`].
+    budget: u64,
     warned: bool,
     stats: ShadowStats,
     scratch: Scratch,
@@ -91,6 +99,7 @@ impl Shadow {
             domain,
             issued: BTreeMap::new(),
             failed: Vec::new(),
+            budget: BUDGET,
             warned: false,
             stats: ShadowStats::default(),
             scratch: Scratch::default(),
@@ -101,14 +110,18 @@ impl Shadow {
         self.stats
     }
 
+    /// The guest asks for something new.
+    pub(crate) fn renew(&mut self) {
+        self.budget = BUDGET;
+    }
+
     /// Brings `range` to what is wanted. When it returns, nothing in the range is mapped that is not wanted,
-    /// unless the host itself refused to unmap it.
+    /// unless the host itself refused to unmap it. Once the budget is used up, nothing in it is mapped.
     pub(crate) fn sync(&mut self, range: Range<u64>, wanted: Wanted, guest: &Guest<'_>) {
         let is_full = range == EVERYTHING;
         let range = self.widen(range, wanted, guest);
         let mut scratch = mem::take(&mut self.scratch);
-        let mut budget = WALK_BUDGET;
-        if collect(&mut scratch.runs, &range, wanted, guest, &mut budget) < range.end {
+        if collect(&mut scratch.runs, &range, wanted, guest, &mut self.budget) < range.end {
             log::debug!("A table of the guest maps more than can be followed; the rest of it is unreachable");
         }
         let freed = self.remove_changed(&range, &mut scratch);
@@ -123,9 +136,15 @@ impl Shadow {
         self.scratch = scratch;
     }
 
+    /// Something was done that costs as much as reading so many table entries.
+    pub(crate) fn spend(&mut self, cost: u64) {
+        self.budget = self.budget.saturating_sub(cost);
+    }
+
     /// Room was made: try again what the host refused earlier, until it refuses again.
     fn retry(&mut self, wanted: Wanted, guest: &Guest<'_>, scratch: &mut Scratch) {
-        let mut budget = RETRY_BUDGET;
+        let mut budget = RETRY_BUDGET.min(self.budget);
+        self.spend(budget);
         while budget > 0
             && let Some(range) = self.failed.pop()
         {
@@ -209,6 +228,7 @@ impl Shadow {
     /// Deletes all mappings in a range that cuts none.
     fn delete(&mut self, whole: &Range<u64>) {
         self.stats.unmaps += 1;
+        self.spend(CALL);
         let start = Instant::now();
         let outcome = self.domain.unmap_all(Iova(whole.start), whole.end - whole.start);
         self.stats.unmap_latency.note(start.elapsed());
@@ -299,6 +319,7 @@ impl Shadow {
 
     fn add(&mut self, run: Run) -> bool {
         self.stats.maps += 1;
+        self.spend(CALL);
         let start = Instant::now();
         let (iova, host) = (Iova(run.iova), HostAddress(run.host));
         let outcome = self.domain.map(iova, host, run.len, run.access);

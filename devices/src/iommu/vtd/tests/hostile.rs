@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::guest::*;
+use crate::iommu::vtd::shadow::EVERYTHING;
 
 #[test]
 fn a_table_that_points_at_itself_ends() {
@@ -21,6 +22,21 @@ fn tables_and_rings_at_the_end_of_all_addresses() {
     guest.write32(GCMD, SRTP | SIRTP | TE | IRE);
     guest.write32(GCMD, SRTP | SIRTP | TE | IRE | QIE);
     guest.write64(0x88, u64::MAX);
+}
+
+/// As after thousands of waits with everything invalidated before each, all behind one write of the tail.
+#[test]
+fn a_device_whose_budget_is_used_up_reaches_nothing_until_the_next_write() {
+    let mut guest = Guest::translating();
+    guest.set_page(0x5000, 0x20_0000 | READ | WRITE);
+    guest.invalidate_pages(0x5000, 0);
+    let mut unit = guest.vtd.lock();
+    unit.endpoints[0].shadow.spend(u64::MAX);
+    unit.sync(0, EVERYTHING);
+    drop(unit);
+    assert!(guest.mappings().is_empty());
+    guest.invalidate(&[IOTLB_GLOBAL]);
+    assert_eq!(guest.mappings(), [(0x5000, 0x20_0000, 0x1000)]);
 }
 
 proptest! {
