@@ -1,15 +1,15 @@
 //! A legacy VFIO container with the type1v2 IOMMU.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, Weak};
 
 use strait_devices::dma::{Access, Domain, DomainError, Iova};
 use strait_devices::region::HostAddress;
 use vfio_bindings::bindings::vfio as uapi;
+use vfio_ioctls::{VfioContainer, VfioError};
 
 use super::group::{Group, GroupError};
 use crate::lock::lock;
@@ -18,12 +18,9 @@ use crate::sys;
 /// A container that does not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
-    /// There is no container to be had.
+    /// There is no container to be had, or none with a type1v2 IOMMU.
     #[error("cannot open a VFIO container; are the modules vfio and vfio_iommu_type1 loaded?")]
-    Open(#[source] io::Error),
-    /// There is another kind of IOMMU interface.
-    #[error("the host's VFIO has no type1v2 IOMMU; is the module vfio_iommu_type1 loaded?")]
-    NoType1,
+    Open(#[source] VfioError),
     /// The IOMMU does not describe itself.
     #[error("cannot ask the container about its IOMMU")]
     Describe(#[source] io::Error),
@@ -79,8 +76,11 @@ pub struct IommuFacts {
 
 /// An I/O address space of the host. The IOMMU is there from the first device that is opened with it until
 /// the last is dropped; mappings can be made, and facts be asked, only in between.
+///
+/// `vfio-ioctls` opens it. Groups and mappings are ours: it takes a group out with the first of its devices,
+/// and maps everything for reading and writing.
 pub struct Container {
-    file: File,
+    vfio: VfioContainer,
     listener: Option<Arc<dyn GroupListener>>,
     groups: Mutex<BTreeMap<u32, Weak<Group>>>,
 }
@@ -107,13 +107,9 @@ impl Container {
     /// # Errors
     /// When the host has no VFIO, or not with a type1v2 IOMMU.
     pub fn open(listener: Option<Arc<dyn GroupListener>>) -> Result<Arc<Self>, ContainerError> {
-        let file = File::options().read(true).write(true).open("/dev/vfio/vfio");
-        let file = file.map_err(ContainerError::Open)?;
-        if !sys::group::is_type1v2(file.as_fd()) {
-            return Err(ContainerError::NoType1);
-        }
+        let vfio = VfioContainer::new(None).map_err(ContainerError::Open)?;
         Ok(Arc::new(Self {
-            file,
+            vfio,
             listener,
             groups: Mutex::default(),
         }))
@@ -130,7 +126,7 @@ impl Container {
     }
 
     pub(super) fn file(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
+        sys::group::container_file(&self.vfio)
     }
 
     /// The IOMMU comes with the first group.

@@ -7,11 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd};
 
 use libc::c_ulong;
 use vfio_bindings::bindings::vfio as uapi;
+use vfio_ioctls::VfioContainer;
 use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_ptr, ioctl_with_ref, ioctl_with_val};
 
 use super::{check, request};
 
-const GET_API_VERSION: c_ulong = request(0);
 const CHECK_EXTENSION: c_ulong = request(1);
 const SET_IOMMU: c_ulong = request(2);
 const GROUP_GET_STATUS: c_ulong = request(3);
@@ -19,13 +19,10 @@ const GROUP_SET_CONTAINER: c_ulong = request(4);
 const GROUP_UNSET_CONTAINER: c_ulong = request(5);
 const GROUP_GET_DEVICE_FD: c_ulong = request(6);
 
-/// True when the container speaks the interface of this file, and has the type1v2 IOMMU.
-pub(crate) fn is_type1v2(container: BorrowedFd<'_>) -> bool {
-    // SAFETY: the ioctl takes no argument.
-    let version = unsafe { ioctl(&container, GET_API_VERSION) };
-    // SAFETY: the argument is a number.
-    let has = unsafe { ioctl_with_val(&container, CHECK_EXTENSION, uapi::VFIO_TYPE1v2_IOMMU.into()) };
-    u32::try_from(version) == Ok(uapi::VFIO_API_VERSION) && has == 1
+/// The container's descriptor.
+pub(crate) fn container_file(container: &VfioContainer) -> BorrowedFd<'_> {
+    // SAFETY: the descriptor is open as long as `container` lives, which the result borrows.
+    unsafe { BorrowedFd::borrow_raw(container.as_raw_fd()) }
 }
 
 /// True when the IOMMU of the container, which has a group, enforces coherent DMA.
