@@ -14,5 +14,6 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod placement;
+pub mod progress;
 pub mod terminal;
 pub mod vcpu;

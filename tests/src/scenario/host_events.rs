@@ -82,6 +82,11 @@ fn unbind(lab: &Context, viommu: bool, words: &str) -> Result<Verdict> {
             "The host cannot unbind the NIC: {}",
             unbound.errors
         );
+        let pid = guest.pid;
+        let holds = format!("cat /proc/{pid}/maps; ls -l /proc/{pid}/fd");
+        let held = lab.agent.sh(&holds)?;
+        let still = held.lines().find(|line| line.contains("vfio-device"));
+        ensure!(still.is_none(), "The VMM still has a part of the NIC: {still:?}");
         end_without_nic(guest)
     })?;
     nic.restore()?;

@@ -1,7 +1,9 @@
 //! What stays through a guest's reset: KVM's virtual machine, RAM, the open devices and their DMA.
 
-use std::mem;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
+use std::time::Instant;
+use std::{env, mem};
 
 use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
@@ -27,6 +29,7 @@ use crate::kvm::{Vm, VmError, cpuid};
 use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::placement::{self, Reach};
+use crate::progress::{Pages, Progress, Style};
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
 /// The lasting part of a machine.
@@ -203,7 +206,7 @@ fn let_reach(
     devices: Option<&HostDevices>,
 ) -> Result<Option<Viommu>, RunError> {
     let Some((viommu, width)) = config.viommu.zip(width) else {
-        devices.map_or(Ok(()), |devices| devices.map_all(space))?;
+        devices.map_or(Ok(()), |devices| map_all(devices, space, ram))?;
         return Ok(None);
     };
     let passed = devices.map_or(&[][..], HostDevices::passed);
@@ -221,6 +224,20 @@ fn let_reach(
     )?;
     space.add_listener(viommu.unit().clone())?;
     Ok(Some(viommu))
+}
+
+/// Maps all RAM for the devices, and says so when it takes long.
+fn map_all(devices: &HostDevices, space: &AddressSpace, ram: &GuestRam) -> Result<(), RunError> {
+    let is_terminal = io::stderr().is_terminal();
+    let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let style = Style::of(is_terminal, no_color, env::var("TERM").ok().as_deref());
+    let ranges = ram.host_ranges();
+    let total = ranges.iter().map(|(start, end)| end - start).sum();
+    let mut progress = Progress::new(io::stderr(), style, total, Instant::now());
+    ram.populate(|bytes| progress.advance(bytes, Instant::now()))?;
+    devices.map_all(space)?;
+    progress.finish(Instant::now(), || Pages::of(&ranges));
+    Ok(())
 }
 
 /// Lets the kernel keep writes of index registers to itself. The reset register lies within PCI's ports, so

@@ -1,0 +1,285 @@
+//! What a user sees while RAM is prepared for DMA: nothing if it takes less than a second, else how far it
+//! is, and at the end what it cost and why.
+
+use std::fmt;
+use std::fs;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// What is done sooner is not worth a line.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How often a line is drawn anew on a terminal, and how often a new one is written into a log.
+const REDRAW: Duration = Duration::from_millis(500);
+const NEW_LINE: Duration = Duration::from_secs(10);
+
+/// Where the kernel says when it gives huge pages to those who ask.
+const HUGE_PAGES_SWITCH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+
+const MIB: u64 = 1 << 20;
+
+/// How a line may look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Style {
+    /// It is drawn over with the next.
+    Redraw,
+    /// Each is new.
+    Lines,
+}
+
+impl Style {
+    /// What suits standard error. NO_COLOR and a dumb terminal ask for text without control sequences.
+    pub fn of(is_terminal: bool, no_color: bool, term: Option<&str>) -> Self {
+        match is_terminal && !no_color && term != Some("dumb") {
+            true => Self::Redraw,
+            false => Self::Lines,
+        }
+    }
+}
+
+/// The progress of one piece of work.
+pub struct Progress<W> {
+    out: W,
+    style: Style,
+    start: Instant,
+    shown: Option<Instant>,
+    total_bytes: u64,
+    done_bytes: u64,
+}
+
+impl<W: Write> Progress<W> {
+    /// Work on `total_bytes` that starts `now`.
+    pub fn new(out: W, style: Style, total_bytes: u64, now: Instant) -> Self {
+        Self {
+            out,
+            style,
+            start: now,
+            shown: None,
+            total_bytes,
+            done_bytes: 0,
+        }
+    }
+
+    /// Another `bytes` are done.
+    pub fn advance(&mut self, bytes: u64, now: Instant) {
+        self.done_bytes += bytes;
+        let pause = match self.style {
+            Style::Redraw => REDRAW,
+            Style::Lines => NEW_LINE,
+        };
+        let is_due = self.shown.is_none_or(|shown| now - shown >= pause);
+        if now - self.start < QUIET || !is_due || self.done_bytes >= self.total_bytes {
+            return;
+        }
+        self.shown = Some(now);
+        let (done, total) = (self.done_bytes / MIB, self.total_bytes / MIB);
+        let seconds = (now - self.start).as_secs();
+        self.draw(
+            &format!("preparing memory for DMA: {done} of {total} MiB in {seconds} s"),
+            false,
+        );
+    }
+
+    /// All is done; `pages` is asked only if it is worth telling.
+    pub fn finish(mut self, now: Instant, pages: impl FnOnce() -> Pages) {
+        let took = now - self.start;
+        if took < QUIET {
+            return;
+        }
+        let (total, seconds, pages) = (self.total_bytes / MIB, took.as_secs_f64(), pages());
+        self.draw(
+            &format!("{total} MiB are ready for DMA after {seconds:.1} s, {pages}"),
+            true,
+        );
+        if let Some(hint) = pages.hint() {
+            self.draw(&hint, true);
+        }
+    }
+
+    /// A standard error that is closed is no reason to fail.
+    fn draw(&mut self, text: &str, is_last: bool) {
+        let _ = match self.style {
+            Style::Redraw => {
+                let end = if is_last { "\r\n" } else { "" };
+                write!(self.out, "\r\x1b[Kstrait: {text}{end}")
+            }
+            Style::Lines => writeln!(self.out, "strait: {text}"),
+        };
+        let _ = self.out.flush();
+    }
+}
+
+/// In which sizes of pages memory is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pages {
+    huge_bytes: u64,
+    all_bytes: u64,
+    /// The kernel gives no huge pages at all.
+    is_switched_off: bool,
+}
+
+impl Pages {
+    /// Of the memory between two addresses of this process.
+    pub fn of(ranges: &[(u64, u64)]) -> Self {
+        let maps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
+        let switch = fs::read_to_string(HUGE_PAGES_SWITCH).unwrap_or_default();
+        Self::parse(&maps, &switch, ranges)
+    }
+
+    fn parse(maps: &str, switch: &str, ranges: &[(u64, u64)]) -> Self {
+        let mut pages = Self {
+            is_switched_off: switch.contains("[never]"),
+            ..Self::default()
+        };
+        let mut counts = false;
+        for line in maps.lines() {
+            if let Some((start, end)) = mapping(line) {
+                counts = ranges.iter().any(|range| start < range.1 && range.0 < end);
+            } else if counts {
+                pages.all_bytes += kib(line, "Rss:") << 10;
+                pages.huge_bytes += kib(line, "AnonHugePages:") << 10;
+            }
+        }
+        pages
+    }
+
+    /// Why it took long, if small pages are the reason.
+    fn hint(&self) -> Option<String> {
+        if self.huge_bytes >= self.all_bytes / 2 {
+            return None;
+        }
+        let remedy = match self.is_switched_off {
+            true => format!("allow huge pages with: echo madvise > {HUGE_PAGES_SWITCH}"),
+            false => "the host's memory is fragmented, try: echo 1 > /proc/sys/vm/compact_memory".to_owned(),
+        };
+        Some(format!(
+            "pages of 4 KiB take about ten times as long as huge ones; {remedy}"
+        ))
+    }
+}
+
+impl fmt::Display for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (huge, all) = (self.huge_bytes / MIB, self.all_bytes / MIB);
+        write!(
+            f,
+            "{huge} MiB in pages of 2 MiB, {} MiB in pages of 4 KiB",
+            all.saturating_sub(huge)
+        )
+    }
+}
+
+/// The first line of a mapping: `7f0000000000-7f0000200000 rw-p ...`.
+fn mapping(line: &str) -> Option<(u64, u64)> {
+    let (range, _) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let address = |text| u64::from_str_radix(text, 16).ok();
+    Some((address(start)?, address(end)?))
+}
+
+/// `AnonHugePages:    2048 kB`
+fn kib(line: &str, name: &str) -> u64 {
+    let rest = line.strip_prefix(name).unwrap_or_default();
+    rest.trim().trim_end_matches(" kB").parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: Pages = Pages {
+        huge_bytes: 0,
+        all_bytes: 64 << 30,
+        is_switched_off: true,
+    };
+
+    /// What is written when a quarter of 64 GiB is done at each of the times, in milliseconds.
+    fn shown(style: Style, times: [u64; 4], pages: Pages) -> String {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut text = Vec::new();
+        let mut progress = Progress::new(&mut text, style, 64 << 30, start);
+        for time in times {
+            progress.advance(16 << 30, at(time));
+        }
+        progress.finish(at(times[3]), || pages);
+        String::from_utf8(text).expect("text")
+    }
+
+    #[test]
+    fn less_than_a_second_is_not_worth_a_line() {
+        assert_eq!(shown(Style::Redraw, [100, 200, 300, 999], SMALL), "");
+    }
+
+    #[test]
+    fn a_log_gets_few_lines_and_a_terminal_one_that_moves() {
+        let text = shown(Style::Lines, [1000, 2000, 11000, 12000], SMALL);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[0],
+            "strait: preparing memory for DMA: 16384 of 65536 MiB in 1 s"
+        );
+        assert_eq!(
+            lines[1],
+            "strait: preparing memory for DMA: 49152 of 65536 MiB in 11 s"
+        );
+        assert!(
+            lines[2].starts_with("strait: 65536 MiB are ready for DMA after 12.0 s, 0 MiB in pages of 2 MiB")
+        );
+        let text = shown(Style::Redraw, [1000, 1100, 2000, 3000], SMALL);
+        assert_eq!(text.matches("\r\x1b[K").count(), 4, "{text:?}");
+        assert_eq!(text.matches('\n').count(), 2, "{text:?}");
+    }
+
+    #[test]
+    fn small_pages_get_a_hint_with_the_reason() {
+        let text = shown(Style::Lines, [0, 0, 0, 5000], SMALL);
+        assert!(
+            text.contains("echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
+            "{text}"
+        );
+        let fragmented = Pages {
+            is_switched_off: false,
+            ..SMALL
+        };
+        assert!(shown(Style::Lines, [0, 0, 0, 5000], fragmented).contains("compact_memory"));
+        let huge = Pages {
+            huge_bytes: 60 << 30,
+            ..SMALL
+        };
+        assert_eq!(shown(Style::Lines, [0, 0, 0, 5000], huge).lines().count(), 1);
+    }
+
+    #[test]
+    fn only_the_mappings_of_ram_count() {
+        let maps = "7f0000000000-7f0000400000 rw-p 00000000 00:00 0 \n\
+                    Size:               4096 kB\nRss:                4096 kB\nAnonHugePages:      2048 kB\n\
+                    VmFlags: rd wr mr mw me ac sd hg \n\
+                    7f0000400000-7f0000800000 rw-p 00000000 00:00 0 \nRss:                4096 kB\n";
+        let pages = Pages::parse(
+            maps,
+            "always [madvise] never",
+            &[(0x7f00_0000_0000, 0x7f00_0040_0000)],
+        );
+        assert_eq!((pages.huge_bytes, pages.all_bytes), (2 << 20, 4 << 20));
+        assert_eq!(
+            pages.to_string(),
+            "2 MiB in pages of 2 MiB, 2 MiB in pages of 4 KiB"
+        );
+    }
+
+    #[test]
+    fn control_sequences_are_for_terminals_that_take_them() {
+        assert_eq!(Style::of(true, false, Some("xterm")), Style::Redraw);
+        assert_eq!(Style::of(true, true, Some("xterm")), Style::Lines);
+        assert_eq!(Style::of(true, false, Some("dumb")), Style::Lines);
+        assert_eq!(Style::of(false, false, Some("xterm")), Style::Lines);
+    }
+
+    #[test]
+    fn this_process_has_memory_in_some_pages() {
+        let bytes = vec![1u8; 1 << 20];
+        let start = bytes.as_ptr().addr() as u64;
+        assert!(Pages::of(&[(start, start + (1 << 20))]).all_bytes >= 1 << 20);
+    }
+}
