@@ -41,6 +41,8 @@ pub struct Sources<'a> {
 pub enum Wake {
     /// Something happened to the guest, or the user quits.
     Event(Event),
+    /// The guest let go of the device behind this root port.
+    Ejected(u8),
     /// The host has something to tell.
     Host,
     /// It is time.
@@ -50,7 +52,6 @@ pub enum Wake {
 /// What was ready.
 #[derive(Default)]
 struct Ready {
-    woken: bool,
     signalled: bool,
     asked: bool,
     typed: bool,
@@ -101,9 +102,10 @@ impl EventLoop {
         loop {
             self.pass_on(sources.console);
             let ready = self.wait(sources)?;
-            if ready.woken
-                && let Some(event) = sources.events.take()
-            {
+            if let Some(port) = sources.events.take_ejected() {
+                return Ok(Wake::Ejected(port));
+            }
+            if let Some(event) = sources.events.take() {
                 return Ok(Wake::Event(event));
             }
             if ready.signalled || ready.typed && self.read_typed() {
@@ -147,8 +149,10 @@ impl EventLoop {
         for (wire, _) in sources.wires.iter().zip(wires).filter(|(_, fd)| is_ready(fd)) {
             wire.serve();
         }
+        if is_ready(&first[0]) {
+            sources.events.clear();
+        }
         Ok(Ready {
-            woken: is_ready(&first[0]),
             signalled: is_ready(&first[1]),
             asked: is_ready(&first[2]),
             typed: stdin.iter().any(is_ready),

@@ -75,12 +75,12 @@ fn run(mut vcpu: Vcpu, to: &Surroundings, stop: &AtomicBool) -> Vcpu {
     while !stop.load(Ordering::Acquire) {
         let mut earlier = None;
         let mut noted = |place, data: &[u8]| {
-            earlier = earlier.take().or(event_of(to.space.write_at(place, data)));
+            earlier = earlier.take().or(event_of(to.space.write_at(place, data), to));
         };
         let event = handle(vcpu.run(&mut noted), to);
         if let Some(event) = earlier.or(event) {
             // A guest that reports its panic may still have a dump to write.
-            let goes_on = matches!(event, Event::GuestPanic | Event::Ejected(_));
+            let goes_on = event == Event::GuestPanic;
             to.events.report(event);
             if !goes_on {
                 break;
@@ -100,13 +100,13 @@ fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
         }
         Exit::PortWrite { port, size, data } => {
             let mut units = data.chunks(size);
-            units.find_map(|unit| event_of(to.space.write_port(port, unit)))
+            units.find_map(|unit| event_of(to.space.write_port(port, unit), to))
         }
         Exit::MemoryRead(address, data) => {
             to.space.read(GuestAddress(address), data);
             None
         }
-        Exit::MemoryWrite(address, data) => event_of(to.space.write(GuestAddress(address), data)),
+        Exit::MemoryWrite(address, data) => event_of(to.space.write(GuestAddress(address), data), to),
         Exit::EndOfInterrupt(vector) => {
             to.ioapic.end_of_interrupt(vector);
             None
@@ -118,10 +118,13 @@ fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
 }
 
 /// What an effect that the address space could not apply means for the machine.
-fn event_of(effect: Effect) -> Option<Event> {
+fn event_of(effect: Effect, to: &Surroundings) -> Option<Event> {
     match effect {
         Effect::None | Effect::Remap(_) => None,
-        Effect::Eject(port) => Some(Event::Ejected(port)),
+        Effect::Eject(port) => {
+            to.events.eject(port);
+            None
+        }
         Effect::Reset => Some(Event::Reset),
         Effect::PowerOff => Some(Event::PowerOff),
         Effect::Panic => Some(Event::GuestPanic),

@@ -10,8 +10,6 @@ use rustix::event::{EventfdFlags, eventfd};
 /// Something that ends or restarts the guest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// The guest let go of the device behind this root port, and goes on.
-    Ejected(u8),
     /// The guest asked for a reset.
     Reset,
     /// The guest powered off.
@@ -64,7 +62,7 @@ impl Outcome {
 pub(super) fn next(event: Event, no_reboot: bool) -> Next {
     match event {
         Event::Reset if no_reboot => Next::End(Outcome::Reset),
-        Event::Reset | Event::Ejected(_) => Next::Restart,
+        Event::Reset => Next::Restart,
         Event::PowerOff | Event::Quit => Next::End(Outcome::PoweredOff),
         Event::GuestPanic | Event::TripleFault => Next::End(Outcome::Panicked),
         Event::Failed(why) => Next::End(Outcome::Failed(why)),
@@ -100,12 +98,13 @@ impl Events {
 
     /// Leaves an event and wakes the event loop.
     pub fn report(&self, event: Event) {
-        let mut reported = self.lock();
-        match event {
-            Event::Ejected(port) => _ = reported.ejected.insert(port),
-            event => _ = reported.first.get_or_insert(event),
-        }
-        drop(reported);
+        self.lock().first.get_or_insert(event);
+        self.wake();
+    }
+
+    /// Leaves word that the guest let go of the device behind root port `port`, and wakes the event loop.
+    pub fn eject(&self, port: u8) {
+        self.lock().ejected.insert(port);
         self.wake();
     }
 
@@ -115,16 +114,19 @@ impl Events {
         let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Takes an event, if there is one.
+    /// Takes the event.
     pub fn take(&self) -> Option<Event> {
+        self.lock().first.take()
+    }
+
+    /// Takes a port whose device the guest let go of.
+    pub fn take_ejected(&self) -> Option<u8> {
+        self.lock().ejected.pop_first()
+    }
+
+    /// Sleeps again; to be called before looking at what was left.
+    pub fn clear(&self) {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-        let mut reported = self.lock();
-        let ejected = reported.ejected.pop_first().map(Event::Ejected);
-        let event = ejected.or_else(|| reported.first.take())?;
-        drop(reported);
-        // There may be another.
-        self.wake();
-        Some(event)
     }
 
     fn lock(&self) -> MutexGuard<'_, Reported> {
@@ -170,10 +172,9 @@ mod tests {
     fn devices_that_leave_are_told_of_beside_the_first_event() {
         let events = Events::new().expect("an eventfd");
         events.report(Event::Reset);
-        for port in [2, 1, 2] {
-            events.report(Event::Ejected(port));
-        }
-        let taken: Vec<_> = std::iter::from_fn(|| events.take()).collect();
-        assert_eq!(taken, [Event::Ejected(1), Event::Ejected(2), Event::Reset]);
+        [2, 1, 2].into_iter().for_each(|port| events.eject(port));
+        let ejected: Vec<_> = std::iter::from_fn(|| events.take_ejected()).collect();
+        assert_eq!(ejected, [1, 2]);
+        assert_eq!(events.take(), Some(Event::Reset));
     }
 }

@@ -42,7 +42,7 @@ impl Platform {
         let mut leaving = Leaving::default();
         loop {
             match self.wait(board, event_loop, leaving.next())? {
-                Wake::Event(Event::Ejected(port)) => {
+                Wake::Ejected(port) => {
                     self.let_go(board, port, &mut leaving, "the guest let go of it");
                 }
                 Wake::Event(event) => return Ok(event),
