@@ -42,6 +42,41 @@ impl Process {
     }
 }
 
+/// CPU time of all threads of a VMM, in seconds.
+#[derive(Debug, Default, Clone, Copy, Serialize)]
+pub(super) struct Cpu {
+    /// In the VMM itself: user time in which no guest ran.
+    pub(super) own_s: f64,
+    /// In the host's kernel for it, KVM and VFIO included.
+    pub(super) system_s: f64,
+}
+
+impl Cpu {
+    /// What it used so far.
+    pub(super) fn sample(agent: &Agent, pid: u32) -> Result<Self> {
+        let stat = agent.sh(&format!("cat /proc/{pid}/stat"))?;
+        Self::parse(&stat).with_context(|| format!("The VMM's CPU time cannot be read from {stat}"))
+    }
+
+    /// Fields 14, 15 and 43 of proc(5), in hundredths of a second. User time holds the guest's.
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split_whitespace().collect();
+        let seconds = |field: usize| Some(fields.get(field - 3)?.parse::<f64>().ok()? / 100.0);
+        Some(Self {
+            own_s: seconds(14)? - seconds(43)?,
+            system_s: seconds(15)?,
+        })
+    }
+
+    /// What was used since an earlier look.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            own_s: self.own_s - earlier.own_s,
+            system_s: self.system_s - earlier.system_s,
+        }
+    }
+}
+
 /// Locked and pinned memory, as the host counts it against the limit: of type 1 containers the former, of
 /// iommufd the latter.
 pub(super) fn locked_kib(agent: &Agent, pid: u32) -> Result<u64> {
@@ -74,6 +109,13 @@ fn sum_private(smaps: &str, ram_kib: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_time_is_user_time_without_the_guests() {
+        let stat = "7 (a) b) R 1 7 7 0 -1 0 0 0 0 0 500 30 0 0 20 0 4 0 1 2 3 4 5 6 7 8 9 1 2 3 4 5 6 7 8 9 1 2 3 420 0";
+        let cpu = Cpu::parse(stat).expect("as proc(5) says");
+        assert!((cpu.own_s - 0.8).abs() < 1e-9 && (cpu.system_s - 0.3).abs() < 1e-9);
+    }
 
     #[test]
     fn guest_ram_is_left_out() {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::Bench;
 use super::counts::Counts;
-use super::process;
+use super::process::{self, Cpu};
 use super::trace::{Stopwatch, Trace, WORK};
 use crate::guest::Guest;
 use crate::vmm::{GuestConfig, Vmm};
@@ -35,6 +35,8 @@ pub(super) struct Stream {
     /// How long it was counted.
     pub(super) window_s: f64,
     pub(super) counts: Counts,
+    /// What the VMM used meanwhile.
+    pub(super) cpu: Cpu,
     /// From leaving the guest for an access that the VMM answers until the guest goes on, in microseconds.
     pub(super) exit_us: f64,
 }
@@ -101,15 +103,16 @@ fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream
     guest.type_line("go")?;
     sleep(SETTLE);
     let trace = Trace::start(bench.agent, WORK)?;
-    let start = Instant::now();
+    let (start, used) = (Instant::now(), Cpu::sample(bench.agent, guest.pid)?);
     sleep(WINDOW);
+    let used = Cpu::sample(bench.agent, guest.pid)?.since(used);
     let window_s = start.elapsed().as_secs_f64();
     let counts = trace.finish()?;
     let stopwatch = Stopwatch::start(bench.agent)?;
     sleep(WINDOW);
     let exit_us = stopwatch.finish()?;
     let mbit_s = guest.expect(word)?;
-    let cpu = bench.host.cpu_time()?.saturating_sub(cpu_before);
+    let machine = bench.host.cpu_time()?.saturating_sub(cpu_before);
     let mbit_s: f64 = mbit_s
         .parse()
         .with_context(|| format!("The guest's rate is no number: {mbit_s}"))?;
@@ -120,10 +123,11 @@ fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream
     ensure!(packets > 0, "The guest's NIC counted no packets");
     Ok(Stream {
         mbit_s,
-        mbit_cpu_s: mbit_s * f64::from(STREAM_S) / cpu.as_secs_f64().max(0.01),
+        mbit_cpu_s: mbit_s * f64::from(STREAM_S) / machine.as_secs_f64().max(0.01),
         packets_s: packets as f64 / f64::from(STREAM_S),
         window_s,
         counts,
+        cpu: used,
         exit_us,
     })
 }
