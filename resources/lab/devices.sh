@@ -167,6 +167,21 @@ second() {
     say "first $(cat /run/first)"
     say "second $(cat /run/second)"
 }
+# The driver loaded and unloaded for each way to interrupt: 0 the wire, 1 MSI, 2 MSI-X. It tries MSI out
+# itself, and goes back to the wire where its trial fails.
+modes() {
+    insert /modules/order.e1000e
+    for mode in 0 2 1 2 0; do
+        rmmod e1000e
+        insmod /modules/e1000e.ko IntMode=$mode,$mode || fail "modes: the driver cannot be loaded again"
+        wait_until 20 test -e /sys/class/net/eth0 || fail "modes: the NIC is gone"
+        ip addr add "$(setting address)/24" dev eth0
+        ip link set eth0 up || fail "modes: eth0 cannot be brought up"
+        wait_until 30 has_carrier || fail "modes: eth0 has no link"
+        ping3
+        say "mode $(controller_of eth0)"
+    done
+}
 # The line of /proc/interrupts that both share.
 wire() { say "wire $(grep eth0 /proc/interrupts | grep -o 'IO-APIC\|eth[01]' | sort -u | tr '\n' ' ')"; }
 

@@ -48,6 +48,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .strait_only(),
         Scenario::new(
+            "switching",
+            "a NIC from its wire to MSI-X, to MSI and back, as its driver is loaded and unloaded",
+            300,
+            switching,
+        ),
+        Scenario::new(
             "msix-e1000e",
             "the same NIC with MSI-X, both functions at work",
             300,
@@ -110,6 +116,17 @@ fn one_wire(lab: &Context) -> Result<Verdict> {
             wire == "IO-APIC eth0 eth1 ",
             "The wire has {wire}, expected both NICs"
         );
+        Ok(())
+    })
+}
+
+fn switching(lab: &Context) -> Result<Verdict> {
+    let config = in_network(config(lab, &E1000E, "", "modes"), "10.0.4");
+    run(lab, &E1000E, &config, |guest| {
+        for controller in ["IO-APIC", "PCI-MSIX", "PCI-MSI", "PCI-MSIX", "IO-APIC"] {
+            says(guest, "ping", "3")?;
+            says(guest, "mode", controller)?;
+        }
         Ok(())
     })
 }
