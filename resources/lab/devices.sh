@@ -210,7 +210,7 @@ boot_from_disk() {
     mount -t ext2 -o ro /dev/nvme0n1 /new || fail "boot_from_disk: the file system cannot be mounted"
     [ -x /new/init ] || fail "boot_from_disk: the drive has no init"
     umount -l /proc /sys /dev
-    exec switch_root /new /init
+    exec /bin/busybox switch_root /new /init
 }
 verify() {
     say "root $(sed -n 's/^\([^ ]*\) \/ .*/\1/p' /proc/mounts | tail -n 1)"
