@@ -49,7 +49,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .strait_only(),
         Scenario::new(
             "switching",
-            "a NIC from its wire to MSI-X, to MSI and back, as its driver is loaded and unloaded",
+            "a NIC from its wire to MSI-X, over MSI to its wire and back, as its driver is loaded and unloaded",
             300,
             switching,
         ),
@@ -120,10 +120,12 @@ fn one_wire(lab: &Context) -> Result<Verdict> {
     })
 }
 
+/// The third time the driver turns MSI on for a trial, which fails with QEMU's model wherever it runs, and
+/// goes on with the wire.
 fn switching(lab: &Context) -> Result<Verdict> {
     let config = in_network(config(lab, &E1000E, "", "modes"), "10.0.4");
     run(lab, &E1000E, &config, |guest| {
-        for controller in ["IO-APIC", "PCI-MSIX", "PCI-MSI", "PCI-MSIX", "IO-APIC"] {
+        for controller in ["IO-APIC", "PCI-MSIX", "IO-APIC", "PCI-MSIX", "IO-APIC"] {
             says(guest, "ping", "3")?;
             says(guest, "mode", controller)?;
         }
