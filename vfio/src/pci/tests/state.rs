@@ -197,3 +197,27 @@ fn a_function_without_a_reset_starts_all_the_same() {
     let _ = guest.function.reset();
     assert_eq!(guest.enable().len(), 2);
 }
+
+#[test]
+fn unplugging_takes_everything_away_and_resets_nothing() {
+    let guest = guest(nic());
+    guest.enable();
+    guest.write(0x04, &[0x06]);
+    guest.write(MSI + 2, &[0x01]);
+    guest.hardware.take_calls();
+    let gone = remaps(guest.function.unplug());
+    assert_eq!(
+        gone.iter().map(|remap| remap.to).collect::<Vec<_>>(),
+        [None, None]
+    );
+    let calls = guest.hardware.take_calls();
+    assert!(
+        calls.contains(&Call::DisableInterrupts(InterruptKind::Msi)),
+        "{calls:?}"
+    );
+    assert!(
+        calls.contains(&config_write(0x04, &[0x03, 0x01])),
+        "no DMA: {calls:?}"
+    );
+    assert!(!calls.contains(&Call::Reset), "{calls:?}");
+}

@@ -111,3 +111,18 @@ fn a_page_over_two_slots_is_split_between_them() {
     let lens: Vec<_> = guest.domain.mappings().iter().map(|m| m.len_bytes).collect();
     assert_eq!(lens, [RAM, 0x20_0000]);
 }
+
+#[test]
+fn a_device_that_was_unplugged_reaches_nothing_whatever_the_tables_say() {
+    let mut pair = pair(u64::from(DOMAIN));
+    pair.guest.set_page(0x1000, 0x20_0000 | RW);
+    pair.guest.invalidate_pages(0x1000, 0);
+    pair.guest.vtd.detach(1);
+    assert!(pair.other.mappings().is_empty());
+    pair.guest.set_page(0x2000, 0x20_1000 | RW);
+    pair.guest.invalidate_pages(0x2000, 0);
+    pair.other_gate.set_bus_master(true);
+    pair.guest.invalidate(&[[1 << 4 | 1, 0]]);
+    assert!(pair.other.mappings().is_empty());
+    assert_eq!(pair.guest.mappings().len(), 2, "the other device goes on");
+}
