@@ -18,7 +18,9 @@ const ERROR: i32 = 1;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let with = |name, about, policy, after| {
-        Scenario::new(name, about, 240, move |lab| error(lab, policy, after)).strait_only()
+        Scenario::new(name, about, 240, move |lab| error(lab, policy, after))
+            .strait_only()
+            .full()
     };
     vec![
         Scenario::new(

@@ -20,6 +20,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             300,
             narrow,
         )
+        .full()
         .on(Host::Narrow),
         Scenario::new(
             "unsafe-interrupts",
@@ -28,6 +29,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             unsafe_interrupts,
         )
         .strait_only()
+        .full()
         .on(Host::WithoutRemapping),
     ]
 }
