@@ -344,7 +344,7 @@ impl Shadow {
     }
 
     fn fail(&mut self, range: Range<u64>) {
-        if self.failed.len() == MAX_FAILED {
+        if self.failed.len() >= MAX_FAILED {
             let start = self
                 .failed
                 .iter()
