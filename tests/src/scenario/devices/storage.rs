@@ -19,7 +19,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         Scenario::new(
             "nvme",
             "an NVMe drive: formatted, 256 MiB written, then the root file system of another guest",
-            400,
+            600,
             nvme,
         ),
     ]
