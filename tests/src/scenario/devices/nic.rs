@@ -49,8 +49,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .strait_only(),
         Scenario::new(
             "switching",
-            "a NIC from its wire to MSI-X, over MSI to its wire and back, as its driver is loaded and unloaded",
-            300,
+            "a NIC from its wire to MSI-X, over MSI back to its wire, as its driver is loaded and unloaded",
+            400,
             switching,
         ),
         Scenario::new(
@@ -125,7 +125,7 @@ fn one_wire(lab: &Context) -> Result<Verdict> {
 fn switching(lab: &Context) -> Result<Verdict> {
     let config = in_network(config(lab, &E1000E, "", "modes"), "10.0.4");
     run(lab, &E1000E, &config, |guest| {
-        for controller in ["IO-APIC", "PCI-MSIX", "IO-APIC", "PCI-MSIX", "IO-APIC"] {
+        for controller in ["IO-APIC", "PCI-MSIX", "IO-APIC"] {
             says(guest, "ping", "3")?;
             says(guest, "mode", controller)?;
         }
