@@ -83,6 +83,7 @@ irqs() {
     done < /proc/interrupts
     say "irqs end"
     say "controller $(controller_of eth0)"
+    say "remapped $(grep eth0 /proc/interrupts | grep -c IR-)"
 }
 # The driver's own test: registers, EEPROM, interrupt, loopback, link.
 selftest() {

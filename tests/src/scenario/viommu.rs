@@ -180,6 +180,12 @@ fn traffic(lab: &Context, mode: &Mode, series: &'static str, cpus: u32) -> Resul
         check_complaints(&said)?;
         check_groups(&guest.expect_list("group")?, mode, 1)?;
         exchange(lab, guest, "igb", PF_VECTORS)?;
+        let remapped: usize = guest.expect("remapped")?.parse()?;
+        let remaps = said.iter().any(|line| line.contains("Enabled IRQ remapping"));
+        ensure!(
+            (remapped > 0) == remaps,
+            "{remapped} vectors of the NIC are remapped"
+        );
         guest.expect_power_off()
     })?;
     nic.restore()?;
