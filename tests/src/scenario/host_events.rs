@@ -13,6 +13,9 @@ use crate::vmm::GuestConfig;
 /// Longer than a guest may keep a device that is asked for.
 const UNBIND_LIMIT: Duration = Duration::from_secs(120);
 
+/// Parts of what the host's kernel says of an error that a device reports.
+const REPORTED: [&str; 4] = ["AER: ", "PCIe Bus Error: ", "CmpltTO", "error status/mask="];
+
 /// What strait answers when it cannot go on.
 const ERROR: i32 = 1;
 
@@ -20,6 +23,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let with = |name, about, policy, after| {
         Scenario::new(name, about, 240, move |lab| error(lab, policy, after))
             .strait_only()
+            .warns(&REPORTED)
             .full()
     };
     vec![

@@ -46,13 +46,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             300,
             one_wire,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "switching",
             "a NIC from its wire to MSI-X, over MSI back to its wire, as its driver is loaded and unloaded",
             400,
             switching,
-        ),
+        )
+        .full(),
         Scenario::new(
             "msix-e1000e",
             "the same NIC with MSI-X, both functions at work",
@@ -102,7 +104,8 @@ fn both(lab: &Context<'_>, guest: &mut Guest<'_>) -> Result<()> {
 }
 
 /// Both functions are of one group, so that the guest can have neither while the host has the other, and
-/// both use INTA. Their driver's own test fails with QEMU's model, wherever it runs.
+/// both use INTA. It has been seen to stop after the first transfer, and QEMU's model to leave its wire high
+/// on the host, so it is no test for every day yet.
 fn one_wire(lab: &Context) -> Result<Verdict> {
     let steps = format!("functions,{STEPS},second,wire");
     let config = in_network(config(lab, &E1000E, "e1000e", &steps), "10.0.4");
