@@ -146,8 +146,8 @@ const HARMLESS: [(&str, &str); 8] = [
         "igb does not take the multicast filters that igbvf asks for",
     ),
     (
-        "eth0: Reset adapter",
-        "the host's igb starts anew when virtual functions are created",
+        ": Reset adapter",
+        "the host's igb starts anew when virtual functions are created, whatever its interface is called by then",
     ),
     (
         "unlocked secondary bus reset",
