@@ -2,6 +2,7 @@
 //! the lab host, [`Agent`] in the harness, a virtio serial port between them.
 
 mod client;
+mod lost_eoi;
 mod process;
 pub(crate) mod protocol;
 mod server;

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use super::lost_eoi;
 use super::process::{self, Started};
 use super::protocol::{Answer, Numbered, PORT, Request};
 
 /// Serves requests until the port closes for good, which it never does.
 pub(crate) fn serve() -> Result<()> {
+    lost_eoi::watch();
     let path = find_port()?;
     let port = OpenOptions::new()
         .read(true)

@@ -1,6 +1,7 @@
 //! The Linux in the lab machine, once it answers.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -65,6 +66,14 @@ impl LabHost {
     pub(crate) fn is_sound(&self) -> bool {
         let console = fs::read_to_string(&self.console);
         console.is_ok_and(|console| !KERNEL_FAULTS.iter().any(|fault| console.contains(fault)))
+    }
+
+    /// Adds to the console's log what the machine under a host that does not answer says of its CPUs.
+    pub(crate) fn write_post_mortem(&self) {
+        let said = self.monitor().and_then(|mut monitor| monitor.post_mortem());
+        let text = said.unwrap_or_else(|error| format!("{error:#}"));
+        let log = fs::OpenOptions::new().append(true).open(&self.console);
+        let _ = log.and_then(|mut log| write!(log, "\n--- the machine's monitor ---\n{text}\n"));
     }
 
     fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {

@@ -99,7 +99,7 @@ impl Machine {
         let iommu = host.kernel_options();
         // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
         // which then panics.
-        let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check {iommu}");
+        let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check msr.allow_writes=on {iommu}");
         match console {
             Console::Log(path) => {
                 command.args(["-serial", &format!("file:{}", path.display())]);

@@ -13,6 +13,15 @@ const PROMPT: &str = "(qemu) ";
 /// An answer takes milliseconds on a quiet machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// What is asked of a machine that stands still: where its CPUs are and which interrupts wait.
+const POST_MORTEM: [&str; 5] = [
+    "info status",
+    "info registers -a",
+    "info lapic 0",
+    "info lapic 1",
+    "info registers -a",
+];
+
 /// A connection, in the language that people type.
 pub(crate) struct Monitor {
     socket: UnixStream,
@@ -31,16 +40,21 @@ impl Monitor {
     /// Reports an uncorrectable error of the device with this id.
     pub(crate) fn inject_error(&mut self, id: &str, error: &str) -> Result<()> {
         let answer = self.command(&format!("pcie_aer_inject_error {id} {error}"))?;
-        ensure!(answer.starts_with("OK"), "The monitor answers {answer:?}");
+        // The first lines echo what was typed, with the control characters of a line editor.
+        let last = answer.lines().map(str::trim).rfind(|line| !line.is_empty());
+        let last = last.unwrap_or_default();
+        ensure!(last.starts_with("OK"), "The monitor answers {last:?}");
         Ok(())
+    }
+
+    /// The state of the CPUs and of their interrupt controllers, for the log of a machine that stands still.
+    pub(crate) fn post_mortem(&mut self) -> Result<String> {
+        POST_MORTEM.into_iter().map(|line| self.command(line)).collect()
     }
 
     fn command(&mut self, line: &str) -> Result<String> {
         writeln!(self.socket, "{line}").context("The lab machine has stopped")?;
-        let answer = self.read_answer()?;
-        // The first lines echo what was typed, with the control characters of a line editor.
-        let last = answer.lines().map(str::trim).rfind(|line| !line.is_empty());
-        Ok(last.unwrap_or_default().to_owned())
+        self.read_answer()
     }
 
     /// Everything up to the next prompt.

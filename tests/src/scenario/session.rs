@@ -76,6 +76,7 @@ impl<'a> Session<'a> {
                 *slot = Some(host);
                 return Ok(verdict);
             }
+            host.write_post_mortem();
             if is_second || !host.is_sound() {
                 return Ok(verdict.map_err(|error| error.context("The lab host stopped answering")));
             }
