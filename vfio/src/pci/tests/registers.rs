@@ -105,6 +105,18 @@ fn device_control_forwards_only_what_is_about_speed() {
     assert_eq!(guest.u16(EXPRESS + 8), 0x7fff, "the guest sees what it wrote");
 }
 
+/// PCIe §7.5.3.4: bits 0 to 3 say which errors are reported, to the host's port and to the host's handler.
+#[test]
+fn error_reports_stay_as_the_host_has_them() {
+    let guest = guest(nic().with_config(EXPRESS + 8, &[0x1f, 0x28]));
+    guest.write(EXPRESS + 8, &[0x00, 0x00]);
+    assert_eq!(
+        guest.hardware.take_calls(),
+        [config_write(EXPRESS + 8, &[0x0f, 0x00])]
+    );
+    assert_eq!(guest.u16(EXPRESS + 8), 0, "the guest sees what it wrote");
+}
+
 #[test]
 fn vital_product_data_is_read_and_never_written() {
     let guest = guest(nic());
