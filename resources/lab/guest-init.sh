@@ -148,10 +148,10 @@ stream() {
     wait_until 60 streaming || fail "stream: no data arrives"
 }
 received() { cat /sys/class/net/eth0/statistics/rx_bytes; }
-# The NIC has left.
+# The NIC has left: its driver lets go of eth0 first, then its function goes.
 gone() {
     wait_until 60 test ! -e /sys/class/net/eth0 || fail "gone: eth0 is still there"
-    [ ! -e /sys/bus/pci/devices/0000:01:00.0 ] || fail "gone: its function is still there"
+    wait_until 60 test ! -e /sys/bus/pci/devices/0000:01:00.0 || fail "gone: its function is still there"
     say "gone"
 }
 # Resets the NIC under its driver, and lets the driver start over.

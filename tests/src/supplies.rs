@@ -52,7 +52,7 @@ pub(crate) const OLD_SERIES: &str = "6.1";
 pub(crate) const GUEST_DRIVERS: [&str; 2] = ["igb", "igbvf"];
 
 /// Drivers of the other devices of the lab machine, for guests that are about one of them.
-pub(crate) const DEVICE_DRIVERS: [&str; 14] = [
+pub(crate) const DEVICE_DRIVERS: [&str; 16] = [
     "8139cp",
     "bochs",
     "crc32c_generic",
@@ -66,6 +66,8 @@ pub(crate) const DEVICE_DRIVERS: [&str; 14] = [
     "snd_pcm_oss",
     "uio_pci_generic",
     "usb_storage",
+    "virtio_net",
+    "virtio_pci",
     "xhci_pci",
 ];
 

@@ -280,7 +280,9 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
 /// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
 /// behind a bridge, a NIC with two functions in one IOMMU group and a ROM, a USB controller with MSI and a
 /// stick, a teaching device with INTx and DMA, one that counts accesses to memory and ports, a graphics
-/// card, a sound card, and memory that other devices can reach. What is new comes last: addresses stay.
+/// card, a sound card, memory that other devices can reach, and a NIC that reports errors: QEMU's other PCI
+/// Express devices either have no Advanced Error Reporting or cannot be told to send what they found, since the
+/// enable bits in their device control are read-only. What is new comes last: addresses stay.
 fn device_arguments(disk: &Path, stick: &Path, rom: &Path) -> Vec<String> {
     let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
     let card = format!(
@@ -320,6 +322,12 @@ fn device_arguments(disk: &Path, stick: &Path, rom: &Path) -> Vec<String> {
         ["-device", "hda-duplex,bus=hda.0,audiodev=silence"],
         ["-object", "memory-backend-ram,id=shared,size=4M"],
         ["-device", "ivshmem-plain,memdev=shared,addr=0x14"],
+        ["-device", "pcie-root-port,id=rp6,chassis=6,slot=6"],
+        ["-netdev", "user,id=net4,net=10.0.6.0/24"],
+        [
+            "-device",
+            "virtio-net-pci,id=reporter,netdev=net4,bus=rp6,aer=on,iommu_platform=on,disable-legacy=on,romfile=",
+        ],
     ];
     words.concat().into_iter().map(str::to_owned).collect()
 }
