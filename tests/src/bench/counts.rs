@@ -64,12 +64,12 @@ pub(super) fn all_keys<'a>(rounds: impl Iterator<Item = &'a Counts> + Clone, his
     keys
 }
 
-/// The middle of some values, of two the one between.
+/// The middle of some values, of two the one between. Not a number where there are none.
 pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);
     match values.len() {
-        0 => 0.0,
+        0 => f64::NAN,
         count if count % 2 == 1 => values[count / 2],
         count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
     }

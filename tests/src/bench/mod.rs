@@ -55,22 +55,23 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
         rounds,
         vmms,
     };
-    let path = if is_nested {
-        let path = logs.path("bench-nested.json");
-        write(&nested::bench(&bench)?, &path)?;
-        path
+    let outcome = if is_nested {
+        let (figures, outcome) = nested::bench(&bench);
+        write(&figures, &logs.path("bench-nested.json"))?;
+        outcome
     } else {
-        let path = logs.path("bench.json");
-        write(&plain::bench(&bench)?, &path)?;
-        path
+        let (figures, outcome) = plain::bench(&bench);
+        write(&figures, &logs.path("bench.json"))?;
+        outcome
     };
-    println!("\nAll rounds: {}", path.display());
-    Ok(ExitCode::SUCCESS)
+    outcome.map(|()| ExitCode::SUCCESS)
 }
 
 fn write(figures: &impl Serialize, path: &Path) -> Result<()> {
     let text = serde_json::to_string_pretty(figures).context("Cannot write the figures as JSON")?;
-    fs::write(path, text).with_context(|| format!("Cannot write {}", path.display()))
+    fs::write(path, text).with_context(|| format!("Cannot write {}", path.display()))?;
+    println!("\nAll rounds: {}", path.display());
+    Ok(())
 }
 
 /// What every measurement works with.

@@ -38,50 +38,53 @@ pub(super) struct Figures {
     vmms: BTreeMap<&'static str, Runs>,
 }
 
-/// Measures and prints.
-pub(super) fn bench(bench: &Bench<'_>) -> Result<Figures> {
+/// Measures and prints, what there is even where something failed.
+pub(super) fn bench(bench: &Bench<'_>) -> (Figures, Result<()>) {
     let mut figures = Figures::default();
-    for vmm in bench.vmms {
-        let name = vmm.name();
-        figures
-            .bulk(bench, *vmm)
-            .with_context(|| format!("{name}: bulk maps failed"))?;
-        figures.of(*vmm).locked =
-            locked::measure(bench, *vmm).with_context(|| format!("{name}: locked memory failed"))?;
-    }
-    let nic = Assigned::bind(bench.agent, NIC)?;
-    bench.rounds("strict streams", |vmm| {
-        let traffic = traffic::measure(bench, vmm, &nic.bdf, Some(STRICT))?;
-        let shown = traffic.to_string();
-        figures.of(vmm).strict.push(traffic);
-        Ok(shown)
-    })?;
-    bench.rounds("the same VMM nested", |vmm| {
-        let nested = inner::measure(bench, vmm, vmm, &nic.bdf)?;
-        let shown = format!("{:.1} s", nested.wall_s);
-        if vmm == Vmm::Qemu {
-            figures.of(vmm).nested_qemu.push(nested.clone());
-        }
-        figures.of(vmm).nested.push(nested);
-        Ok(shown)
-    })?;
-    if bench.vmms.contains(&Vmm::Strait) {
-        for round in 1..=bench.rounds {
-            let nested = inner::measure(bench, Vmm::Strait, Vmm::Qemu, &nic.bdf)
-                .context("QEMU in a guest of strait failed")?;
-            eprintln!(
-                "  QEMU in a guest of strait, round {round}: {:.1} s",
-                nested.wall_s
-            );
-            figures.of(Vmm::Strait).nested_qemu.push(nested);
-        }
-    }
-    nic.restore()?;
+    let outcome = figures.measure(bench);
     figures.print(bench.rounds);
-    Ok(figures)
+    (figures, outcome)
 }
 
 impl Figures {
+    fn measure(&mut self, bench: &Bench<'_>) -> Result<()> {
+        for vmm in bench.vmms {
+            let name = vmm.name();
+            self.bulk(bench, *vmm)
+                .with_context(|| format!("{name}: bulk maps failed"))?;
+            self.of(*vmm).locked =
+                locked::measure(bench, *vmm).with_context(|| format!("{name}: locked memory failed"))?;
+        }
+        let nic = Assigned::bind(bench.agent, NIC)?;
+        bench.rounds("strict streams", |vmm| {
+            let traffic = traffic::measure(bench, vmm, &nic.bdf, Some(STRICT))?;
+            let shown = traffic.to_string();
+            self.of(vmm).strict.push(traffic);
+            Ok(shown)
+        })?;
+        bench.rounds("the same VMM nested", |vmm| {
+            let nested = inner::measure(bench, vmm, vmm, &nic.bdf)?;
+            let shown = format!("{:.1} s", nested.wall_s);
+            if vmm == Vmm::Qemu {
+                self.of(vmm).nested_qemu.push(nested.clone());
+            }
+            self.of(vmm).nested.push(nested);
+            Ok(shown)
+        })?;
+        if bench.vmms.contains(&Vmm::Strait) {
+            for round in 1..=bench.rounds {
+                let nested = inner::measure(bench, Vmm::Strait, Vmm::Qemu, &nic.bdf)
+                    .context("QEMU in a guest of strait failed")?;
+                eprintln!(
+                    "  QEMU in a guest of strait, round {round}: {:.1} s",
+                    nested.wall_s
+                );
+                self.of(Vmm::Strait).nested_qemu.push(nested);
+            }
+        }
+        nic.restore()
+    }
+
     fn of(&mut self, vmm: Vmm) -> &mut Runs {
         self.vmms.entry(vmm.name()).or_default()
     }
@@ -121,7 +124,7 @@ impl Figures {
 
         let table = self.table("Memory that a VFIO program in the guest maps at once");
         let bulk = |size: Size, figure: fn(&Bulk) -> f64| {
-            move |runs: &Runs| runs.bulk.get(size.name).map_or(0.0, figure)
+            move |runs: &Runs| runs.bulk.get(size.name).map_or(f64::NAN, figure)
         };
         let hundredth = Asked::RatioAtMost(0.01);
         table.asked(
@@ -152,7 +155,9 @@ impl Figures {
         let table = self.table("Locked memory of a guest with 512 MiB, KiB");
         for (index, (devices, words)) in locked::CASES.into_iter().enumerate() {
             table.row(&format!("{devices} device(s), {words}"), 0, |runs| {
-                runs.locked.get(index).map_or(0.0, |locked| locked.kib as f64)
+                runs.locked
+                    .get(index)
+                    .map_or(f64::NAN, |locked| locked.kib as f64)
             });
         }
 

@@ -23,7 +23,7 @@ const SHOWN: usize = 8;
 /// All of one VMM.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct Runs {
-    process: Process,
+    process: Option<Process>,
     boots: Vec<Boot>,
     streams: Vec<Traffic>,
     vectors: Vec<SetUp>,
@@ -35,37 +35,43 @@ pub(super) struct Figures {
     vmms: BTreeMap<&'static str, Runs>,
 }
 
-/// Measures and prints.
-pub(super) fn bench(bench: &Bench<'_>) -> Result<Figures> {
+/// Measures and prints, what there is even where something failed.
+pub(super) fn bench(bench: &Bench<'_>) -> (Figures, Result<()>) {
     let mut figures = Figures::default();
-    let nic = Assigned::bind(bench.agent, NIC)?;
-    for vmm in bench.vmms {
-        // Also the warm-up: it reads the files into the host's cache.
-        figures.of(*vmm).process =
-            boot::look(bench, *vmm, &nic.bdf).with_context(|| format!("Looking at {} failed", vmm.name()))?;
-    }
-    bench.rounds("boot", |vmm| {
-        let boot = boot::measure(bench, vmm, &nic.bdf)?;
-        let shown = format!("{:.2} s", boot.wall_s);
-        figures.of(vmm).boots.push(boot);
-        Ok(shown)
-    })?;
-    bench.rounds("streams", |vmm| {
-        let traffic = traffic::measure(bench, vmm, &nic.bdf, None)?;
-        let shown = traffic.to_string();
-        figures.of(vmm).streams.push(traffic);
-        Ok(shown)
-    })?;
-    nic.restore()?;
-    for vmm in bench.vmms {
-        figures.of(*vmm).vectors = vectors::measure(bench, *vmm)
-            .with_context(|| format!("Counting for the vectors of {} failed", vmm.name()))?;
-    }
+    let outcome = figures.measure(bench);
     figures.print(bench.rounds);
-    Ok(figures)
+    (figures, outcome)
 }
 
 impl Figures {
+    fn measure(&mut self, bench: &Bench<'_>) -> Result<()> {
+        let nic = Assigned::bind(bench.agent, NIC)?;
+        for vmm in bench.vmms {
+            // Also the warm-up: it reads the files into the host's cache.
+            let process = boot::look(bench, *vmm, &nic.bdf)
+                .with_context(|| format!("Looking at {} failed", vmm.name()))?;
+            self.of(*vmm).process = Some(process);
+        }
+        bench.rounds("boot", |vmm| {
+            let boot = boot::measure(bench, vmm, &nic.bdf)?;
+            let shown = format!("{:.2} s", boot.wall_s);
+            self.of(vmm).boots.push(boot);
+            Ok(shown)
+        })?;
+        bench.rounds("streams", |vmm| {
+            let traffic = traffic::measure(bench, vmm, &nic.bdf, None)?;
+            let shown = traffic.to_string();
+            self.of(vmm).streams.push(traffic);
+            Ok(shown)
+        })?;
+        nic.restore()?;
+        for vmm in bench.vmms {
+            self.of(*vmm).vectors = vectors::measure(bench, *vmm)
+                .with_context(|| format!("Counting for the vectors of {} failed", vmm.name()))?;
+        }
+        Ok(())
+    }
+
     fn of(&mut self, vmm: Vmm) -> &mut Runs {
         self.vmms.entry(vmm.name()).or_default()
     }
@@ -85,12 +91,18 @@ impl Figures {
         table.row("guest uptime at init, s", 2, |runs| runs.boot(|boot| boot.init_s));
         let private = "private memory beyond guest RAM, KiB";
         table.asked(private, 0, Asked::AtMost(8192.0), |runs| {
-            runs.process.private_kib as f64
+            runs.process(|process| process.private_kib as f64)
         });
-        table.row("threads", 0, |runs| runs.process.threads as f64);
-        table.row("binary, KiB", 0, |runs| runs.process.binary_bytes as f64 / 1024.0);
+        table.row("threads", 0, |runs| {
+            runs.process(|process| process.threads as f64)
+        });
+        table.row("binary, KiB", 0, |runs| {
+            runs.process(|process| process.binary_bytes as f64 / 1024.0)
+        });
         let one = "DMA map ioctls for the one region of RAM";
-        table.asked(one, 0, Asked::AtMost(1.0), |runs| runs.process.ram_maps as f64);
+        table.asked(one, 0, Asked::AtMost(1.0), |runs| {
+            runs.process(|process| process.ram_maps as f64)
+        });
         histogram(
             &table,
             "userspace exits",
@@ -132,7 +144,7 @@ impl Figures {
             let at = move |runs: &Runs, figure: fn(&SetUp) -> u64| {
                 runs.vectors
                     .get(index)
-                    .map_or(0.0, |set_up| figure(set_up) as f64)
+                    .map_or(f64::NAN, |set_up| figure(set_up) as f64)
             };
             let limit = Asked::AtMost(f64::from(count) + 2.0);
             table.asked(&format!("{count} vectors"), 0, limit, |runs| {
@@ -153,6 +165,10 @@ impl Figures {
 }
 
 impl Runs {
+    fn process(&self, figure: impl Fn(&Process) -> f64) -> f64 {
+        self.process.as_ref().map_or(f64::NAN, figure)
+    }
+
     fn boot(&self, figure: impl Fn(&Boot) -> f64) -> f64 {
         median(self.boots.iter().map(figure))
     }

@@ -50,7 +50,9 @@ impl<'a, T> Table<'a, T> {
 
     /// A figure with a requirement.
     pub(super) fn asked(&self, title: &str, digits: usize, asked: Asked, figure: impl Fn(&T) -> f64) {
-        let (strait, qemu) = (self.strait.map(&figure), self.qemu.map(&figure));
+        // What was not measured is not a number.
+        let measured = |runs: Option<&'a T>| runs.map(&figure).filter(|value| value.is_finite());
+        let (strait, qemu) = (measured(self.strait), measured(self.qemu));
         let show =
             |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
         let ratio = match (strait, qemu) {
