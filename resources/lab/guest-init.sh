@@ -154,6 +154,12 @@ gone() {
     wait_until 60 test ! -e /sys/bus/pci/devices/0000:01:00.0 || fail "gone: its function is still there"
     say "gone"
 }
+# The NIC was pulled from a kernel that does not notice: its driver stays, its function answers nothing.
+pulled() {
+    silent() { [ "$(od -A n -t x2 -N 2 /sys/bus/pci/devices/0000:01:00.0/config)" = " ffff" ]; }
+    wait_until 60 silent || fail "pulled: the function still answers"
+    say "gone"
+}
 # Resets the NIC under its driver, and lets the driver start over.
 resets() {
     device=$(readlink -f /sys/class/net/eth0/device)

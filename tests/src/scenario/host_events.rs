@@ -33,14 +33,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "unbind",
             "the host unbinds a NIC in use: the guest lets go of it and goes on",
             300,
-            |lab| unbind(lab, false, ""),
+            |lab| unbind(lab, false, "gone", ""),
         )
         .strait_only(),
         Scenario::new(
             "unbind-viommu",
             "the same behind the guest's own IOMMU",
             300,
-            |lab| unbind(lab, true, "intel_iommu=on"),
+            |lab| unbind(lab, true, "gone", "intel_iommu=on"),
         )
         .strait_only()
         .full(),
@@ -48,7 +48,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "unbind-deaf",
             "the same with a guest that knows no hot plug: the NIC is pulled",
             300,
-            |lab| unbind(lab, false, "pcie_ports=compat"),
+            |lab| unbind(lab, false, "pulled", "pcie_ports=compat"),
         )
         .strait_only()
         .full(),
@@ -74,9 +74,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn unbind(lab: &Context, viommu: bool, words: &str) -> Result<Verdict> {
+/// `seen` is the guest's step that sees its NIC leave.
+fn unbind(lab: &Context, viommu: bool, seen: &str, words: &str) -> Result<Verdict> {
     let nic = lab.bind_nic()?;
-    let config = lab.config_with(&nic, "net,ping3,stream,ask,gone,ask");
+    let config = lab.config_with(&nic, &format!("net,ping3,stream,ask,{seen},ask"));
     let config = GuestConfig {
         viommu,
         cmdline: format!("{} {words}", config.cmdline).trim_end().to_owned(),
