@@ -6,6 +6,7 @@ mod media;
 mod nic;
 mod rom;
 mod storage;
+mod sweep;
 
 use anyhow::{Result, ensure};
 
@@ -43,6 +44,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         media::scenarios(),
         rom::scenarios(),
         groups::scenarios(),
+        sweep::scenarios(),
     ];
     kinds.into_iter().flatten().collect()
 }
