@@ -160,6 +160,19 @@ impl Container {
         lock(&self.groups).is_empty()
     }
 
+    /// Takes away every mapping in a range that cuts none, and tells how many bytes they had. Where nothing can
+    /// be mapped, all is as asked.
+    fn take_away(&self, iova: Iova, len_bytes: u64) -> Result<u64, ContainerError> {
+        if self.is_empty() {
+            return Ok(len_bytes);
+        }
+        sys::unmap_dma(self.file(), iova.0, len_bytes).map_err(|source| ContainerError::Unmap {
+            iova: iova.0,
+            len_bytes,
+            source,
+        })
+    }
+
     /// True when the IOMMU makes all DMA of the devices coherent with the CPUs' caches, whatever they ask for
     /// (`VFIO_DMA_CC_IOMMU`).
     pub fn is_coherent(&self) -> bool {
@@ -226,31 +239,20 @@ impl Domain for Container {
     }
 
     fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let error = |source| ContainerError::Unmap {
-            iova: iova.0,
-            len_bytes,
-            source,
-        };
-        let done = sys::unmap_dma(self.file(), iova.0, len_bytes).map_err(error)?;
+        let done = self.take_away(iova, len_bytes)?;
         if done != len_bytes {
-            return Err(error(io::Error::other(format!("{done:#x} bytes were mapped"))).into());
+            return Err(ContainerError::Unmap {
+                iova: iova.0,
+                len_bytes,
+                source: io::Error::other(format!("{done:#x} bytes were mapped")),
+            }
+            .into());
         }
         Ok(())
     }
 
     fn unmap_all(&self, iova: Iova, len_bytes: u64) -> Result<(), DomainError> {
-        if self.is_empty() {
-            return Ok(());
-        }
-        let error = |source| ContainerError::Unmap {
-            iova: iova.0,
-            len_bytes,
-            source,
-        };
-        sys::unmap_dma(self.file(), iova.0, len_bytes).map_err(error)?;
+        self.take_away(iova, len_bytes)?;
         Ok(())
     }
 }
