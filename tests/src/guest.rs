@@ -16,6 +16,10 @@ const SLICE: Duration = Duration::from_secs(2);
 /// How long a killed VMM may take to be gone.
 const KILL_LIMIT: Duration = Duration::from_secs(60);
 
+/// How much of a VMM's error output is kept, from its end, in bytes: QEMU has a line for each map that the host
+/// refuses.
+const ERRORS_KEPT: u32 = 1 << 20;
+
 /// What stands before the markers of a guest's own guest, see resources/lab/nested.sh.
 pub(crate) const INNER: &str = "l2-";
 
@@ -176,12 +180,12 @@ impl<'a> Guest<'a> {
         self.agent.signal(&self.name, signal)
     }
 
-    /// The console and the VMM's error output so far, for the log.
+    /// The console and the end of the VMM's error output so far, for the log.
     pub(crate) fn transcript(&mut self) -> String {
         let _ = self.take_output(Duration::ZERO);
         let errors = self
             .agent
-            .sh(&format!("cat /run/lab/{}.err", self.name))
+            .sh(&format!("tail -c {ERRORS_KEPT} /run/lab/{}.err", self.name))
             .unwrap_or_default();
         format!("{}\n--- standard error ---\n{errors}", self.console)
     }

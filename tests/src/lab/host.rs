@@ -79,9 +79,16 @@ impl LabHost {
     fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {
         let start = Instant::now();
         let share = Share::new(supplies, strait)?;
-        let console = logs.fresh("host-console");
-        let mut machine = Machine::start(supplies, &share, kind, &Console::Log(console.clone()))?;
-        let agent = Agent::new(machine.connect()?)?;
+        let (console, qemu) = (logs.fresh("host-console"), logs.fresh("host-machine"));
+        let log = Console::Log {
+            kernel: console.clone(),
+            qemu: qemu.clone(),
+        };
+        let mut machine = Machine::start(supplies, &share, kind, &log)?;
+        let socket = machine
+            .connect()
+            .with_context(|| format!("See {}", qemu.display()))?;
+        let agent = Agent::new(socket)?;
         agent
             .is_up(BOOT_LIMIT)
             .with_context(|| format!("See {}", console.display()))?;

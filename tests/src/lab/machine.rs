@@ -29,8 +29,8 @@ pub(crate) struct Machine {
 
 /// What the lab machine's serial console is for.
 pub(crate) enum Console {
-    /// A log of kernel messages; the harness speaks to the agent.
-    Log(PathBuf),
+    /// A log of kernel messages, and one of what QEMU itself says; the harness speaks to the agent.
+    Log { kernel: PathBuf, qemu: PathBuf },
     /// The terminal of the person who asked for a shell.
     Terminal,
 }
@@ -101,9 +101,10 @@ impl Machine {
         // which then panics.
         let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check msr.allow_writes=on {iommu}");
         match console {
-            Console::Log(path) => {
-                command.args(["-serial", &format!("file:{}", path.display())]);
-                command.stdin(Stdio::null());
+            Console::Log { kernel, qemu } => {
+                command.args(["-serial", &format!("file:{}", kernel.display())]);
+                let log = File::create(qemu).with_context(|| format!("Cannot create {}", qemu.display()))?;
+                command.stdin(Stdio::null()).stderr(log);
             }
             Console::Terminal => {
                 command.args([
