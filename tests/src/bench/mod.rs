@@ -4,6 +4,7 @@
 mod boot;
 mod bulk;
 mod counts;
+mod figures;
 mod inner;
 mod iperf;
 mod locked;

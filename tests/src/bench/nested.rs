@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::Bench;
 use super::bulk::{self, Bulk, ONE_GIB, Size, TWO_MIB};
 use super::counts::median;
+use super::figures::Figures;
 use super::inner::{self, Nested};
 use super::locked::{self, Locked};
 use super::table::{Asked, Table};
@@ -32,161 +33,143 @@ pub(super) struct Runs {
     nested_qemu: Vec<Nested>,
 }
 
-/// All VMMs.
-#[derive(Debug, Default, Serialize)]
-pub(super) struct Figures {
-    vmms: BTreeMap<&'static str, Runs>,
-}
-
 /// Measures and prints, what there is even where something failed.
-pub(super) fn bench(bench: &Bench<'_>) -> (Figures, Result<()>) {
+pub(super) fn bench(bench: &Bench<'_>) -> (Figures<Runs>, Result<()>) {
     let mut figures = Figures::default();
-    let outcome = figures.measure(bench);
-    figures.print(bench.rounds);
+    let outcome = measure(bench, &mut figures);
+    print(&figures, bench.rounds);
     (figures, outcome)
 }
 
-impl Figures {
-    fn measure(&mut self, bench: &Bench<'_>) -> Result<()> {
-        for vmm in bench.vmms {
-            let name = vmm.name();
-            self.bulk(bench, *vmm)
-                .with_context(|| format!("{name}: bulk maps failed"))?;
-            self.of(*vmm).locked =
-                locked::measure(bench, *vmm).with_context(|| format!("{name}: locked memory failed"))?;
+fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
+    for vmm in bench.vmms {
+        let name = vmm.name();
+        bulk_maps(figures, bench, *vmm).with_context(|| format!("{name}: bulk maps failed"))?;
+        figures.of(*vmm).locked =
+            locked::measure(bench, *vmm).with_context(|| format!("{name}: locked memory failed"))?;
+    }
+    let nic = Assigned::bind(bench.agent, NIC)?;
+    bench.rounds("strict streams", |vmm| {
+        let traffic = traffic::measure(bench, vmm, &nic.bdf, Some(STRICT))?;
+        let shown = traffic.to_string();
+        figures.of(vmm).strict.push(traffic);
+        Ok(shown)
+    })?;
+    bench.rounds("the same VMM nested", |vmm| {
+        let nested = inner::measure(bench, vmm, vmm, &nic.bdf)?;
+        let shown = format!("{:.1} s", nested.wall_s);
+        if vmm == Vmm::Qemu {
+            figures.of(vmm).nested_qemu.push(nested.clone());
         }
-        let nic = Assigned::bind(bench.agent, NIC)?;
-        bench.rounds("strict streams", |vmm| {
-            let traffic = traffic::measure(bench, vmm, &nic.bdf, Some(STRICT))?;
-            let shown = traffic.to_string();
-            self.of(vmm).strict.push(traffic);
-            Ok(shown)
-        })?;
-        bench.rounds("the same VMM nested", |vmm| {
-            let nested = inner::measure(bench, vmm, vmm, &nic.bdf)?;
-            let shown = format!("{:.1} s", nested.wall_s);
-            if vmm == Vmm::Qemu {
-                self.of(vmm).nested_qemu.push(nested.clone());
-            }
-            self.of(vmm).nested.push(nested);
-            Ok(shown)
-        })?;
-        if bench.vmms.contains(&Vmm::Strait) {
-            for round in 1..=bench.rounds {
-                let nested = inner::measure(bench, Vmm::Strait, Vmm::Qemu, &nic.bdf)
-                    .context("QEMU in a guest of strait failed")?;
-                eprintln!(
-                    "  QEMU in a guest of strait, round {round}: {:.1} s",
-                    nested.wall_s
-                );
-                self.of(Vmm::Strait).nested_qemu.push(nested);
-            }
+        figures.of(vmm).nested.push(nested);
+        Ok(shown)
+    })?;
+    if bench.vmms.contains(&Vmm::Strait) {
+        for round in 1..=bench.rounds {
+            let nested = inner::measure(bench, Vmm::Strait, Vmm::Qemu, &nic.bdf)
+                .context("QEMU in a guest of strait failed")?;
+            eprintln!(
+                "  QEMU in a guest of strait, round {round}: {:.1} s",
+                nested.wall_s
+            );
+            figures.of(Vmm::Strait).nested_qemu.push(nested);
         }
-        nic.restore()
     }
+    nic.restore()
+}
 
-    fn of(&mut self, vmm: Vmm) -> &mut Runs {
-        self.vmms.entry(vmm.name()).or_default()
+fn bulk_maps(figures: &mut Figures<Runs>, bench: &Bench<'_>, vmm: Vmm) -> Result<()> {
+    for size in [TWO_MIB, ONE_GIB] {
+        let bulk = bulk::measure(bench, vmm, size).with_context(|| size.name)?;
+        eprintln!("  {} mapped at once, {}: {bulk}", size.name, vmm.name());
+        figures.of(vmm).bulk.insert(size.name, bulk);
     }
+    Ok(())
+}
 
-    fn bulk(&mut self, bench: &Bench<'_>, vmm: Vmm) -> Result<()> {
-        for size in [TWO_MIB, ONE_GIB] {
-            let bulk = bulk::measure(bench, vmm, size).with_context(|| size.name)?;
-            eprintln!("  {} mapped at once, {}: {bulk}", size.name, vmm.name());
-            self.of(vmm).bulk.insert(size.name, bulk);
-        }
-        Ok(())
-    }
+fn print(figures: &Figures<Runs>, rounds: u32) {
+    let table = figures.table(&format!(
+        "Medians of {rounds} rounds: 1 CPU, 512 MiB, igb behind the guest's IOMMU, {STRICT}"
+    ));
+    table.asked("guest sends, Mbit/s", 0, Asked::RatioAtLeast(1.5), |runs| {
+        runs.strict(|traffic| traffic.sent.mbit_s)
+    });
+    table.row("  Mbit per second of CPU time", 1, |runs| {
+        runs.strict(|traffic| traffic.sent.mbit_cpu_s)
+    });
+    table.row("guest receives, Mbit/s", 0, |runs| {
+        runs.strict(|traffic| traffic.received.mbit_s)
+    });
+    table.row("  Mbit per second of CPU time", 1, |runs| {
+        runs.strict(|traffic| traffic.received.mbit_cpu_s)
+    });
+    pairs(&table, "sending", |traffic| &traffic.sent);
+    pairs(&table, "receiving", |traffic| &traffic.received);
 
-    fn table(&self, title: &str) -> Table<'_, Runs> {
-        let of = |vmm: Vmm| self.vmms.get(vmm.name());
-        Table::begin(title, of(Vmm::Strait), of(Vmm::Qemu))
-    }
+    let table = figures.table("Memory that a VFIO program in the guest maps at once");
+    let bulk = |size: Size, figure: fn(&Bulk) -> f64| {
+        move |runs: &Runs| runs.bulk.get(size.name).map_or(f64::NAN, figure)
+    };
+    let hundredth = Asked::RatioAtMost(0.01);
+    table.asked(
+        "2 MiB in 4 KiB pages: map ioctls",
+        0,
+        hundredth,
+        bulk(TWO_MIB, |bulk| bulk.maps as f64),
+    );
+    table.row("  unmap ioctls", 0, bulk(TWO_MIB, |bulk| bulk.unmaps as f64));
+    table.row(
+        "1 GiB in 4 KiB pages: pieces in the guest",
+        0,
+        bulk(ONE_GIB, |bulk| bulk.runs as f64),
+    );
+    table.row("  map ioctls", 0, bulk(ONE_GIB, |bulk| bulk.maps as f64));
+    let entries = |bulk: &Bulk| bulk.maps.saturating_sub(bulk.refused) as f64;
+    table.row("  map entries of the host in use", 0, bulk(ONE_GIB, entries));
+    table.asked(
+        "  maps the host had no room for",
+        0,
+        Asked::AtMost(0.0),
+        bulk(ONE_GIB, |bulk| bulk.refused as f64),
+    );
+    table.row("  unmap ioctls", 0, bulk(ONE_GIB, |bulk| bulk.unmaps as f64));
+    table.row("  time to map, ms", 0, bulk(ONE_GIB, |bulk| bulk.map_ms));
+    table.row("  time to unmap, ms", 0, bulk(ONE_GIB, |bulk| bulk.unmap_ms));
 
-    fn print(&self, rounds: u32) {
-        let table = self.table(&format!(
-            "Medians of {rounds} rounds: 1 CPU, 512 MiB, igb behind the guest's IOMMU, {STRICT}"
-        ));
-        table.asked("guest sends, Mbit/s", 0, Asked::RatioAtLeast(1.5), |runs| {
-            runs.strict(|traffic| traffic.sent.mbit_s)
+    let table = figures.table("Locked memory of a guest with 512 MiB, KiB");
+    for (index, (devices, words)) in locked::CASES.into_iter().enumerate() {
+        table.row(&format!("{devices} device(s), {words}"), 0, |runs| {
+            runs.locked
+                .get(index)
+                .map_or(f64::NAN, |locked| locked.kib as f64)
         });
-        table.row("  Mbit per second of CPU time", 1, |runs| {
-            runs.strict(|traffic| traffic.sent.mbit_cpu_s)
-        });
-        table.row("guest receives, Mbit/s", 0, |runs| {
-            runs.strict(|traffic| traffic.received.mbit_s)
-        });
-        table.row("  Mbit per second of CPU time", 1, |runs| {
-            runs.strict(|traffic| traffic.received.mbit_cpu_s)
-        });
-        pairs(&table, "sending", |traffic| &traffic.sent);
-        pairs(&table, "receiving", |traffic| &traffic.received);
-
-        let table = self.table("Memory that a VFIO program in the guest maps at once");
-        let bulk = |size: Size, figure: fn(&Bulk) -> f64| {
-            move |runs: &Runs| runs.bulk.get(size.name).map_or(f64::NAN, figure)
-        };
-        let hundredth = Asked::RatioAtMost(0.01);
-        table.asked(
-            "2 MiB in 4 KiB pages: map ioctls",
-            0,
-            hundredth,
-            bulk(TWO_MIB, |bulk| bulk.maps as f64),
-        );
-        table.row("  unmap ioctls", 0, bulk(TWO_MIB, |bulk| bulk.unmaps as f64));
-        table.row(
-            "1 GiB in 4 KiB pages: pieces in the guest",
-            0,
-            bulk(ONE_GIB, |bulk| bulk.runs as f64),
-        );
-        table.row("  map ioctls", 0, bulk(ONE_GIB, |bulk| bulk.maps as f64));
-        let entries = |bulk: &Bulk| bulk.maps.saturating_sub(bulk.refused) as f64;
-        table.row("  map entries of the host in use", 0, bulk(ONE_GIB, entries));
-        table.asked(
-            "  maps the host had no room for",
-            0,
-            Asked::AtMost(0.0),
-            bulk(ONE_GIB, |bulk| bulk.refused as f64),
-        );
-        table.row("  unmap ioctls", 0, bulk(ONE_GIB, |bulk| bulk.unmaps as f64));
-        table.row("  time to map, ms", 0, bulk(ONE_GIB, |bulk| bulk.map_ms));
-        table.row("  time to unmap, ms", 0, bulk(ONE_GIB, |bulk| bulk.unmap_ms));
-
-        let table = self.table("Locked memory of a guest with 512 MiB, KiB");
-        for (index, (devices, words)) in locked::CASES.into_iter().enumerate() {
-            table.row(&format!("{devices} device(s), {words}"), 0, |runs| {
-                runs.locked
-                    .get(index)
-                    .map_or(f64::NAN, |locked| locked.kib as f64)
-            });
-        }
-
-        let table = self.table("A guest passes its NIC on to a guest of its own, 1024 and 256 MiB");
-        let nested = |figure: fn(&Nested) -> f64| move |runs: &Runs| median(runs.nested.iter().map(figure));
-        let over_qemu =
-            |figure: fn(&Nested) -> f64| move |runs: &Runs| median(runs.nested_qemu.iter().map(figure));
-        table.row(
-            "outer guest's start to its init, s",
-            2,
-            nested(|nested| nested.outer_init_s),
-        );
-        table.row(
-            "inner VMM's start to its end, s",
-            2,
-            nested(|nested| nested.inner_s),
-        );
-        table.asked(
-            "all, the same VMM twice, s",
-            2,
-            Asked::RatioAtMost(0.8),
-            nested(|nested| nested.wall_s),
-        );
-        table.row(
-            "all, with QEMU inside both, s",
-            2,
-            over_qemu(|nested| nested.wall_s),
-        );
     }
+
+    let table = figures.table("A guest passes its NIC on to a guest of its own, 1024 and 256 MiB");
+    let nested = |figure: fn(&Nested) -> f64| move |runs: &Runs| median(runs.nested.iter().map(figure));
+    let over_qemu =
+        |figure: fn(&Nested) -> f64| move |runs: &Runs| median(runs.nested_qemu.iter().map(figure));
+    table.row(
+        "outer guest's start to its init, s",
+        2,
+        nested(|nested| nested.outer_init_s),
+    );
+    table.row(
+        "inner VMM's start to its end, s",
+        2,
+        nested(|nested| nested.inner_s),
+    );
+    table.asked(
+        "all, the same VMM twice, s",
+        2,
+        Asked::RatioAtMost(0.8),
+        nested(|nested| nested.wall_s),
+    );
+    table.row(
+        "all, with QEMU inside both, s",
+        2,
+        over_qemu(|nested| nested.wall_s),
+    );
 }
 
 /// What a map with its unmap costs.
