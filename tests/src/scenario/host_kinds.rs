@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use super::viommu::check_complaints;
 use super::{Context, Host, Scenario, Verdict};
 use crate::lab::{Assigned, NIC};
 use crate::vmm::GuestConfig;
@@ -20,6 +21,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             300,
             narrow,
         )
+        .full()
+        .on(Host::Narrow),
+        Scenario::new(
+            "narrow-viommu",
+            "a virtual IOMMU there: 48 bits are refused, without a width it has the 39 of the host's",
+            300,
+            narrow_viommu,
+        )
+        .strait_only()
         .full()
         .on(Host::Narrow),
         Scenario::new(
@@ -65,6 +75,37 @@ fn narrow(lab: &Context) -> Result<Verdict> {
     );
     nic.restore()?;
     drive.restore()?;
+    Ok(Verdict::Passed)
+}
+
+fn narrow_viommu(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let plain = lab.config_with(&nic, "net,ping3,fetch,dmar");
+    let config = GuestConfig {
+        cmdline: format!("{} intel_iommu=on,strict", plain.cmdline),
+        ..plain
+    };
+    let wide = GuestConfig {
+        more: &["--viommu", "intel,aw-bits=48"],
+        ..config.clone()
+    };
+    let refused = lab.with_guest(&wide, |guest| guest.expect_end(1))?;
+    for word in ["aw-bits=48", "39 bits"] {
+        let said = refused.errors.trim_end();
+        ensure!(said.contains(word), "It does not say `{word}`: {said}");
+    }
+    let own = GuestConfig {
+        viommu: true,
+        ..config
+    };
+    lab.with_guest(&own, |guest| {
+        let answered = guest.expect("ping")?;
+        ensure!(answered == "3", "{answered} of 3 pings were answered");
+        lab.check_hash(&guest.expect("fetch")?)?;
+        check_complaints(&guest.expect_list("dmar")?)?;
+        guest.expect_power_off()
+    })?;
+    nic.restore()?;
     Ok(Verdict::Passed)
 }
 
