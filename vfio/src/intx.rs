@@ -82,7 +82,12 @@ impl Intx {
             }
             return;
         }
-        if let Err(error) = self.hardware.disable_interrupts(InterruptKind::Intx) {
+        // Without a handler nobody would silence a function that asks: on a line that it shares on the host,
+        // the kernel would then give up the line, and with it the devices that it is shared with
+        // (`note_interrupt`, kernel/irq/spurious.c).
+        let masked = self.hardware.mask_intx();
+        let disabled = self.hardware.disable_interrupts(InterruptKind::Intx);
+        if let Err(error) = masked.and(disabled) {
             self.report("disable", &error);
         }
         state.is_enabled = false;
@@ -283,7 +288,8 @@ mod tests {
         drop(intx);
         assert_eq!(
             hardware.take_calls(),
-            [Call::DisableInterrupts(InterruptKind::Intx)]
+            [Call::MaskIntx, Call::DisableInterrupts(InterruptKind::Intx)],
+            "silent before there is nobody to silence it"
         );
         assert!(!line.is_high());
     }

@@ -4,6 +4,9 @@ use super::*;
 
 const INTX: InterruptKind = InterruptKind::Intx;
 
+/// The wire is taken away, silenced first.
+const OFF: [Call; 2] = [Call::MaskIntx, Call::DisableInterrupts(INTX)];
+
 fn wired() -> MockHardware {
     nic().with_interrupts(INTX, 1, false)
 }
@@ -38,7 +41,7 @@ fn the_wire_is_on_while_the_function_decodes_anything() {
     let calls = guest.hardware.take_calls();
     assert!(matches!(&calls[..], [on] if is_intx_on(on)), "{calls:?}");
     guest.write(0x04, &[0]);
-    assert_eq!(guest.hardware.take_calls(), [Call::DisableInterrupts(INTX)]);
+    assert_eq!(guest.hardware.take_calls(), OFF);
 }
 
 #[test]
@@ -66,9 +69,9 @@ fn messages_replace_the_wire_and_give_it_back() {
         guest.write(control, &on);
         let _ = regions[1].region.device().write(12, &[0; 4]);
         let calls = guest.hardware.take_calls();
-        assert_eq!(calls[0], Call::DisableInterrupts(INTX));
+        assert_eq!(calls[..2], OFF);
         assert!(
-            matches!(&calls[1], Call::SetInterrupts(now, ..) if *now == kind),
+            matches!(&calls[2], Call::SetInterrupts(now, ..) if *now == kind),
             "{calls:?}"
         );
         guest.write(control, &off);
@@ -87,7 +90,7 @@ fn a_reset_takes_the_wire_away() {
     let _ = guest.function.reset();
     assert_eq!(
         guest.hardware.take_calls(),
-        [Call::DisableInterrupts(INTX), Call::Reset]
+        [OFF[0].clone(), OFF[1].clone(), Call::Reset]
     );
     assert!(!guest.wires[0].is_high());
 }
@@ -98,5 +101,5 @@ fn the_wire_is_off_in_low_power() {
     guest.enable();
     guest.hardware.take_calls();
     guest.write(POWER + 4, &[0x03, 0x00]);
-    assert_eq!(guest.hardware.take_calls(), [Call::DisableInterrupts(INTX)]);
+    assert_eq!(guest.hardware.take_calls(), OFF);
 }
