@@ -179,6 +179,49 @@ overwrite() {
     dd if="/run/$1" of="$config" bs=$width conv=notrunc 2> /run/dd || fail "sweep: $(head -n 1 /run/dd)"
     say "$1 $(cmp -l /run/before "$config" | wc -l)"
 }
+# The NIC's registers where they are, in D3hot, with decoding off, and at another place of its bridge's window.
+places() {
+    nic=$(function_of 0x8086:0x10c9)
+    config=$nic/config
+    use "$nic"
+    at=$(($(bar "$nic" 0)))
+    say "home $(address_at $at)"
+    power=$(capability 1)
+    poke $((power + 4)) 3 0
+    say "asleep $(address_at $at)"
+    poke $((power + 4)) 0 0
+    say "awake $(address_at $at)"
+    poke 4 4 0
+    say "off $(address_at $at)"
+    # The second of a bridge's windows is for memory; BAR 0 has 128 KiB.
+    window=$(sed -n 's/^0x[0-9a-f]* \(0x[0-9a-f]*\) .*/\1/;15p' "$nic/../resource")
+    to=$((window + 1 - 0x20000))
+    [ $to != $at ] || fail "places: there is no other place at $to"
+    poke 16 0 0 $((to >> 16 & 255)) $((to >> 24))
+    poke 4 6 0
+    say "moved $(address_at $to)"
+    say "left $(address_at $at)"
+    poke 4 4 0
+    poke 16 0 0 $((at >> 16 & 255)) $((at >> 24))
+    poke 4 6 0
+    say "back $(address_at $at)"
+    echo 0 > "$nic/enable"
+}
+# The low half of the NIC's own address (82576 data sheet, RAL0).
+address_at() { devmem $(($1 + 0x5400)) 32; }
+byte() { od -A n -t u1 -j "$1" -N 1 "$config" | tr -d ' '; }
+# capability ID: where it is.
+capability() {
+    found=$(byte 52)
+    until [ "$found" = 0 ] || [ "$(byte "$found")" = "$1" ]; do found=$(byte $((found + 1))); done
+    echo "$found"
+}
+# poke REGISTER BYTES...: one write.
+poke() {
+    register=$1
+    shift
+    printf "$(printf '\\%03o' "$@")" | dd of="$config" bs=$# seek=$((register / $#)) conv=notrunc 2> /dev/null
+}
 functions() { say "functions $(ls /sys/bus/pci/devices | grep -v '^0000:00' | tr '\n' ' ')"; }
 
 # A second NIC in a network of its own, and both at work together.

@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{config, run, says, says_the_same, with_words};
+use super::{config, run, says, says_number, says_the_same, with_words};
 use crate::guest::Guest;
 use crate::lab::{NIC, NVME};
 use crate::scenario::{Context, Scenario, Verdict};
@@ -39,7 +39,38 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             sweep,
         )
         .strait_only(),
+        Scenario::new(
+            "bar-places",
+            "a NIC's registers in D3hot, with decoding off and after a move; then its driver takes it",
+            240,
+            places,
+        ),
     ]
+}
+
+/// What nobody answers for reads as ones.
+const NOBODY: u64 = 0xffff_ffff;
+
+/// The low half of the NIC's address, 52:54:00:11:22:33.
+const ADDRESS: u64 = 0x1100_5452;
+
+fn places(lab: &Context) -> Result<Verdict> {
+    let config = config(lab, &[NIC], "igb", "places,net,ping3");
+    run(lab, &[NIC], &config, |guest| {
+        let expected = [
+            ("home", ADDRESS),
+            ("asleep", NOBODY),
+            ("awake", ADDRESS),
+            ("off", NOBODY),
+            ("moved", ADDRESS),
+            ("left", NOBODY),
+            ("back", ADDRESS),
+        ];
+        for (place, value) in expected {
+            says_number(guest, place, value)?;
+        }
+        says(guest, "ping", "3")
+    })
 }
 
 /// Both still work afterwards.
