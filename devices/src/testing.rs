@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 pub mod fuzz;
+mod registers;
+
+pub use registers::Registers;
 
 use crate::address_space::{MapError, MapListener, Mapping};
 use crate::device::{Device, Effect};

@@ -9,12 +9,11 @@ use std::sync::{Arc, Mutex};
 use vm_memory::GuestAddress;
 
 use super::input::Input;
-use crate::Device;
 use crate::address_space::{MapListener, Mapping};
 use crate::dma::{Access, BusMaster, Domain, DomainError, Iova, Requester};
 use crate::iommu::vtd::{AddressWidth, TableMemory, Vtd, VtdConfig};
 use crate::region::{HostAddress, MemoryKind};
-use crate::testing::{FakeBacking, FakeRouter, lock};
+use crate::testing::{FakeBacking, FakeRouter, Registers, lock};
 
 pub(super) const PAGE: u64 = 0x1000;
 /// RAM that tables, rings and status words can be in.
@@ -342,44 +341,24 @@ impl Machine {
         self.gates[index].set_bus_master(on);
     }
 
-    pub(super) fn write64(&self, at: u64, value: u64) {
-        let _none = self.vtd.write(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn write32(&self, at: u64, value: u32) {
-        let _none = self.vtd.write(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn read64(&self, at: u64) -> u64 {
-        let mut data = [0; 8];
-        self.vtd.read(at, &mut data);
-        u64::from_le_bytes(data)
-    }
-
-    pub(super) fn read32(&self, at: u64) -> u32 {
-        let mut data = [0; 4];
-        self.vtd.read(at, &mut data);
-        u32::from_le_bytes(data)
-    }
-
     /// GCMD with `bits` besides what lasts.
     pub(super) fn command(&self, bits: u32) {
-        self.write32(GCMD, self.lasting() | bits);
+        self.vtd.write32(GCMD, self.lasting() | bits);
     }
 
     /// The bits of GSTS that are switches; others would repeat a command.
     pub(super) fn lasting(&self) -> u32 {
-        self.read32(GSTS) & (TE | QIE | 1 << 25 | 1 << 23)
+        self.vtd.read32(GSTS) & (TE | QIE | 1 << 25 | 1 << 23)
     }
 
     /// Switches the queue off and on with an empty ring, whatever was done to it.
     pub(super) fn restart_queue(&self) {
-        self.write32(GCMD, self.lasting() & !QIE);
-        self.write32(FSTS, 0x11);
-        self.write64(IQA, RING);
-        self.write64(IQT, 0);
+        self.vtd.write32(GCMD, self.lasting() & !QIE);
+        self.vtd.write32(FSTS, 0x11);
+        self.vtd.write64(IQA, RING);
+        self.vtd.write64(IQT, 0);
         self.command(QIE);
-        assert_eq!((self.read64(0x80), self.read32(FSTS) & 0x10), (0, 0));
+        assert_eq!((self.vtd.read64(0x80), self.vtd.read32(FSTS) & 0x10), (0, 0));
     }
 
     /// Puts `descriptors` and a wait into the ring, and checks that the wait completes.
@@ -392,7 +371,7 @@ impl Machine {
             self.ram.poke(at, *low);
             self.ram.poke(at + 8, *high);
         }
-        self.write64(IQT, 16 * (descriptors.len() as u64 + 1));
+        self.vtd.write64(IQT, 16 * (descriptors.len() as u64 + 1));
         assert_eq!(self.ram.peek(STATUS), Some(DONE), "the wait completed");
     }
 }

@@ -9,6 +9,7 @@ use super::machine::{
 use super::reference::{context, reachable};
 use super::tables::{address, entry};
 use crate::dma::{Access, Iova, RequesterId};
+use crate::testing::Registers;
 
 /// Operations of one run at most.
 const OPERATIONS: usize = 24;
@@ -39,7 +40,7 @@ fn start(machine: &Machine) {
         machine.ram.poke(CONTEXTS + index * 8 * 16 + 8, 5 << 8 | 1);
     }
     machine.restart_queue();
-    machine.write64(RTADDR, ROOT);
+    machine.vtd.write64(RTADDR, ROOT);
     machine.command(SRTP);
     machine.command(TE);
 }
@@ -86,14 +87,14 @@ fn word(input: &mut Input<'_>) -> u64 {
 
 /// A descriptor where the ring says the tail is, if that is memory, and the tail behind it.
 fn submit(machine: &Machine, input: &mut Input<'_>) {
-    let ring = machine.read64(IQA);
-    let tail = machine.read64(IQT);
+    let ring = machine.vtd.read64(IQA);
+    let tail = machine.vtd.read64(IQT);
     let [low, high] = descriptor(input);
     let at = (ring & !0xfff).saturating_add(tail);
     machine.ram.poke(at, low);
     machine.ram.poke(at.saturating_add(8), high);
     let len = PAGE << (ring & 7);
-    machine.write64(IQT, (tail + 16) % len);
+    machine.vtd.write64(IQT, (tail + 16) % len);
 }
 
 fn descriptor(input: &mut Input<'_>) -> [u64; 2] {
@@ -130,8 +131,8 @@ fn write_register(machine: &Machine, input: &mut Input<'_>) {
     let at = input.below(0x300 / 4) * 4;
     let value = input.u64();
     match input.bool() {
-        true => machine.write64(at, value),
-        false => machine.write32(at, value as u32),
+        true => machine.vtd.write64(at, value),
+        false => machine.vtd.write32(at, value as u32),
     }
 }
 
@@ -143,7 +144,7 @@ fn point(machine: &Machine, input: &mut Input<'_>) {
         1 => input.u64(),
         _ => input.pick(&[!0xfffu64, 1 << 47, 0xfed9_0000, RAM - PAGE]),
     };
-    machine.write64(register, frame | input.below(8));
+    machine.vtd.write64(register, frame | input.below(8));
 }
 
 /// Any of the command bits, mostly besides those that last.
@@ -151,20 +152,20 @@ fn command(machine: &Machine, input: &mut Input<'_>) {
     let bits = u32::from(input.u16()) << 16;
     match input.bool() {
         true => machine.command(bits),
-        false => machine.write32(super::machine::GCMD, bits),
+        false => machine.vtd.write32(super::machine::GCMD, bits),
     }
 }
 
 /// A guest that behaves finds a unit that does.
 fn check(machine: &Machine) {
     machine.ram.stop_edits();
-    machine.write64(RTADDR, machine.read64(RTADDR) & !0xfff);
+    machine.vtd.write64(RTADDR, machine.vtd.read64(RTADDR) & !0xfff);
     machine.command(SRTP);
     machine.invalidate(&[CONTEXT_GLOBAL, IOTLB_GLOBAL]);
-    if machine.read32(super::machine::GSTS) & TE == 0 {
+    if machine.vtd.read32(super::machine::GSTS) & TE == 0 {
         return;
     }
-    let root = machine.read64(RTADDR);
+    let root = machine.vtd.read64(RTADDR);
     for (requester, domain) in machine.requesters.iter().zip(&machine.domains) {
         let (way, _) = context(machine, root, requester.id().0);
         let actual = domain.pieces();

@@ -3,6 +3,7 @@
 use super::input::Input;
 use super::machine::{Machine, PAGE};
 use crate::Device;
+use crate::testing::Registers;
 
 /// Registers that no write changes: version, both capabilities, queue head and what is between registers.
 const READ_ONLY: [u64; 8] = [0x00, 0x08, 0x10, 0x48, 0x50, 0x58, 0x100, 0xff8];
@@ -16,23 +17,23 @@ pub fn registers(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let machine = Machine::new(&mut input);
     let halves = Machine::new(&mut Input::new(bytes));
-    let fixed = READ_ONLY.map(|at| machine.read64(at));
+    let fixed = READ_ONLY.map(|at| machine.vtd.read64(at));
     for _ in 0..ACCESSES {
         if input.is_empty() {
             break;
         }
         access(&machine, &halves, &mut input);
     }
-    assert_eq!(READ_ONLY.map(|at| machine.read64(at)), fixed);
-    assert_eq!(machine.read32(0x18), 0, "GCMD reads as zero");
+    assert_eq!(READ_ONLY.map(|at| machine.vtd.read64(at)), fixed);
+    assert_eq!(machine.vtd.read32(0x18), 0, "GCMD reads as zero");
     for at in (0..0x300).step_by(8) {
-        let (low, high) = (machine.read32(at), machine.read32(at + 4));
+        let (low, high) = (machine.vtd.read32(at), machine.vtd.read32(at + 4));
         assert_eq!(
-            machine.read64(at),
+            machine.vtd.read64(at),
             u64::from(low) | u64::from(high) << 32,
             "{at:#x}"
         );
-        assert_eq!(machine.read64(at), halves.read64(at), "{at:#x}");
+        assert_eq!(machine.vtd.read64(at), halves.vtd.read64(at), "{at:#x}");
     }
     check_reset(&machine, &Machine::new(&mut Input::new(bytes)));
 }
@@ -76,6 +77,10 @@ fn access(machine: &Machine, halves: &Machine, input: &mut Input<'_>) {
 fn check_reset(machine: &Machine, fresh: &Machine) {
     machine.vtd.reset();
     for at in (0..0x300).step_by(8) {
-        assert_eq!(machine.read64(at), fresh.read64(at), "{at:#x} after a reset");
+        assert_eq!(
+            machine.vtd.read64(at),
+            fresh.vtd.read64(at),
+            "{at:#x} after a reset"
+        );
     }
 }

@@ -7,7 +7,7 @@ use super::machine::{FSTS, GSTS, IRT, Machine, PAGE, RAM};
 use crate::dma::RequesterId;
 use crate::iommu::vtd::{RemappingRouter, Source};
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter};
-use crate::testing::FakeRoute;
+use crate::testing::{FakeRoute, Registers};
 
 const IRE: u32 = 1 << 25;
 const SIRTP: u32 = 1 << 24;
@@ -73,6 +73,7 @@ impl Guest {
         if input.bool() {
             guest
                 .machine
+                .vtd
                 .write64(0xb8, IRT | u64::from(input.u8() & 0xf) | 1 << 11);
             guest.command(SIRTP);
             guest.command(IRE);
@@ -200,13 +201,14 @@ impl Guest {
 
     /// GCMD as a whole, but for the queue, which stays on.
     fn command(&mut self, bits: u32) {
-        let before = self.machine.read32(GSTS);
+        let before = self.machine.vtd.read32(GSTS);
         self.machine
+            .vtd
             .write32(super::machine::GCMD, bits | super::machine::QIE);
         if bits & SIRTP != 0 {
-            self.latched = self.machine.read64(0xb8);
+            self.latched = self.machine.vtd.read64(0xb8);
         }
-        let after = self.machine.read32(GSTS);
+        let after = self.machine.vtd.read32(GSTS);
         if bits & SIRTP != 0 || (before ^ after) & (IRE | CFI) != 0 {
             self.translate_all();
         }
@@ -219,6 +221,7 @@ impl Guest {
             _ => input.u64(),
         };
         self.machine
+            .vtd
             .write64(0xb8, frame & !0xfff | u64::from(input.u16() & 0xfff));
         if input.bool() {
             self.command(SIRTP | IRE);
@@ -245,14 +248,14 @@ impl Guest {
 
     fn clear_faults(&self) {
         for record in 0..8 {
-            self.machine.write32(0x22c + 16 * record, 1 << 31);
+            self.machine.vtd.write32(0x22c + 16 * record, 1 << 31);
         }
-        self.machine.write32(FSTS, 1);
+        self.machine.vtd.write32(FSTS, 1);
     }
 
     fn check_fault(&self, blocked: Option<Blocked>) {
         let records: Vec<_> = (0..8)
-            .map(|record| self.machine.read64(0x228 + 16 * record))
+            .map(|record| self.machine.vtd.read64(0x228 + 16 * record))
             .filter(|high| high >> 63 != 0)
             .map(|high| ((high >> 32) as u8, high as u16))
             .collect();
@@ -294,7 +297,7 @@ impl Guest {
     }
 
     fn expected(&self, source: &Source, message: MsiMessage) -> Result<MsiMessage, Blocked> {
-        let status = self.machine.read32(GSTS);
+        let status = self.machine.vtd.read32(GSTS);
         if status & IRE == 0 {
             return Ok(message);
         }

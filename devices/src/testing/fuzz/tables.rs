@@ -9,6 +9,7 @@ use super::machine::{
 };
 use super::reference::{Way, context, is_part, page, reachable, request, within};
 use crate::dma::{Access, Iova, RequesterId};
+use crate::testing::Registers;
 
 /// Operations of one run at most.
 const OPERATIONS: usize = 16;
@@ -64,7 +65,7 @@ impl Guest {
             machine.ram.poke(entry + 8, (5 + index) << 8 | (levels - 2));
         }
         machine.restart_queue();
-        machine.write64(RTADDR, ROOT);
+        machine.vtd.write64(RTADDR, ROOT);
         machine.command(SRTP);
         machine.command(TE);
         let mut guest = Self {
@@ -201,7 +202,7 @@ impl Guest {
     fn switch(&mut self, on: bool) {
         let others = self.machine.lasting() & !TE;
         let before = std::mem::replace(&mut self.is_on, on);
-        self.machine.write32(GCMD, others | if on { TE } else { 0 });
+        self.machine.vtd.write32(GCMD, others | if on { TE } else { 0 });
         if before != on {
             self.latch_all();
         }

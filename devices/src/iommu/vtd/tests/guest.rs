@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-use crate::Device;
 use crate::address_space::{MapListener, Mapping};
 use crate::dma::{BusMaster, Domain, Requester};
 use crate::iommu::vtd::{AddressWidth, Vtd, VtdConfig};
 use crate::region::{HostAddress, MemoryKind};
-use crate::testing::{FakeBacking, FakeDmaMapping, FakeDomain, FakeRouter};
+use crate::testing::{FakeBacking, FakeDmaMapping, FakeDomain, FakeRouter, Registers};
 
 pub(super) const RAM: u64 = 64 << 20;
 /// Where the process that runs the guest has the RAM.
@@ -100,15 +99,15 @@ impl Guest {
         self.set_context(TABLE | 1, u64::from(self.levels - 2) | u64::from(DOMAIN) << 8);
         self.store(ROOT + 16, CONTEXTS | 1);
         self.start_queue();
-        self.write64(0x20, ROOT);
-        self.write32(GCMD, QIE | SRTP);
-        self.write32(GCMD, QIE | TE);
+        self.vtd.write64(0x20, ROOT);
+        self.vtd.write32(GCMD, QIE | SRTP);
+        self.vtd.write32(GCMD, QIE | TE);
     }
 
     pub(super) fn start_queue(&mut self) {
-        self.write64(0x90, RING);
-        self.write64(0x88, 0);
-        self.write32(GCMD, QIE);
+        self.vtd.write64(0x90, RING);
+        self.vtd.write64(0x88, 0);
+        self.vtd.write32(GCMD, QIE);
     }
 
     pub(super) fn set_context(&self, low: u64, high: u64) {
@@ -122,26 +121,6 @@ impl Guest {
 
     pub(super) fn load(&self, at: u64) -> u64 {
         self.memory.read_obj(GuestAddress(at)).expect("RAM")
-    }
-
-    pub(super) fn write64(&self, at: u64, value: u64) {
-        let _none = self.vtd.write(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn write32(&self, at: u64, value: u32) {
-        let _none = self.vtd.write(at, &value.to_le_bytes());
-    }
-
-    pub(super) fn read64(&self, at: u64) -> u64 {
-        let mut data = [0; 8];
-        self.vtd.read(at, &mut data);
-        u64::from_le_bytes(data)
-    }
-
-    pub(super) fn read32(&self, at: u64) -> u32 {
-        let mut data = [0; 4];
-        self.vtd.read(at, &mut data);
-        u32::from_le_bytes(data)
     }
 
     /// The address of the entry for `iova` at `level`, with the tables above it made.
@@ -173,7 +152,7 @@ impl Guest {
             self.store(RING + self.tail + 8, *high);
             self.tail = (self.tail + 16) % 0x1000;
         }
-        self.write32(0x88, self.tail as u32);
+        self.vtd.write32(0x88, self.tail as u32);
     }
 
     /// Submits with a wait behind, and checks that it completes.

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::guest::*;
 use crate::iommu::vtd::shadow::EVERYTHING;
+use crate::testing::Registers;
 
 #[test]
 fn a_table_that_points_at_itself_ends() {
@@ -17,11 +18,11 @@ fn a_table_that_points_at_itself_ends() {
 fn tables_and_rings_at_the_end_of_all_addresses() {
     let guest = Guest::new();
     for register in [0x20, 0x90, 0xb8] {
-        guest.write64(register, !0xc00);
+        guest.vtd.write64(register, !0xc00);
     }
-    guest.write32(GCMD, SRTP | SIRTP | TE | IRE);
-    guest.write32(GCMD, SRTP | SIRTP | TE | IRE | QIE);
-    guest.write64(0x88, u64::MAX);
+    guest.vtd.write32(GCMD, SRTP | SIRTP | TE | IRE);
+    guest.vtd.write32(GCMD, SRTP | SIRTP | TE | IRE | QIE);
+    guest.vtd.write64(0x88, u64::MAX);
 }
 
 /// As after thousands of waits with everything invalidated before each, all behind one write of the tail.
@@ -44,7 +45,7 @@ proptest! {
     fn no_descriptor_panics(descriptors in proptest::collection::vec(any::<[u64; 2]>(), 1..100)) {
         let mut guest = Guest::translating();
         guest.submit(&descriptors);
-        guest.write32(FSTS, 0x10);
+        guest.vtd.write32(FSTS, 0x10);
     }
 
     #[test]
@@ -54,7 +55,7 @@ proptest! {
         let mut guest = Guest::translating();
         for (kind, low, high) in descriptors {
             guest.submit(&[[kind | low & 0x3ff_ffff_0030, high & 0xffff_ffff_f01f]]);
-            guest.write32(FSTS, 0x10);
+            guest.vtd.write32(FSTS, 0x10);
         }
     }
 

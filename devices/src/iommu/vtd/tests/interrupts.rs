@@ -4,7 +4,7 @@ use super::guest::*;
 use crate::dma::RequesterId;
 use crate::iommu::vtd::{RemappingRouter, Source, VtdConfig};
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter};
-use crate::testing::FakeRoute;
+use crate::testing::{FakeRoute, Registers};
 
 /// Index 3 in remappable format, no subhandle.
 const REQUEST: MsiMessage = request(3);
@@ -34,9 +34,9 @@ impl Guest {
 
     /// 256 entries; `mode` holds EIME.
     fn remap(&self, mode: u64) {
-        self.write64(0xb8, IRT | mode | 7);
-        self.write32(GCMD, SIRTP | QIE);
-        self.write32(GCMD, IRE | QIE);
+        self.vtd.write64(0xb8, IRT | mode | 7);
+        self.vtd.write32(GCMD, SIRTP | QIE);
+        self.vtd.write32(GCMD, IRE | QIE);
     }
 
     fn function(&self) -> Arc<RemappingRouter> {
@@ -56,7 +56,7 @@ impl Guest {
     }
 
     fn reason(&self) -> u64 {
-        self.read64(0x228) >> 32 & 0xff
+        self.vtd.read64(0x228) >> 32 & 0xff
     }
 }
 
@@ -122,10 +122,10 @@ fn compatibility_format_is_blocked_unless_allowed() {
     let guest = remapping(0);
     assert_eq!(guest.send(message), None);
     assert_eq!(guest.reason(), 0x25);
-    guest.write32(GCMD, IRE | QIE | 1 << 23);
+    guest.vtd.write32(GCMD, IRE | QIE | 1 << 23);
     assert_eq!(guest.send(message), Some(message));
     let extended = remapping(EXTENDED);
-    extended.write32(GCMD, IRE | QIE | 1 << 23);
+    extended.vtd.write32(GCMD, IRE | QIE | 1 << 23);
     assert_eq!(extended.send(message), None, "never with EIME");
 }
 
@@ -179,15 +179,15 @@ fn each_reason() {
         guest.set_irte(3, entry);
         assert_eq!(guest.send(message), None);
         assert_eq!(guest.reason(), reason, "{entry:x?}");
-        assert_eq!(guest.read64(0x228) as u16, DEVICE);
+        assert_eq!(guest.vtd.read64(0x228) as u16, DEVICE);
     }
 }
 
 #[test]
 fn a_table_outside_ram_is_unreadable() {
     let guest = Guest::new();
-    guest.write64(0xb8, 0x7f_ffff_f000 | 7);
-    guest.write32(GCMD, SIRTP | IRE);
+    guest.vtd.write64(0xb8, 0x7f_ffff_f000 | 7);
+    guest.vtd.write32(GCMD, SIRTP | IRE);
     assert_eq!(guest.send(REQUEST), None);
     assert_eq!(guest.reason(), 0x23);
 }
@@ -197,7 +197,7 @@ fn silent_entries_record_nothing() {
     let guest = remapping(EXTENDED);
     guest.set_irte(3, [SILENT, 0]);
     assert_eq!(guest.send(REQUEST), None);
-    assert_eq!(guest.read32(FSTS), 0);
+    assert_eq!(guest.vtd.read32(FSTS), 0);
 }
 
 #[test]
@@ -289,7 +289,7 @@ fn routes_change_with_the_switch() {
     guest.set_irte(3, irte(1));
     let (route, inner) = guest.route();
     route.set(Some(REQUEST)).expect("translated");
-    guest.write32(GCMD, QIE);
+    guest.vtd.write32(GCMD, QIE);
     assert_eq!(inner.message(), Some(REQUEST));
 }
 
@@ -299,13 +299,13 @@ fn a_blocked_route_faults_when_it_fires_and_not_before() {
     let (route, inner) = guest.route();
     route.set(Some(REQUEST)).expect("blocked is no error");
     guest.vtd.report_blocked();
-    assert_eq!(guest.read32(FSTS), 0);
+    assert_eq!(guest.vtd.read32(FSTS), 0);
     inner.set_pending(true);
     guest.vtd.report_blocked();
     assert_eq!(guest.reason(), 0x22);
-    guest.write32(0x22c, 1 << 31);
+    guest.vtd.write32(0x22c, 1 << 31);
     guest.vtd.report_blocked();
-    assert_eq!(guest.read32(FSTS), 0, "an interrupt is told of once");
+    assert_eq!(guest.vtd.read32(FSTS), 0, "an interrupt is told of once");
     assert!(!route.pending(), "the function has it unmasked");
     guest.set_irte(3, irte(1));
     guest.invalidate(&[iec(3, 0)]);
@@ -335,7 +335,7 @@ fn an_interrupt_of_a_masked_vector_waits() {
     assert!(route.pending());
     route.set(Some(REQUEST)).expect("translated");
     assert!(inner.pending(), "the kernel delivers it with the route");
-    assert_eq!(guest.read32(FSTS), 0);
+    assert_eq!(guest.vtd.read32(FSTS), 0);
 }
 
 #[test]
@@ -356,7 +356,7 @@ fn all_routes_of_one_batch_are_one_change_before_the_wait() {
     // A wait that cannot complete: what came before it is done all the same.
     let wait_for_nothing = [1 << 5 | 5, 0xfed9_0000];
     guest.submit(&[each.as_slice(), &[wait_for_nothing]].concat());
-    assert_eq!(guest.read32(FSTS), 1 << 4);
+    assert_eq!(guest.vtd.read32(FSTS), 1 << 4);
     for (_, inner) in &routes {
         assert_eq!(inner.message().map(|message| message.address), Some(0xfee0_2000));
     }
@@ -389,9 +389,9 @@ fn pins_follow_their_entries() {
 #[test]
 fn the_units_own_events_are_not_remapped() {
     let guest = remapping(EXTENDED);
-    guest.write64(0x40, 0xfee0_1000);
-    guest.write32(0x3c, 0x31);
-    guest.write32(0x38, 0);
+    guest.vtd.write64(0x40, 0xfee0_1000);
+    guest.vtd.write32(0x3c, 0x31);
+    guest.vtd.write32(0x38, 0);
     assert_eq!(
         guest.send(REQUEST).map(|event| event.data),
         Some(0x31),

@@ -7,27 +7,27 @@ use crate::address_space::MapListener;
 use crate::dma::{Access, Domain, DomainError, Iova};
 use crate::iommu::vtd::Vtd;
 use crate::region::{HostAddress, MemoryKind};
-use crate::testing::DmaCall;
+use crate::testing::{DmaCall, Registers};
 
 const QUEUE_ERROR: u32 = 1 << 4;
 
 #[test]
 fn a_queue_with_work_starts_when_it_is_enabled() {
     let guest = Guest::new();
-    guest.write64(0x90, RING);
+    guest.vtd.write64(0x90, RING);
     guest.store(RING, 7 << 32 | 1 << 5 | 5);
     guest.store(RING + 8, STATUS);
-    guest.write32(0x88, 16);
-    guest.write32(GCMD, QIE);
+    guest.vtd.write32(0x88, 16);
+    guest.vtd.write32(GCMD, QIE);
     assert_eq!(guest.load(STATUS), 7);
-    assert_eq!(guest.read64(0x80), 16);
+    assert_eq!(guest.vtd.read64(0x80), 16);
 }
 
 #[test]
 fn enabling_without_a_ring_is_harmless() {
     let guest = Guest::new();
-    guest.write32(GCMD, QIE);
-    assert_eq!((guest.read32(GSTS), guest.read32(FSTS)), (QIE, 0));
+    guest.vtd.write32(GCMD, QIE);
+    assert_eq!((guest.vtd.read32(GSTS), guest.vtd.read32(FSTS)), (QIE, 0));
 }
 
 #[test]
@@ -36,25 +36,25 @@ fn the_ring_wraps() {
     for _ in 0..300 {
         guest.invalidate(&[IOTLB_GLOBAL]);
     }
-    assert_eq!(guest.read64(0x80), 600 * 16 % 0x1000);
+    assert_eq!(guest.vtd.read64(0x80), 600 * 16 % 0x1000);
 }
 
 #[test]
 fn an_unknown_type_stops_the_queue_and_clearing_the_error_resumes_it() {
     let mut guest = Guest::translating();
-    guest.write64(0x40, 0xfee0_0000);
-    guest.write32(0x3c, 0x30);
-    guest.write32(0x38, 0);
+    guest.vtd.write64(0x40, 0xfee0_0000);
+    guest.vtd.write32(0x3c, 0x30);
+    guest.vtd.write32(0x38, 0);
     guest.submit(&[CONTEXT_GLOBAL, [0xf, 0], [1 << 5 | 9 << 32 | 5, STATUS]]);
-    assert_eq!(guest.read32(FSTS), QUEUE_ERROR);
-    assert_eq!(guest.read64(0x80), 16, "the head stays on the bad one");
+    assert_eq!(guest.vtd.read32(FSTS), QUEUE_ERROR);
+    assert_eq!(guest.vtd.read64(0x80), 16, "the head stays on the bad one");
     assert_eq!(guest.router.sent().len(), 1);
     assert_eq!(guest.load(STATUS), 0);
     // As qi_check_fault does: the slot is overwritten, then the error cleared.
     guest.store(RING + 16, IOTLB_GLOBAL[0]);
-    guest.write32(FSTS, QUEUE_ERROR);
+    guest.vtd.write32(FSTS, QUEUE_ERROR);
     assert_eq!(guest.load(STATUS), 9);
-    assert_eq!(guest.read32(FSTS), 0);
+    assert_eq!(guest.vtd.read32(FSTS), 0);
 }
 
 #[test]
@@ -74,59 +74,59 @@ fn malformed_descriptors_stop_the_queue() {
     for descriptor in bad {
         let mut guest = Guest::translating();
         guest.submit(&[descriptor]);
-        assert_eq!(guest.read32(FSTS), QUEUE_ERROR, "{descriptor:x?}");
+        assert_eq!(guest.vtd.read32(FSTS), QUEUE_ERROR, "{descriptor:x?}");
     }
 }
 
 #[test]
 fn a_tail_beyond_the_ring_is_an_error_and_no_loop() {
     let guest = Guest::translating();
-    guest.write64(0x88, 0x2000);
-    assert_eq!(guest.read32(FSTS), QUEUE_ERROR);
+    guest.vtd.write64(0x88, 0x2000);
+    assert_eq!(guest.vtd.read32(FSTS), QUEUE_ERROR);
 }
 
 #[test]
 fn a_ring_outside_ram_is_an_error() {
     let guest = Guest::new();
-    guest.write64(0x90, !0xfff);
-    guest.write32(GCMD, QIE);
-    guest.write32(0x88, 16);
-    assert_eq!(guest.read32(FSTS), QUEUE_ERROR);
+    guest.vtd.write64(0x90, !0xfff);
+    guest.vtd.write32(GCMD, QIE);
+    guest.vtd.write32(0x88, 16);
+    assert_eq!(guest.vtd.read32(FSTS), QUEUE_ERROR);
 }
 
 #[test]
 fn wide_descriptors_are_an_error() {
     let guest = Guest::new();
-    guest.write64(0x90, RING | 1 << 11);
-    guest.write32(GCMD, QIE);
-    guest.write32(0x88, 32);
-    assert_eq!(guest.read32(FSTS), QUEUE_ERROR);
+    guest.vtd.write64(0x90, RING | 1 << 11);
+    guest.vtd.write32(GCMD, QIE);
+    guest.vtd.write32(0x88, 32);
+    assert_eq!(guest.vtd.read32(FSTS), QUEUE_ERROR);
 }
 
 #[test]
 fn a_status_outside_ram_is_an_error() {
     let mut guest = Guest::translating();
     guest.submit(&[[1 << 5 | 5, 0xfed9_0000]]);
-    assert_eq!(guest.read32(FSTS), QUEUE_ERROR);
-    assert_eq!(guest.read32(GSTS), TE | SRTP | QIE);
+    assert_eq!(guest.vtd.read32(FSTS), QUEUE_ERROR);
+    assert_eq!(guest.vtd.read32(GSTS), TE | SRTP | QIE);
 }
 
 #[test]
 fn a_wait_stores_interrupts_or_both() {
     let mut guest = Guest::translating();
-    guest.write64(0xa8, 0xfee0_2000);
-    guest.write32(0xa4, 0x55);
-    guest.write32(0xa0, 0);
+    guest.vtd.write64(0xa8, 0xfee0_2000);
+    guest.vtd.write32(0xa4, 0x55);
+    guest.vtd.write32(0xa0, 0);
     guest.submit(&[[3 << 32 | 1 << 5 | 1 << 4 | 5, STATUS]]);
     assert_eq!(guest.load(STATUS), 3);
-    assert_eq!(guest.read32(0x9c), 1);
+    assert_eq!(guest.vtd.read32(0x9c), 1);
     assert_eq!(guest.router.sent().len(), 1);
     guest.submit(&[[1 << 4 | 5, 0]]);
     assert_eq!(guest.router.sent().len(), 1, "the first is not serviced yet");
-    guest.write32(0x9c, 1);
+    guest.vtd.write32(0x9c, 1);
     guest.submit(&[[1 << 4 | 5, 0], [1 << 6 | 5, 0]]);
     assert_eq!(guest.router.sent().len(), 2);
-    assert_eq!(guest.read32(FSTS), 0, "a mere fence is fine");
+    assert_eq!(guest.vtd.read32(FSTS), 0, "a mere fence is fine");
 }
 
 #[test]

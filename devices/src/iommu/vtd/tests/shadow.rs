@@ -2,7 +2,7 @@ use super::guest::*;
 use crate::address_space::MapListener;
 use crate::dma::Access;
 use crate::region::MemoryKind;
-use crate::testing::DmaCall;
+use crate::testing::{DmaCall, Registers};
 
 const RW: u64 = READ | WRITE;
 
@@ -175,7 +175,7 @@ fn a_device_goes_through_all_states() {
     guest.set_context(0, 0);
     guest.invalidate(&[CONTEXT_GLOBAL]);
     assert!(guest.mappings().is_empty());
-    guest.write32(GCMD, QIE);
+    guest.vtd.write32(GCMD, QIE);
     assert_eq!(guest.mappings(), [(0, 0, RAM)]);
 }
 
@@ -359,7 +359,7 @@ fn memory_that_cannot_be_locked_is_tried_again_when_a_device_is_moved() {
     assert!(guest.mappings().is_empty());
     guest.domain.set_refused(false);
     guest.start();
-    guest.write32(GCMD, QIE);
+    guest.vtd.write32(GCMD, QIE);
     assert_eq!(guest.mappings(), [(0, 0, RAM)]);
 }
 

@@ -7,7 +7,7 @@ use crate::address_space::MapListener;
 use crate::dma::{BusMaster, Domain, Requester};
 use crate::iommu::vtd::Vtd;
 use crate::region::MemoryKind;
-use crate::testing::FakeDomain;
+use crate::testing::{FakeDomain, Registers};
 
 const OTHER_DEVICE: u64 = 0x0200;
 const OTHER_CONTEXTS: u64 = 0x6000;
@@ -81,7 +81,7 @@ fn a_device_that_leaves_keeps_nothing_and_takes_nothing_along() {
 #[test]
 fn only_the_bus_master_is_let_at_memory() {
     let pair = pair(u64::from(DOMAIN));
-    pair.guest.write32(GCMD, QIE);
+    pair.guest.vtd.write32(GCMD, QIE);
     pair.other_gate.set_bus_master(true);
     assert!(pair.guest.mappings().is_empty());
     assert_eq!(pair.other.mappings().len(), 1);

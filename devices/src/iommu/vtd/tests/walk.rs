@@ -3,6 +3,7 @@ use vm_memory::GuestAddress;
 use super::guest::*;
 use crate::dma::{Access, Iova, RequesterId};
 use crate::iommu::vtd::{AddressWidth, VtdConfig};
+use crate::testing::Registers;
 
 fn translate(guest: &Guest, iova: u64, access: Access) -> Option<u64> {
     let found = guest.vtd.translate(RequesterId(DEVICE), Iova(iova), access);
@@ -11,7 +12,7 @@ fn translate(guest: &Guest, iova: u64, access: Access) -> Option<u64> {
 
 /// The reason of the only fault in the log.
 fn reason(guest: &Guest) -> u64 {
-    guest.read64(0x228) >> 32 & 0xff
+    guest.vtd.read64(0x228) >> 32 & 0xff
 }
 
 #[test]
@@ -115,8 +116,8 @@ fn each_reason_of_root_and_context() {
 #[test]
 fn an_unreadable_root_table() {
     let guest = Guest::new();
-    guest.write64(0x20, 0x7f_ffff_f000);
-    guest.write32(GCMD, SRTP | TE);
+    guest.vtd.write64(0x20, 0x7f_ffff_f000);
+    guest.vtd.write32(GCMD, SRTP | TE);
     assert_eq!(translate(&guest, 0x1000, Access::READ), None);
     assert_eq!(reason(&guest), 0x8);
 }
@@ -127,7 +128,7 @@ fn a_silent_context_records_nothing() {
     guest.set_context(TABLE | 3, 2 | u64::from(DOMAIN) << 8);
     guest.set_page(0x1000, 0);
     assert_eq!(translate(&guest, 0x1000, Access::READ), None);
-    assert_eq!(guest.read32(FSTS), 0);
+    assert_eq!(guest.vtd.read32(FSTS), 0);
 }
 
 #[test]
@@ -168,7 +169,7 @@ fn pass_through_and_untranslated_requests_keep_their_address() {
     let guest = Guest::translating();
     guest.set_context(1 | 2 << 2, 0);
     assert_eq!(translate(&guest, 0x1234, Access::all()), Some(0x1234));
-    guest.write32(GCMD, 0);
+    guest.vtd.write32(GCMD, 0);
     assert_eq!(translate(&guest, 0x1234, Access::all()), Some(0x1234));
 }
 

@@ -1,0 +1,32 @@
+//! Registers of a device as a driver reads and writes them: one whole register at a time.
+
+use crate::device::Device;
+
+/// Accesses by the width of a register; what an access makes happen outside the device is left out.
+pub trait Registers: Device {
+    /// Reads 32 bits at `at`, in bytes from the region's start.
+    fn read32(&self, at: u64) -> u32 {
+        let mut data = [0; 4];
+        self.read(at, &mut data);
+        u32::from_le_bytes(data)
+    }
+
+    /// Reads 64 bits.
+    fn read64(&self, at: u64) -> u64 {
+        let mut data = [0; 8];
+        self.read(at, &mut data);
+        u64::from_le_bytes(data)
+    }
+
+    /// Writes 32 bits.
+    fn write32(&self, at: u64, value: u32) {
+        let _none = self.write(at, &value.to_le_bytes());
+    }
+
+    /// Writes 64 bits.
+    fn write64(&self, at: u64, value: u64) {
+        let _none = self.write(at, &value.to_le_bytes());
+    }
+}
+
+impl<D: Device + ?Sized> Registers for D {}
