@@ -26,6 +26,26 @@ pub(crate) const INNER: &str = "l2-";
 /// Numbers the files of guests in the lab host.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
+/// Threads, interrupts and KVM's counters of the process `$pid`; command and status of passed functions.
+const PICTURE: &str = r#"
+[ -e /proc/$pid/task ] || exit 0
+for look in first second; do
+    echo "--- $look look ---"
+    for task in /proc/$pid/task/*; do
+        echo "$(cat $task/comm): $(cat $task/wchan), state and ticks $(cut -d ' ' -f 3,14,15 $task/stat)"
+    done
+    grep vfio /proc/interrupts
+    for device in /sys/bus/pci/drivers/vfio-pci/0*; do
+        echo "${device##*/} command and status $(od -A n -t x2 -j 4 -N 4 $device/config)"
+    done
+    for counter in exits io_exits mmio_exits halt_exits irq_exits irq_injections; do
+        echo "$counter $(cat /sys/kernel/debug/kvm/$pid-*/$counter)"
+    done
+    sleep 1
+done 2> /dev/null
+true
+"#;
+
 /// A running VMM and its guest. Dropping it kills it.
 pub(crate) struct Guest<'a> {
     agent: &'a Agent,
@@ -188,6 +208,13 @@ impl<'a> Guest<'a> {
             .sh(&format!("tail -c {ERRORS_KEPT} /run/lab/{}.err", self.name))
             .unwrap_or_default();
         format!("{}\n--- standard error ---\n{errors}", self.console)
+    }
+
+    /// What the VMM and its devices are at, for the log of a guest that stands still: two looks, a second
+    /// apart. Empty if the VMM has ended.
+    pub(crate) fn picture(&self) -> String {
+        let script = format!("pid={}\n{PICTURE}", self.pid);
+        self.agent.sh(&script).unwrap_or_default()
     }
 
     /// False at the end of the output.

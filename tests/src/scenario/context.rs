@@ -71,7 +71,8 @@ impl Context<'_> {
         let line = command.join(" ");
         let mut guest = Guest::start(self.agent, command, self.deadline, self.live)?;
         let result = work(&mut guest);
-        let text = format!("{line}\n\n{}", guest.transcript());
+        let picture = result.as_ref().err().map(|_| guest.picture());
+        let text = format!("{line}\n\n{}{}", guest.transcript(), picture.unwrap_or_default());
         self.logs.append(&format!("{}.log", self.name), &text);
         result
     }
