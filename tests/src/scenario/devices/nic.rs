@@ -46,15 +46,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             300,
             one_wire,
         )
-        .strait_only()
-        .full(),
+        .strait_only(),
         Scenario::new(
             "switching",
             "a NIC from its wire to MSI-X, over MSI back to its wire, as its driver is loaded and unloaded",
             400,
             switching,
-        )
-        .full(),
+        ),
         Scenario::new(
             "msix-e1000e",
             "the same NIC with MSI-X, both functions at work",
@@ -104,8 +102,7 @@ fn both(lab: &Context<'_>, guest: &mut Guest<'_>) -> Result<()> {
 }
 
 /// Both functions are of one group, so that the guest can have neither while the host has the other, and
-/// both use INTA. It has been seen to stop after the first transfer, and QEMU's model to leave its wire high
-/// on the host, so it is no test for every day yet.
+/// both use INTA.
 fn one_wire(lab: &Context) -> Result<Verdict> {
     let steps = format!("functions,{STEPS},second,wire");
     let config = in_network(config(lab, &E1000E, "e1000e", &steps), "10.0.4");
