@@ -57,12 +57,16 @@ impl Host {
         Self::WithoutRemapping,
     ];
 
-    fn iommu_device(self) -> &'static str {
-        match self {
-            Self::Whole | Self::WithoutIommu => "intel-iommu,intremap=on,caching-mode=on",
-            Self::Narrow => "intel-iommu,intremap=on,caching-mode=on,aw-bits=39",
-            Self::WithoutRemapping => "intel-iommu,intremap=off,caching-mode=on",
-        }
+    /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
+    /// service.
+    fn iommu_device(self, has_x2apic: bool) -> String {
+        let extended = if has_x2apic { ",eim=on" } else { "" };
+        let remapping = match self {
+            Self::Whole | Self::WithoutIommu => format!("intremap=on{extended}"),
+            Self::Narrow => format!("intremap=on{extended},aw-bits=39"),
+            Self::WithoutRemapping => "intremap=off".to_owned(),
+        };
+        format!("intel-iommu,{remapping},caching-mode=on")
     }
 
     fn kernel_options(self) -> &'static str {
@@ -87,12 +91,16 @@ impl Machine {
         let rom = share.path("card.rom");
         fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
         let kernel = supplies.host_kernel()?;
-        let (qemu, firmware) = qemu(supplies)?;
+        let Emulator {
+            program,
+            firmware,
+            has_x2apic,
+        } = emulator(supplies)?;
 
         // The wrapper ties QEMU's life to this process: nothing stays behind when it is killed.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]);
-        command.arg(qemu.get_program()).args(qemu.get_args());
+        command.arg(program.get_program()).args(program.get_args());
         for folder in firmware {
             command.arg("-L").arg(folder);
         }
@@ -116,7 +124,7 @@ impl Machine {
                 append += " lab.shell";
             }
         }
-        command.args(fixed_arguments(host)?);
+        command.args(fixed_arguments(host, has_x2apic)?);
         let monitor = share.path(MONITOR_SOCKET);
         command.args([
             "-chardev",
@@ -179,23 +187,47 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(10 * (user + system)))
 }
 
-/// The machine's own QEMU where it is fit, else the one in the lab's tree; and the folders
-/// of its firmware where they are not where it looks by itself.
-fn qemu(supplies: &Supplies) -> Result<(Command, Vec<PathBuf>)> {
+/// A QEMU that is fit for the lab.
+struct Emulator {
+    program: Command,
+    /// Folders of its firmware, where they are not where it looks by itself.
+    firmware: Vec<PathBuf>,
+    /// Its CPUs have x2APIC without KVM, since 9.0.
+    has_x2apic: bool,
+}
+
+/// The machine's own QEMU where it is fit, else the one in the lab's tree.
+fn emulator(supplies: &Supplies) -> Result<Emulator> {
     let name = "qemu-system-x86_64";
-    let ask = |option: [&str; 2]| command::output(Command::new(name).args(option).arg("-nodefaults"));
-    let fit = ask(["-device", "help"]).is_ok_and(|help| has_igb(&help))
-        && ask(["-version", "-no-user-config"]).is_ok_and(|version| !has_dead_virtual_functions(&version));
-    if fit {
-        return Ok((Command::new(name), Vec::new()));
+    let ask = |mut program: Command, option: &[&str]| command::output(program.args(option));
+    let (devices, version) = (
+        ["-device", "help", "-nodefaults"],
+        ["-version", "-no-user-config"],
+    );
+    let here = || Command::new(name);
+    if let (Ok(help), Ok(version)) = (ask(here(), &devices), ask(here(), &version))
+        && has_igb(&help)
+        && !has_dead_virtual_functions(&version)
+    {
+        return Ok(Emulator {
+            program: here(),
+            firmware: Vec::new(),
+            has_x2apic: has_x2apic(&version),
+        });
     }
     let own = || supplies.root.command(&format!("usr/bin/{name}"));
-    let help = command::output(own().args(["-device", "help"])).context("The lab's own QEMU does not run")?;
+    let help = ask(own(), &devices[..2]).context("The lab's own QEMU does not run")?;
     if !has_igb(&help) {
         bail!("The QEMU of the configured Debian sources has no igb device, the lab needs 8.0 or newer");
     }
-    let firmware = ["usr/share/qemu", "usr/share/seabios"].map(|folder| supplies.root.path(folder));
-    Ok((own(), firmware.to_vec()))
+    let version = ask(own(), &version[..1]).context("The lab's own QEMU does not run")?;
+    Ok(Emulator {
+        program: own(),
+        firmware: ["usr/share/qemu", "usr/share/seabios"]
+            .map(|folder| supplies.root.path(folder))
+            .to_vec(),
+        has_x2apic: has_x2apic(&version),
+    })
 }
 
 fn has_igb(help: &str) -> bool {
@@ -203,17 +235,27 @@ fn has_igb(help: &str) -> bool {
 }
 
 /// In QEMU 10.0 the registers of virtual functions did not answer; 10.0.13 is known to be mended.
-/// The first line of `-version` is `QEMU emulator version 10.0.2 (Debian ...)`.
 fn has_dead_virtual_functions(version: &str) -> bool {
-    let number = version.split_whitespace().nth(3).unwrap_or_default();
-    let patch = number
-        .strip_prefix("10.0.")
-        .and_then(|patch| patch.parse::<u32>().ok());
+    let patch = number(version).strip_prefix("10.0.");
+    let patch = patch.and_then(|patch| patch.parse::<u32>().ok());
     patch.is_some_and(|patch| patch < 13)
 }
 
-fn fixed_arguments(host: Host) -> Result<Vec<String>> {
+fn has_x2apic(version: &str) -> bool {
+    let major = number(version).split('.').next();
+    major
+        .and_then(|major| major.parse::<u32>().ok())
+        .is_some_and(|major| major >= 9)
+}
+
+/// The first line of `-version` is `QEMU emulator version 10.0.2 (Debian ...)`.
+fn number(version: &str) -> &str {
+    version.split_whitespace().nth(3).unwrap_or_default()
+}
+
+fn fixed_arguments(host: Host, has_x2apic: bool) -> Result<Vec<String>> {
     let memory = memory_mib()?.to_string();
+    let iommu = host.iommu_device(has_x2apic);
     let words = [
         "-nodefaults",
         "-no-user-config",
@@ -231,7 +273,7 @@ fn fixed_arguments(host: Host) -> Result<Vec<String>> {
         "-m",
         &memory,
         "-device",
-        host.iommu_device(),
+        &iommu,
     ];
     Ok(words.map(str::to_owned).to_vec())
 }
@@ -352,5 +394,13 @@ mod tests {
             "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0)"
         ));
         assert!(!has_dead_virtual_functions("QEMU emulator version 8.2.2"));
+    }
+
+    #[test]
+    fn x2apic_came_with_9_0() {
+        assert!(has_x2apic(
+            "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0)"
+        ));
+        assert!(!has_x2apic("QEMU emulator version 8.2.2"));
     }
 }
