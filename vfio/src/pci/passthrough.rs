@@ -1,6 +1,7 @@
 //! The function a guest drives, in front of the physical one.
 
 use std::io;
+use std::mem;
 use std::sync::{Arc, Mutex};
 
 use strait_devices::dma::BusMaster;
@@ -105,6 +106,8 @@ pub(super) struct State {
     idle_command: u16,
     /// The hardware may issue DMA.
     is_master: bool,
+    /// The guest has MSI or MSI-X enabled.
+    has_messages: bool,
 }
 
 impl State {
@@ -203,6 +206,7 @@ impl Passthrough {
             msi,
             idle_command,
             is_master: false,
+            has_messages: false,
         });
         Ok(Arc::new(Self {
             hardware,
@@ -229,13 +233,21 @@ impl Passthrough {
 
     /// Follows the guest's registers with the wire. A function with messages enabled does not use it (PCIe
     /// §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that could be told anything.
-    pub(super) fn update_intx(&self, state: &State) {
+    ///
+    /// When messages go, the host's kernel lets the function use its wire again (`pci_intx_for_msi`,
+    /// drivers/pci/msi/msi.c), also one that decodes nothing: its wire is enabled and disabled then, which
+    /// silences it.
+    pub(super) fn update_intx(&self, state: &mut State) {
         let Some(intx) = &self.intx else { return };
         let has_messages = state.msi.as_ref().is_some_and(Msi::is_enabled)
             || self.msix.as_ref().is_some_and(|msix| lock(msix).is_enabled());
         let command = state.command();
         let decodes = command & (command::IO | command::MEMORY) != 0 && state.is_powered(&self.layout);
+        let had_messages = mem::replace(&mut state.has_messages, has_messages);
         intx.set_silenced(command & command::INTX_DISABLE != 0);
+        if had_messages && !has_messages {
+            intx.set_enabled(true);
+        }
         intx.set_enabled(decodes && !has_messages);
     }
 

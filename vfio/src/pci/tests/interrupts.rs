@@ -82,6 +82,22 @@ fn messages_replace_the_wire_and_give_it_back() {
 }
 
 #[test]
+fn a_function_that_decodes_nothing_is_silent_when_its_messages_go() {
+    let guest = guest(wired());
+    guest.enable();
+    guest.write(MSI + 2, &[0x01, 0x00]);
+    guest.write(0x04, &[0]);
+    guest.hardware.take_calls();
+    guest.write(MSI + 2, &[0x00, 0x00]);
+    let calls = guest.hardware.take_calls();
+    let (on, off) = (&calls[calls.len() - 3], &calls[calls.len() - 2..]);
+    assert!(is_intx_on(on), "{calls:?}");
+    assert_eq!(off, OFF);
+    guest.write(0x04, &[0]);
+    assert!(guest.hardware.take_calls().is_empty(), "once is enough");
+}
+
+#[test]
 fn a_reset_takes_the_wire_away() {
     let guest = guest(wired());
     guest.enable();
