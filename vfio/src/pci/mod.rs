@@ -3,7 +3,7 @@
 //! [`Passthrough`] is the function. Its configuration space is a copy of the hardware's with parts taken
 //! over (`config`), found by bounded walks (`discover`); its BARs are mapped where they can be and
 //! trapped where they must be (`bars`); its interrupt vectors are the models of `strait-devices` tied to
-//! the hardware's.
+//! the hardware's, and its wire is on while it needs one (`wire`).
 
 mod appearance;
 mod bars;
@@ -18,6 +18,7 @@ mod rom;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod wire;
 
 pub use appearance::{Appearance, RomSource};
 pub use passthrough::{Passthrough, PassthroughError};

@@ -1,15 +1,14 @@
 //! The function a guest drives, in front of the physical one.
 
 use std::io;
-use std::mem;
 use std::sync::{Arc, Mutex};
 
 use strait_devices::dma::BusMaster;
 use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::pci::Function;
 use strait_devices::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, Bars, Places};
-use strait_devices::pci::capability::msi::{self, MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
-use strait_devices::pci::capability::msix::{self, MESSAGE_CONTROL as MSIX_CONTROL};
+use strait_devices::pci::capability::msi::{MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
+use strait_devices::pci::capability::msix::MESSAGE_CONTROL as MSIX_CONTROL;
 use strait_devices::pci::capability::{Msi, Msix};
 use strait_devices::pci::rom_bar::{ROM_BAR_LEN, RomBar};
 use strait_devices::pci::spec::{command, header};
@@ -25,6 +24,7 @@ use super::layout::{self, Layout};
 use super::msix::MsixLayout;
 use super::rom;
 use super::spec::{self, capability, extended, power, vpd};
+use super::wire;
 use crate::hardware::{Hardware, HardwareRegion, InterruptKind};
 use crate::interrupt::VectorSet;
 use crate::intx::Intx;
@@ -87,7 +87,7 @@ pub enum PassthroughError {
 pub struct Passthrough {
     pub(super) hardware: Arc<dyn Hardware>,
     pub(super) layout: Layout,
-    intx: Option<Arc<Intx>>,
+    pub(super) intx: Option<Arc<Intx>>,
     pub(super) msix: Option<Arc<Mutex<Msix>>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
     rom: Option<Arc<Region>>,
@@ -107,15 +107,15 @@ pub(super) struct State {
     /// The hardware may issue DMA.
     is_master: bool,
     /// The guest has MSI or MSI-X enabled.
-    has_messages: bool,
+    pub(super) has_messages: bool,
 }
 
 impl State {
-    fn command(&self) -> u16 {
+    pub(super) fn command(&self) -> u16 {
         self.config.copy().u16(header::COMMAND)
     }
 
-    fn is_powered(&self, layout: &Layout) -> bool {
+    pub(super) fn is_powered(&self, layout: &Layout) -> bool {
         layout
             .power
             .is_none_or(|at| self.config.copy().u16(at + power::CONTROL) & power::STATE == 0)
@@ -193,7 +193,7 @@ impl Passthrough {
             .msi
             .map(|at| msi_model(&hardware, router, snapshot.u16(at.offset + MSI_CONTROL)));
         let (rom_bar, rom) = rom::rom(&hardware, appearance.rom).unzip();
-        let intx = intx(&hardware, &layout, wires)?;
+        let intx = wire::intx(&hardware, &layout, wires)?;
         let idle_command = idle_command(snapshot.u16(header::COMMAND));
         write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
             device: name.to_owned(),
@@ -224,42 +224,6 @@ impl Passthrough {
     /// The BARs the guest will find, for the windows of the bridge above.
     pub fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
         *lock(&self.state).bars.declared()
-    }
-
-    /// The wire, for whoever serves its signals.
-    pub fn intx(&self) -> Option<&Arc<Intx>> {
-        self.intx.as_ref()
-    }
-
-    /// Follows the guest's registers with the wire. A function with messages enabled does not use it (PCIe
-    /// §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that could be told anything.
-    ///
-    /// When messages go, the host's kernel lets the function use its wire again (`pci_intx_for_msi`,
-    /// drivers/pci/msi/msi.c), also one that decodes nothing: its wire is enabled and disabled then, which
-    /// silences it.
-    pub(super) fn update_intx(&self, state: &mut State) {
-        let Some(intx) = &self.intx else { return };
-        let has_messages = state.msi.as_ref().is_some_and(Msi::is_enabled)
-            || self.msix.as_ref().is_some_and(|msix| lock(msix).is_enabled());
-        let command = state.command();
-        let decodes = command & (command::IO | command::MEMORY) != 0 && state.is_powered(&self.layout);
-        let had_messages = mem::replace(&mut state.has_messages, has_messages);
-        intx.set_silenced(command & command::INTX_DISABLE != 0);
-        if had_messages && !has_messages {
-            intx.set_enabled(true);
-        }
-        intx.set_enabled(decodes && !has_messages);
-    }
-
-    /// A write that turns messages on. The host refuses them while it has the wire (`vfio_pci_set_irqs_ioctl`,
-    /// `irq_is` in drivers/vfio/pci/vfio_pci_intrs.c).
-    fn enables_messages(&self, register: u16, data: &[u8]) -> bool {
-        let bit = |at: Option<u16>, bits: u16| {
-            let control = at.and_then(|at| part(register, data, at, 2));
-            control.is_some_and(|(at, bytes)| with_bytes(0, at, bytes) & bits != 0)
-        };
-        bit(self.layout.msi.map(|at| at.offset + MSI_CONTROL), msi::ENABLE)
-            || bit(self.layout.msix.map(|at| at.offset + MSIX_CONTROL), msix::ENABLE)
     }
 
     /// Follows the guest's command and power registers with what the hardware needs of them.
@@ -496,20 +460,6 @@ fn msix_layout(
             None
         }
     }
-}
-
-fn intx(
-    hardware: &Arc<dyn Hardware>,
-    layout: &Layout,
-    wires: &[Arc<SharedLine>; 4],
-) -> Result<Option<Arc<Intx>>, PassthroughError> {
-    let wire = layout.intx_pin.and_then(|pin| wires.get(usize::from(pin) - 1));
-    let failed = |source| PassthroughError::Event {
-        device: hardware.name().to_owned(),
-        source,
-    };
-    wire.map(|wire| Intx::new(Arc::clone(hardware), wire).map_err(failed))
-        .transpose()
 }
 
 fn msi_model(hardware: &Arc<dyn Hardware>, router: Arc<dyn MsiRouter>, control: u16) -> Msi {
