@@ -60,6 +60,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             After::Unplugged,
         ),
         with(
+            "error-fatal",
+            "the same for a fatal one, for which the host resets the link under the guest",
+            &[],
+            &MALFORMED,
+            After::Unplugged,
+        )
+        .full(),
+        with(
             "error-ignore",
             "the same under --on-device-error ignore: the guest keeps it",
             &["--on-device-error", "ignore"],
