@@ -15,15 +15,6 @@ use crate::supplies::Supplies;
 /// Six seconds are usual on a quiet machine.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
-/// What Linux says when it broke, and not the machine under it.
-const KERNEL_FAULTS: [&str; 5] = [
-    "BUG:",
-    "Oops",
-    "WARNING:",
-    "general protection fault",
-    "Kernel panic",
-];
-
 /// A booted lab host and the agent in it.
 pub(crate) struct LabHost {
     /// First, so that it is dropped before the machine it speaks to.
@@ -58,14 +49,6 @@ impl LabHost {
     /// The log of its serial console.
     pub(crate) fn console(&self) -> &Path {
         &self.console
-    }
-
-    /// Whether the kernel had nothing to complain about. A host that is silent and does not answer is one
-    /// whose machine stands still: emulated CPUs lose their timer interrupts now and then, whatever the VMM
-    /// in the lab.
-    pub(crate) fn is_sound(&self) -> bool {
-        let console = fs::read_to_string(&self.console);
-        console.is_ok_and(|console| !KERNEL_FAULTS.iter().any(|fault| console.contains(fault)))
     }
 
     /// Adds to the console's log what the machine under a host that does not answer says of its CPUs.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::runner::Selection;
 use super::unit::Counts;
@@ -62,31 +62,21 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Runs one scenario in the host, booting one if there is none. A host that stopped answering
-    /// is replaced; the scenario counts as failed, unless the machine under it stood still: then it
-    /// runs once more, and the output says so.
+    /// Runs one scenario in the host, booting one if there is none. A host that stopped answering is replaced
+    /// for the next scenario; this one has failed.
     fn run_in(&self, slot: &mut Option<LabHost>, scenario: &Scenario) -> Result<Result<Verdict>> {
-        for is_second in [false, true] {
-            let host = match slot.take() {
-                Some(host) => host,
-                None => LabHost::boot(&self.supplies, &self.logs, self.strait.as_deref(), scenario.host)?,
-            };
-            let verdict = self.attempt(&host, scenario);
-            if !host.agent.is_lost() {
-                *slot = Some(host);
-                return Ok(verdict);
-            }
-            host.write_post_mortem();
-            if is_second || !host.is_sound() {
-                return Ok(verdict.map_err(|error| error.context("The lab host stopped answering")));
-            }
-            println!(
-                "{:22} the lab machine stands still without a word, see {}; trying once more on a fresh one",
-                scenario.name,
-                host.console().display()
-            );
+        let host = match slot.take() {
+            Some(host) => host,
+            None => LabHost::boot(&self.supplies, &self.logs, self.strait.as_deref(), scenario.host)?,
+        };
+        let verdict = self.attempt(&host, scenario);
+        if !host.agent.is_lost() {
+            *slot = Some(host);
+            return Ok(verdict);
         }
-        unreachable!("the second attempt returns")
+        host.write_post_mortem();
+        let console = host.console().display();
+        Ok(verdict.with_context(|| format!("The lab host stopped answering, see {console}")))
     }
 
     /// A scenario and the look at the host behind it.
