@@ -1,10 +1,10 @@
 //! Frees the CPUs of the lab machine from interrupts that its emulation lost.
 //!
-//! QEMU's software SVM now and then takes an interrupt from the local APIC while a guest is entered or left,
-//! and delivers it nowhere. Its bit stays in the in-service register (ISR), no handler writes EOI, and the
-//! APIC holds back every vector of the same class and below: the CPU gets no timer interrupt any more and
-//! sleeps for good, as `info lapic` of the monitor shows. Hardware cannot do this. What the lost interrupt
-//! needs is its EOI.
+//! A lab host that stood still was found with its CPUs asleep and one of them with its timer's vector in the
+//! in-service register (ISR) of its local APIC, as `info lapic` of the monitor shows. Nobody wrote EOI for it,
+//! so the APIC held back every vector of the same class and below, and the CPU slept for good. Linux writes EOI
+//! first thing, and hardware does not do this: that QEMU's software SVM loses the interrupt on the way to its
+//! handler is what is left, but it was not traced there. What such an interrupt needs is its EOI.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
