@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::nic::PF_VECTORS;
 use super::viommu::check_complaints;
 use super::{Context, Scenario, Verdict};
+use crate::agent::protocol::Finished;
 use crate::guest::{Guest, INNER};
 use crate::lab::{Assigned, NVME, pinned_pages};
 use crate::vmm::{GuestConfig, Vmm};
@@ -52,6 +53,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             hidden,
         )
         .strait_only(),
+        Scenario::new(
+            "nested-no-remapping",
+            "intremap=off: both VMMs say what it costs, the inner one refuses until the outer guest allows it",
+            900,
+            without_remapping,
+        )
+        .strait_only()
+        .with_strait_inside()
+        .full(),
         Scenario::new(
             "nested-recipe",
             "the README's recipe, word for word: L1 and L2 built from the host, the NIC passed through both",
@@ -142,7 +152,8 @@ fn pass_on(lab: &Context, device: &Assigned<'_>, inner: Vmm, driver: &str) -> Re
             lab.check_irqs(&irqs, PF_VECTORS)?;
         }
         inner_exit(guest, "0")?;
-        taken_back(guest, driver)
+        taken_back(guest, driver)?;
+        Ok(())
     })
 }
 
@@ -159,7 +170,7 @@ fn given(guest: &mut Guest<'_>) -> Result<()> {
 }
 
 /// The outer guest drives the NIC itself, and its kernel had nothing to complain about.
-fn taken_back(guest: &mut Guest<'_>, driver: &str) -> Result<()> {
+fn taken_back(guest: &mut Guest<'_>, driver: &str) -> Result<Finished> {
     let restored = guest.expect("restored")?;
     ensure!(
         restored == driver,
@@ -167,8 +178,7 @@ fn taken_back(guest: &mut Guest<'_>, driver: &str) -> Result<()> {
     );
     pinged(guest, "")?;
     check_complaints(&guest.expect_list("dmar")?)?;
-    guest.expect_power_off()?;
-    Ok(())
+    guest.expect_power_off()
 }
 
 fn pinged(guest: &mut Guest<'_>, whose: &str) -> Result<()> {
@@ -201,6 +211,40 @@ fn hidden(lab: &Context) -> Result<Verdict> {
         ensure!(seen == "0", "{seen} CPUs of the guest have SVM or VMX");
         guest.expect_power_off()
     })?;
+    Ok(Verdict::Passed)
+}
+
+/// The outer guest's kernel has no safe way to give a device away, and one line each says so.
+fn without_remapping(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let steps = "hypervisor,give,inner,allow_unsafe,inner,take_back,net,ping3,dmar";
+    let config = GuestConfig {
+        viommu: false,
+        more: &["--viommu", "intel,intremap=off"],
+        ..config(lab, &[&nic], Vmm::Strait, "igb", steps, "net,ping3")
+    };
+    let finished = lab.with_guest(&config, |guest| {
+        given(guest)?;
+        inner_exit(guest, "1")?;
+        let said = guest.transcript();
+        let refusals: Vec<_> = said.lines().filter(|line| line.starts_with("L2 ")).collect();
+        let [refusal] = refusals[..] else {
+            bail!("The inner strait says {refusals:?}, not one line");
+        };
+        for word in ["0000:01:00.0", "allow_unsafe_interrupts=1", "any interrupt"] {
+            ensure!(refusal.contains(word), "It does not say `{word}`: {refusal}");
+        }
+        pinged(guest, INNER)?;
+        inner_exit(guest, "0")?;
+        taken_back(guest, "igb")
+    })?;
+    let warning = "with intremap=off the guest can pass its devices on only if";
+    ensure!(
+        finished.errors.contains(warning),
+        "The outer strait does not warn: {}",
+        finished.errors
+    );
+    nic.restore()?;
     Ok(Verdict::Passed)
 }
 
