@@ -5,7 +5,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::agent::Agent;
 use crate::agent::protocol::Finished;
@@ -22,6 +22,9 @@ const ERRORS_KEPT: u32 = 1 << 20;
 
 /// What stands before the markers of a guest's own guest, see resources/lab/nested.sh.
 pub(crate) const INNER: &str = "l2-";
+
+/// How a kernel that gives up says so.
+const PANIC: &str = "Kernel panic - not syncing";
 
 /// Numbers the files of guests in the lab host.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -57,6 +60,8 @@ pub(crate) struct Guest<'a> {
     position: u64,
     /// Up to where markers were looked at.
     looked: usize,
+    /// Up to where a panic was expected.
+    forgiven: usize,
     deadline: Instant,
     live: bool,
     ended: Cell<bool>,
@@ -79,6 +84,7 @@ impl<'a> Guest<'a> {
             console: String::new(),
             position: 0,
             looked: 0,
+            forgiven: 0,
             deadline,
             live,
             ended: Cell::new(false),
@@ -97,7 +103,7 @@ impl<'a> Guest<'a> {
                     bail!("The guest says: {rest}");
                 }
             }
-            if self.console.contains("Kernel panic - not syncing") {
+            if self.panic().is_some() {
                 bail!("The guest's kernel panicked while the harness waited for `{word}`");
             }
             if !self.read_more(&format!("the guest's `{word}`"))? {
@@ -109,6 +115,26 @@ impl<'a> Guest<'a> {
                 );
             }
         }
+    }
+
+    /// Waits until the guest's kernel panics. [`Self::expect`] takes no offence at that panic afterwards.
+    pub(crate) fn expect_panic(&mut self) -> Result<()> {
+        loop {
+            if let Some(at) = self.panic() {
+                self.forgiven = at + PANIC.len();
+                return Ok(());
+            }
+            ensure!(
+                self.read_more("the panic of the guest's kernel")?,
+                "The VMM ended before the guest's kernel panicked"
+            );
+        }
+    }
+
+    /// Where in the console a panic is that nobody waited for.
+    fn panic(&self) -> Option<usize> {
+        let at = self.console[self.forgiven..].find(PANIC)?;
+        Some(self.forgiven + at)
     }
 
     /// The interrupt lines that the guest's `irqs` step prints: vector name, count on each CPU.

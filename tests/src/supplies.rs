@@ -17,7 +17,7 @@ const RECIPE: u32 = 2;
 
 /// What the lab host runs, and what prepares it. QEMU serves as the lab machine where the build
 /// machine has none with `igb`, and inside the lab as Strait's peer.
-const PACKAGES: [&str; 22] = [
+const PACKAGES: [&str; 23] = [
     "bash",
     "busybox-static",
     "coreutils",
@@ -28,6 +28,7 @@ const PACKAGES: [&str; 22] = [
     "hostname",
     "iperf3",
     "iproute2",
+    "kexec-tools",
     "kmod",
     "lz4",
     "mawk",
@@ -80,6 +81,9 @@ pub(crate) const NESTED_DRIVERS: [&str; 6] =
 
 /// Drivers of that guest's own guest.
 pub(crate) const INNER_DRIVERS: [&str; 3] = ["igb", "igbvf", "nvme"];
+
+/// What starts a kernel from a running one.
+pub(crate) const KEXEC: &str = "usr/sbin/kexec";
 
 /// QEMU for such a guest, and the firmware that it needs to boot a kernel.
 pub(crate) const QEMU: &str = "usr/bin/qemu-system-x86_64";

@@ -13,8 +13,8 @@ use super::logs::workspace;
 use crate::initramfs::{self, Contents};
 use crate::progress;
 use crate::supplies::{
-    DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, INNER_DRIVERS, NESTED_DRIVERS, OLD_SERIES,
-    QEMU, QEMU_FIRMWARE, STREAM_PROGRAM, Supplies, VFIO_DRIVERS,
+    DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, INNER_DRIVERS, KEXEC, NESTED_DRIVERS,
+    OLD_SERIES, QEMU, QEMU_FIRMWARE, STREAM_PROGRAM, Supplies, VFIO_DRIVERS,
 };
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
@@ -23,6 +23,7 @@ const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
 const DEVICE_STEPS: &str = include_str!("../../../resources/lab/devices.sh");
 const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
 const PROBE_STEPS: &str = include_str!("../../../resources/lab/probe.sh");
+const KEXEC_STEPS: &str = include_str!("../../../resources/lab/kexec.sh");
 const BENCH_STEPS: &str = include_str!("../../../resources/lab/bench.sh");
 
 /// The recipe for users, `nested/` in the share.
@@ -121,6 +122,7 @@ impl Share {
         self.add_devices_guest(supplies)?;
         self.add_nested_guests(supplies)?;
         self.add_probe_guest(supplies)?;
+        self.add_kexec_guest(supplies)?;
         self.add_bench_guest(supplies)
     }
 
@@ -185,6 +187,26 @@ impl Share {
         };
         let to = self.path(&format!("guest/probe-{HOST_SERIES}"));
         initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
+    }
+
+    /// `guest/kexec-6.12`: a guest that starts another kernel in its own place, with the plain guest's initial
+    /// file system.
+    fn add_kexec_guest(&self, supplies: &Supplies) -> Result<()> {
+        let kernel = supplies.host_kernel()?;
+        let contents = Contents {
+            programs: &[KEXEC],
+            files: &[
+                ("next/vmlinuz", kernel.bzimage.clone()),
+                (
+                    "next/initramfs",
+                    self.path(&format!("guest/initramfs-{HOST_SERIES}")),
+                ),
+            ],
+            steps: Some(KEXEC_STEPS),
+            ..Contents::plain(&GUEST_DRIVERS, GUEST_INIT)
+        };
+        let to = self.path(&format!("guest/kexec-{HOST_SERIES}"));
+        initramfs::write(&supplies.root, &kernel.version, &contents, &to)
     }
 
     /// `guest/bench-6.12`: a guest that is measured.

@@ -11,6 +11,7 @@ mod host_kinds;
 mod life_cycle;
 mod mistakes;
 mod nested;
+mod next_kernel;
 mod nic;
 mod reset;
 mod runner;
@@ -116,6 +117,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(viommu::scenarios());
     all.extend(viommu_dma::scenarios());
     all.extend(viommu_interrupts::scenarios());
+    all.extend(next_kernel::scenarios());
     all.extend(nested::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(reset::scenarios());
