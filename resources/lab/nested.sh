@@ -4,6 +4,7 @@
 #   lab.vmm=strait            who runs the inner guest, or qemu
 #   lab.inner=net,ping3       what the inner guest does
 #   lab.inner_drivers=igb     and with which drivers
+#   lab.inner_cpus=2          and with how many CPUs (1)
 # What the inner guest reports as "LAB word ..." comes out as "LAB l2-word ...".
 passed() { echo "$(setting pass)" | sed 's/^$/01:00.0/' | tr , ' '; }
 driver_of() { basename "$(readlink "/sys/bus/pci/devices/0000:$1/driver")"; }
@@ -50,10 +51,11 @@ inner_cmdline() {
     echo "console=ttyS0 panic=-1 quiet lab.do=$(setting inner) lab.address=$(setting address)" \
         "lab.port=$port lab.drivers=$(setting inner_drivers) lab.drive=$(setting drive)"
 }
+inner_cpus() { echo "$(setting inner_cpus)" | sed 's/^$/1/'; }
 by_strait() {
     devices=
     for device in $(passed); do devices="$devices --device $device"; done
-    strait run --kernel /nested/vmlinuz --initrd /nested/initramfs --memory 256M \
+    strait run --kernel /nested/vmlinuz --initrd /nested/initramfs --memory 256M --cpus "$(inner_cpus)" \
         --cmdline "$(inner_cmdline)" $devices
 }
 by_qemu() {
@@ -67,7 +69,8 @@ by_qemu() {
     qemu-system-x86_64 -nodefaults -no-user-config -display none -accel kvm \
         -machine q35,kernel-irqchip=split -cpu host \
         -chardev stdio,id=console,signal=off -serial chardev:console \
-        -kernel /nested/vmlinuz -initrd /nested/initramfs -append "$(inner_cmdline)" -m 256 $devices
+        -kernel /nested/vmlinuz -initrd /nested/initramfs -append "$(inner_cmdline)" -m 256 \
+        -smp "$(inner_cpus)" $devices
 }
 relay() {
     return=$(printf '\r')

@@ -47,6 +47,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .full(),
         Scenario::new(
+            "nested-smp",
+            "two CPUs in both guests: the inner one pings and fetches 32 MiB, then the outer one pings",
+            900,
+            several_cpus,
+        )
+        .with_strait_inside()
+        .full(),
+        Scenario::new(
             "nested-off",
             "--cpu host,nested=off: the guest sees neither SVM nor VMX",
             120,
@@ -155,6 +163,24 @@ fn pass_on(lab: &Context, device: &Assigned<'_>, inner: Vmm, driver: &str) -> Re
         taken_back(guest, driver)?;
         Ok(())
     })
+}
+
+fn several_cpus(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    let mut config = config(lab, &[&nic], Vmm::Strait, "igb", STEPS, "facts,net,ping3,fetch");
+    config.cpus = 2;
+    config.cmdline += " lab.inner_cpus=2";
+    lab.with_guest(&config, |guest| {
+        given(guest)?;
+        let cpus = guest.expect(&inner_word("cpus"))?;
+        ensure!(cpus == "2", "The inner guest has {cpus} CPUs");
+        pinged(guest, INNER)?;
+        lab.check_hash(&guest.expect(&inner_word("fetch"))?)?;
+        inner_exit(guest, "0")?;
+        taken_back(guest, "igb")
+    })?;
+    nic.restore()?;
+    Ok(Verdict::Passed)
 }
 
 /// To the point where the outer guest has the device on vfio-pci.
