@@ -204,6 +204,8 @@ both() {
     nvme
     wait
 }
+# What the console's interrupts come through.
+wires() { say "wire $(grep ttyS0 /proc/interrupts | grep -o '[A-Z-]*IO-APIC')"; }
 # What the kernel said of its IOMMU, and what it found broken.
 dmar() {
     dmesg | sed 's/^\[[^]]*\] //' | grep -v 'ommand line:' |

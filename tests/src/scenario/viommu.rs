@@ -143,6 +143,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .full(),
     );
+    scenarios.push(Scenario::new(
+        "viommu-alone",
+        "no passed device: the guest takes its IOMMU, and the console's interrupts go through it",
+        120,
+        alone,
+    ));
     scenarios
 }
 
@@ -241,5 +247,29 @@ fn two_devices(lab: &Context) -> Result<Verdict> {
     })?;
     drive.restore()?;
     nic.restore()?;
+    Ok(Verdict::Passed)
+}
+
+/// What is typed arrives by interrupt.
+fn alone(lab: &Context) -> Result<Verdict> {
+    let config = config(lab, &[], "dmar,groups,ask,wires", "intel_iommu=on");
+    lab.with_guest(&config, |guest| {
+        let said = guest.expect_list("dmar")?;
+        for words in REMAPS {
+            let found = said.iter().any(|line| line.contains(words));
+            ensure!(found, "The guest's kernel does not say `{words}`");
+        }
+        check_complaints(&said)?;
+        let groups = guest.expect_list("group")?;
+        let passed = groups.iter().find(|group| group.contains("0000:01:"));
+        ensure!(passed.is_none(), "There is a group of a device: {passed:?}");
+        guest.expect("ask")?;
+        guest.type_line("typed")?;
+        let answer = guest.expect("answer")?;
+        ensure!(answer == "typed", "What was typed came as {answer}");
+        let wire = guest.expect("wire")?;
+        ensure!(wire == "IR-IO-APIC", "The console's interrupts come by {wire}");
+        guest.expect_power_off()
+    })?;
     Ok(Verdict::Passed)
 }
