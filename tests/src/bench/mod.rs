@@ -31,6 +31,7 @@ use crate::lab::{Host, LabHost, Logs, build_strait};
 use crate::supplies::Supplies;
 use crate::vmm::{GuestConfig, Vmm};
 
+use figures::Figures;
 use iperf::Iperf;
 
 /// A nested run takes one to two minutes on a quiet machine, everything else less.
@@ -56,16 +57,12 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
         rounds,
         vmms,
     };
-    let outcome = if is_nested {
-        let (figures, outcome) = nested::bench(&bench);
-        write(&figures, &logs.path("bench-nested.json"))?;
-        outcome
+    if is_nested {
+        bench.report("bench-nested.json", nested::measure, nested::print)?;
     } else {
-        let (figures, outcome) = plain::bench(&bench);
-        write(&figures, &logs.path("bench.json"))?;
-        outcome
-    };
-    outcome.map(|()| ExitCode::SUCCESS)
+        bench.report("bench.json", plain::measure, plain::print)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn write(figures: &impl Serialize, path: &Path) -> Result<()> {
@@ -86,6 +83,20 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
+    /// Measures, prints and writes to a file, what there is even where something failed.
+    fn report<R: Default + Serialize>(
+        &self,
+        file: &str,
+        measure: fn(&Bench<'_>, &mut Figures<R>) -> Result<()>,
+        print: fn(&Figures<R>, u32),
+    ) -> Result<()> {
+        let mut figures = Figures::default();
+        let outcome = measure(self, &mut figures);
+        print(&figures, self.rounds);
+        write(&figures, &self.logs.path(file))?;
+        outcome
+    }
+
     /// Calls `work` for each VMM in turn, round after round. It returns a figure to show.
     fn rounds(&self, what: &str, mut work: impl FnMut(Vmm) -> Result<String>) -> Result<()> {
         for round in 1..=self.rounds {

@@ -33,15 +33,7 @@ pub(super) struct Runs {
     nested_qemu: Vec<Nested>,
 }
 
-/// Measures and prints, what there is even where something failed.
-pub(super) fn bench(bench: &Bench<'_>) -> (Figures<Runs>, Result<()>) {
-    let mut figures = Figures::default();
-    let outcome = measure(bench, &mut figures);
-    print(&figures, bench.rounds);
-    (figures, outcome)
-}
-
-fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
+pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
     for vmm in bench.vmms {
         let name = vmm.name();
         bulk_maps(figures, bench, *vmm).with_context(|| format!("{name}: bulk maps failed"))?;
@@ -87,7 +79,7 @@ fn bulk_maps(figures: &mut Figures<Runs>, bench: &Bench<'_>, vmm: Vmm) -> Result
     Ok(())
 }
 
-fn print(figures: &Figures<Runs>, rounds: u32) {
+pub(super) fn print(figures: &Figures<Runs>, rounds: u32) {
     let table = figures.table(&format!(
         "Medians of {rounds} rounds: 1 CPU, 512 MiB, igb behind the guest's IOMMU, {STRICT}"
     ));

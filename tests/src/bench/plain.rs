@@ -28,15 +28,7 @@ pub(super) struct Runs {
     vectors: Vec<SetUp>,
 }
 
-/// Measures and prints, what there is even where something failed.
-pub(super) fn bench(bench: &Bench<'_>) -> (Figures<Runs>, Result<()>) {
-    let mut figures = Figures::default();
-    let outcome = measure(bench, &mut figures);
-    print(&figures, bench.rounds);
-    (figures, outcome)
-}
-
-fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
+pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
     let nic = Assigned::bind(bench.agent, NIC)?;
     for vmm in bench.vmms {
         // Also the warm-up: it reads the files into the host's cache.
@@ -64,7 +56,7 @@ fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
     Ok(())
 }
 
-fn print(figures: &Figures<Runs>, rounds: u32) {
+pub(super) fn print(figures: &Figures<Runs>, rounds: u32) {
     let table = figures.table(&format!(
         "Medians of {rounds} rounds: 1 CPU, 512 MiB, igb passed through, start to power-off"
     ));
