@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_msi};
 use kvm_ioctls::VmFd;
@@ -45,15 +46,56 @@ struct Table {
     /// By GSI; a GSI without an entry delivers nothing.
     messages: Vec<Option<MsiMessage>>,
     free: BTreeSet<u32>,
-    /// Within [`MsiRouter::together`]: the kernel does not know all entries yet, and these wires are to be
-    /// connected when it does.
+    /// Within [`MsiRouter::together`].
     held: Option<Held>,
 }
 
-#[derive(Default)]
+/// What one thread holds back. What other threads set meanwhile is in effect when they are told so.
 struct Held {
+    by: ThreadId,
+    /// The kernel does not know all entries yet.
     is_stale: bool,
+    /// To be connected when it does.
     wires: Vec<Arc<Wire>>,
+}
+
+impl Table {
+    /// Begins to hold back for this thread; false where another one does already.
+    fn hold(&mut self) -> bool {
+        let me = thread::current().id();
+        let held = self.held.get_or_insert(Held {
+            by: me,
+            is_stale: false,
+            wires: Vec::new(),
+        });
+        held.by == me
+    }
+
+    /// What this thread holds back.
+    fn held_here(&mut self) -> Option<&mut Held> {
+        self.held
+            .as_mut()
+            .filter(|held| held.by == thread::current().id())
+    }
+
+    /// Changes one entry. True if the kernel is to be told at once.
+    fn change(&mut self, gsi: u32, message: Option<MsiMessage>) -> bool {
+        let entry = &mut self.messages[gsi as usize];
+        let is_new = *entry != message;
+        *entry = message;
+        match self.held_here() {
+            Some(held) => {
+                held.is_stale |= is_new;
+                false
+            }
+            // The entry may be as it is because a thread that holds it back made it so.
+            None => is_new || self.is_stale(),
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.held.as_ref().is_some_and(|held| held.is_stale)
+    }
 }
 
 impl GsiRouter {
@@ -104,9 +146,9 @@ impl MsiRouter for GsiRouter {
     }
 
     fn together(&self, settings: &mut dyn FnMut()) {
-        self.shared.lock().held.get_or_insert_default();
+        let holds = self.shared.lock().hold();
         settings();
-        if let Err(error) = self.shared.release() {
+        if holds && let Err(error) = self.shared.release() {
             log::error!("{error}: interrupts may not arrive");
         }
     }
@@ -129,22 +171,22 @@ impl Shared {
     /// Changes one entry and hands the table to the kernel, unless the entry is that already.
     fn set(&self, gsi: u32, message: Option<MsiMessage>) -> Result<(), GsiError> {
         let mut table = self.lock();
-        if table.messages[gsi as usize] == message {
-            return Ok(());
+        match table.change(gsi, message) {
+            true => self.hand_over(&mut table),
+            false => Ok(()),
         }
-        table.messages[gsi as usize] = message;
-        if let Some(held) = &mut table.held {
-            held.is_stale = true;
-            return Ok(());
-        }
-        self.hand_over(&table)
     }
 
-    fn hand_over(&self, table: &Table) -> Result<(), GsiError> {
+    /// All of the table, also what another thread holds back.
+    fn hand_over(&self, table: &mut Table) -> Result<(), GsiError> {
         let entries: Vec<_> = (0..).zip(&table.messages).filter_map(entry).collect();
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| GsiError::Exhausted)?;
         let refused = |errno: kvm_ioctls::Error| GsiError::Table(entries.len(), errno.into());
-        self.vm.set_gsi_routing(&routing).map_err(refused)
+        self.vm.set_gsi_routing(&routing).map_err(refused)?;
+        if let Some(held) = &mut table.held {
+            held.is_stale = false;
+        }
+        Ok(())
     }
 
     /// Connects a wire, or notes it for when its entry is known.
@@ -152,7 +194,7 @@ impl Shared {
         if state.is_connected {
             return Ok(());
         }
-        if let Some(held) = &mut self.lock().held {
+        if let Some(held) = self.lock().held_here() {
             held.wires.push(wire.clone());
             return Ok(());
         }
@@ -165,12 +207,13 @@ impl Shared {
     /// Hands over what was held back, the table before the wires that need it.
     fn release(&self) -> Result<(), GsiError> {
         let mut table = self.lock();
-        let held = table.held.take().unwrap_or_default();
-        if held.is_stale {
-            self.hand_over(&table)?;
+        let is_stale = table.is_stale();
+        let wires = table.held.take().map_or_else(Vec::new, |held| held.wires);
+        if is_stale {
+            self.hand_over(&mut table)?;
         }
         drop(table);
-        for wire in held.wires {
+        for wire in wires {
             let mut state = wire.state();
             if state.is_wanted {
                 self.connect(&wire, &mut state)?;
@@ -286,6 +329,32 @@ mod tests {
 
     fn routed(address: u64) -> bool {
         entry((24, &Some(MsiMessage { address, data: 0x41 }))).is_some()
+    }
+
+    #[test]
+    fn what_one_thread_holds_back_does_not_hold_up_another() {
+        let message = |data| {
+            Some(MsiMessage {
+                address: 0xfee0_0000,
+                data,
+            })
+        };
+        let mut table = Table {
+            messages: vec![None; 4],
+            ..Table::default()
+        };
+        assert!(table.change(0, message(1)), "nobody holds anything");
+        assert!(table.hold() && !table.change(1, message(2)) && table.is_stale());
+        let other = |work: &mut (dyn FnMut() -> bool + Send)| {
+            thread::scope(|scope| scope.spawn(work).join().expect("no panic"))
+        };
+        assert!(!other(&mut || table.hold()));
+        assert!(other(&mut || table.change(2, message(3))));
+        assert!(
+            other(&mut || table.change(1, message(2))),
+            "the same again, while the kernel does not know it"
+        );
+        assert!(!table.change(3, None) && table.held_here().is_some());
     }
 
     #[test]
