@@ -34,6 +34,8 @@ pub(crate) struct Endpoint {
     /// The hardware may issue DMA. Without it no memory is pinned for untranslated requests.
     is_master: bool,
     wanted: Wanted,
+    /// Whose context entry that is. It is another's when the guest gives the bus a new number.
+    resolved_as: RequesterId,
     /// The guest's number of the domain, as of the last look at the context entry.
     domain_id: u16,
     /// In this batch of invalidations all of it was walked, after the guest wrote them.
@@ -47,6 +49,7 @@ pub(crate) struct Endpoint {
 impl Endpoint {
     pub(crate) fn new(requester: Requester, domain: Arc<dyn Domain>) -> Self {
         Self {
+            resolved_as: requester.id(),
             requester,
             shadow: Shadow::new(domain),
             is_master: false,
@@ -131,15 +134,20 @@ impl Unit {
         self.resolve(&[ContextScope::Global]);
     }
 
-    /// Looks at the context entries that are named.
+    /// Looks at the context entries that are named, and at those of devices that have a new id: who names one
+    /// of these may mean the old.
     pub(crate) fn resolve(&mut self, scopes: &[ContextScope]) {
         for index in 0..self.endpoints.len() {
             self.endpoints[index].is_synced = false;
+            let endpoint = &self.endpoints[index];
+            let (id, domain) = (endpoint.requester.id(), endpoint.domain_id);
+            if id != endpoint.resolved_as {
+                self.resolve_one(index);
+                continue;
+            }
             if scopes.is_empty() {
                 continue;
             }
-            let endpoint = &self.endpoints[index];
-            let (id, domain) = (endpoint.requester.id(), endpoint.domain_id);
             let now = self.look_up(id).map_or(0, |lookup| lookup.domain);
             if scopes.iter().any(|scope| scope.names(id, domain, now)) {
                 self.resolve_one(index);
@@ -148,11 +156,14 @@ impl Unit {
     }
 
     fn resolve_one(&mut self, index: usize) {
-        let endpoint = &self.endpoints[index];
+        let endpoint = &mut self.endpoints[index];
+        let id = endpoint.requester.id();
+        endpoint.resolved_as = id;
         if endpoint.is_gone {
             return;
         }
-        let (wanted, domain_id) = match self.look_up(endpoint.requester.id()) {
+        let endpoint = &self.endpoints[index];
+        let (wanted, domain_id) = match self.look_up(id) {
             None => (endpoint.identity(), 0),
             Some(lookup) => {
                 let wanted = match lookup.context {
@@ -166,7 +177,7 @@ impl Unit {
         let endpoint = &mut self.endpoints[index];
         endpoint.domain_id = domain_id;
         if endpoint.wanted != wanted {
-            log::debug!("{}: {:?} -> {wanted:?}", endpoint.requester.id(), endpoint.wanted);
+            log::debug!("{id}: {:?} -> {wanted:?}", endpoint.wanted);
             endpoint.wanted = wanted;
             endpoint.is_synced = true;
             self.sync(index, EVERYTHING);
