@@ -87,8 +87,23 @@ impl Routes {
         self.ways.iter().filter(|way| way.strong_count() > 0).count() as u64
     }
 
-    pub(crate) fn clear_pins(&mut self) {
-        self.pins = Default::default();
+    /// Routes that take memory.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.ways.len()
+    }
+
+    /// One more. Those that are gone are forgotten before the list grows: a guest makes and drops routes as
+    /// often as it likes, and need not invalidate anything.
+    fn add(&mut self, way: &Arc<Way>) {
+        if self.ways.len() == self.ways.capacity() {
+            self.forget_gone();
+        }
+        self.ways.push(Arc::downgrade(way));
+    }
+
+    fn forget_gone(&mut self) {
+        self.ways.retain(|way| way.strong_count() > 0);
     }
 }
 
@@ -102,7 +117,7 @@ impl Unit {
     /// out the same costs nothing.
     pub(crate) fn retranslate(&mut self, scopes: &[EntryScope]) {
         let named = |message: MsiMessage| scopes.iter().any(|scope| scope.names(message));
-        self.routes.ways.retain(|way| way.strong_count() > 0);
+        self.routes.forget_gone();
         let router = Arc::clone(&self.router);
         router.together(&mut || {
             self.each_way(|unit, way| {
@@ -124,6 +139,13 @@ impl Unit {
                 }
             }
         });
+    }
+
+    /// No pin sends anything: the machine's router outlives a reset, and would keep what the last boot set.
+    pub(crate) fn clear_pins(&mut self) {
+        self.routes.pins = Default::default();
+        let router = Arc::clone(&self.router);
+        router.together(&mut || (0..PINS).for_each(|pin| router.set_pin(pin, None)));
     }
 
     fn each_way(&mut self, mut visit: impl FnMut(&mut Self, &Way)) {
@@ -290,7 +312,7 @@ impl MsiRouter for RemappingRouter {
             inner: unit.router.route()?,
             state: Mutex::default(),
         });
-        unit.routes.ways.push(Arc::downgrade(&way));
+        unit.routes.add(&way);
         drop(unit);
         Ok(Arc::new(RemappedRoute {
             vtd: self.vtd.clone(),

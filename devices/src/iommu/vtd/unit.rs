@@ -62,7 +62,7 @@ impl Unit {
         self.queue = QueueAddress::new();
         self.remap_table = RemapTableAddress::new();
         self.reset_endpoints();
-        self.routes.clear_pins();
+        self.clear_pins();
         self.retranslate_all();
     }
 

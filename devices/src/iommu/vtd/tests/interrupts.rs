@@ -410,3 +410,15 @@ fn a_dropped_route_is_forgotten() {
     guest.invalidate(&[IEC_GLOBAL]);
     assert_eq!(inner.settings().len(), 1);
 }
+
+/// The machine's router outlives the reset, and a pin of the next boot may never be used.
+#[test]
+fn a_reset_takes_the_pins_back() {
+    let guest = Guest::new();
+    let ioapic = RemappingRouter::new(guest.vtd.clone(), Source::Ioapic(RequesterId(0xff00)));
+    ioapic.set_pin(16, Some(REQUEST));
+    guest.vtd.reset();
+    let pins = guest.router.pins();
+    let last = pins.iter().rev().find(|(pin, _)| *pin == 16);
+    assert_eq!(last, Some(&(16, None)));
+}
