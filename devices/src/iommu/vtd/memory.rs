@@ -62,6 +62,11 @@ impl Slots {
         self.slots.remove(at.0);
     }
 
+    /// Bytes in all slots.
+    pub(crate) fn len_bytes(&self) -> u64 {
+        self.all().map(|piece| piece.len).sum()
+    }
+
     /// All slots.
     pub(crate) fn all(&self) -> impl Iterator<Item = Piece> {
         self.slots.iter().map(|(at, last, slot)| Piece {

@@ -5,6 +5,7 @@
 //! cannot split a mapping (type1v2), so one that lost a part goes whole and its rest is mapped again.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,6 +27,11 @@ const UNMERGED_PAGES: u64 = 4096;
 const BUDGET: u64 = 1 << 25;
 /// What one call of the domain costs.
 const CALL: u64 = 64;
+/// How often a device may have the guest's memory mapped, at one address and another. Beyond it nobody gains, but
+/// large pages that all lead to the same memory would keep the host busy for minutes, and fill its tables.
+const MAX_ALIASES: u64 = 4;
+/// What a small guest may have all the same.
+const MIN_LIMIT_BYTES: u64 = 16 << 30;
 /// Ranges kept for another try after a failure; more are one range from first to last.
 const MAX_FAILED: usize = 64;
 /// Refusals in one sync after which the host is asked no more.
@@ -44,8 +50,10 @@ pub struct ShadowStats {
     pub maps: u64,
     /// Calls of [`Domain::unmap_all`].
     pub unmaps: u64,
-    /// Maps that the host refused.
+    /// Maps that the host refused, or that were beyond what a device may have.
     pub failed_maps: u64,
+    /// Walks that ended before the guest's table did, which maps more than can be followed.
+    pub short_walks: u64,
     /// Unmaps that the host refused.
     pub failed_unmaps: u64,
     /// Mappings taken away although a part of them was to stay.
@@ -121,12 +129,15 @@ impl Shadow {
         let is_full = range == EVERYTHING;
         let range = self.widen(range, wanted, guest);
         let mut scratch = mem::take(&mut self.scratch);
-        if collect(&mut scratch.runs, &range, wanted, guest, &mut self.budget) < range.end {
-            log::debug!("A table of the guest maps more than can be followed; the rest of it is unreachable");
-        }
+        let end = collect(&mut scratch.runs, &range, wanted, guest, &mut self.budget);
         let freed = self.remove_changed(&range, &mut scratch);
         self.failed.retain(|failed| !covers(&range, failed));
-        self.add_missing(&range, &mut scratch, is_full);
+        if end < range.end {
+            self.stats.short_walks += 1;
+            self.warn(&"its table maps more than can be followed");
+            self.fail(end..range.end);
+        }
+        self.add_missing(&range, &mut scratch, guest, is_full);
         if freed && !self.failed.is_empty() && !is_full {
             self.retry(wanted, guest, &mut scratch);
         }
@@ -153,7 +164,7 @@ impl Shadow {
             if end < range.end {
                 self.failed.push(end..range.end);
             }
-            if !self.add_missing(&(range.start..end), scratch, false) {
+            if !self.add_missing(&(range.start..end), scratch, guest, false) {
                 break;
             }
         }
@@ -256,9 +267,16 @@ impl Shadow {
     }
 
     /// Maps what the runs have and the book has not. False if the host refused anything.
-    fn add_missing(&mut self, range: &Range<u64>, scratch: &mut Scratch, is_full: bool) -> bool {
+    fn add_missing(
+        &mut self,
+        range: &Range<u64>,
+        scratch: &mut Scratch,
+        guest: &Guest<'_>,
+        is_full: bool,
+    ) -> bool {
         self.find_missing(range, scratch);
         let missing = &scratch.missing;
+        let limit = MIN_LIMIT_BYTES.max(guest.slots.len_bytes().saturating_mul(MAX_ALIASES));
         let small_pages: u64 = missing
             .iter()
             .filter(|run| run.small)
@@ -277,7 +295,7 @@ impl Shadow {
                     true => run.end().min((at / granule + 1) * granule),
                     false => run.end(),
                 };
-                if !self.add(run.part(at, end)) {
+                if !self.add(run.part(at, end), limit) {
                     refusals += 1;
                     break;
                 }
@@ -317,7 +335,12 @@ impl Shadow {
         }
     }
 
-    fn add(&mut self, run: Run) -> bool {
+    fn add(&mut self, run: Run, limit: u64) -> bool {
+        if self.stats.bytes.saturating_add(run.len) > limit {
+            self.stats.failed_maps += 1;
+            self.warn(&"the guest's memory is mapped too many times over");
+            return false;
+        }
         self.stats.maps += 1;
         self.spend(CALL);
         let start = Instant::now();
@@ -335,11 +358,16 @@ impl Shadow {
             }
             Err(error) => {
                 self.stats.failed_maps += 1;
-                if !mem::replace(&mut self.warned, true) {
-                    log::warn!("A range the guest maps stays out of its device's reach: {error}");
-                }
+                self.warn(&error);
                 false
             }
+        }
+    }
+
+    /// Once: the guest can repeat it.
+    fn warn(&mut self, why: &dyn Display) {
+        if !mem::replace(&mut self.warned, true) {
+            log::warn!("A range the guest maps stays out of its device's reach: {why}");
         }
     }
 

@@ -48,6 +48,7 @@ fn of_device(device: &DeviceStats) -> String {
         ("map ioctls", shadow.maps.to_string()),
         ("unmap ioctls", shadow.unmaps.to_string()),
         ("failed maps", shadow.failed_maps.to_string()),
+        ("short walks", shadow.short_walks.to_string()),
         ("failed unmaps", shadow.failed_unmaps.to_string()),
         ("splits", shadow.splits.to_string()),
         ("mappings", shadow.mappings.to_string()),

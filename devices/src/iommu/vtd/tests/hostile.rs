@@ -2,6 +2,8 @@ use proptest::prelude::*;
 
 use super::guest::*;
 use crate::iommu::vtd::shadow::EVERYTHING;
+use crate::iommu::vtd::{RemappingRouter, Source};
+use crate::irq::MsiRouter;
 use crate::testing::Registers;
 
 #[test]
@@ -36,8 +38,40 @@ fn a_device_whose_budget_is_used_up_reaches_nothing_until_the_next_write() {
     unit.sync(0, EVERYTHING);
     drop(unit);
     assert!(guest.mappings().is_empty());
+    assert_eq!(guest.vtd.stats().devices[0].shadow.short_walks, 1);
     guest.invalidate(&[IOTLB_GLOBAL]);
     assert_eq!(guest.mappings(), [(0x5000, 0x20_0000, 0x1000)]);
+}
+
+/// The next change makes up for it, wherever it is.
+#[test]
+fn what_a_short_walk_left_out_comes_back_with_another_change() {
+    let mut guest = Guest::translating();
+    guest.set_page(0x5000, 0x20_0000 | READ | WRITE);
+    guest.set_page(0x9000, 0x30_0000 | READ | WRITE);
+    guest.invalidate_pages(0, 4);
+    let mut unit = guest.vtd.lock();
+    unit.endpoints[0].shadow.spend(u64::MAX);
+    unit.sync(0, 0x8000..0xa000);
+    drop(unit);
+    assert_eq!(guest.mappings(), [(0x5000, 0x20_0000, 0x1000)]);
+    guest.set_page(0x5000, 0);
+    guest.invalidate_pages(0x5000, 0);
+    assert_eq!(guest.mappings(), [(0x9000, 0x30_0000, 0x1000)]);
+}
+
+/// A driver that switches MSI-X on and off, and invalidates nothing.
+#[test]
+fn routes_that_are_gone_are_forgotten() {
+    let guest = Guest::translating();
+    let router = RemappingRouter::new(guest.vtd.clone(), Source::Function(guest.requester.clone()));
+    let kept = router.route().expect("a route");
+    for _ in 0..200 {
+        router.route().expect("a route");
+    }
+    assert!(guest.vtd.lock().routes.kept() < 16);
+    assert_eq!(guest.vtd.stats().routes, 1);
+    drop(kept);
 }
 
 proptest! {

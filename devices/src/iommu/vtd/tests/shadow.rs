@@ -391,3 +391,32 @@ fn a_device_is_followed_to_another_bus() {
     );
     assert_eq!(guest.vtd.stats().devices[0].requester.0, 0x0700);
 }
+
+/// A context entry of the old number may be taken away without a word about the new one.
+#[test]
+fn a_device_on_another_bus_loses_what_its_old_entry_gave() {
+    let mut guest = with_pages(1);
+    guest.requester.bus.set(2);
+    guest.set_context(0, 0);
+    let old_device = [u64::from(DEVICE) << 32 | 3 << 4 | 1, 0];
+    guest.invalidate(&[old_device, IOTLB_GLOBAL]);
+    assert_eq!(guest.mappings(), []);
+}
+
+/// 512 large pages of 1 GiB that all lead to the same 64 MiB.
+#[test]
+fn memory_is_not_mapped_without_end_at_one_address_after_the_other() {
+    let mut guest = Guest::translating();
+    let first = guest.entry(0x80_0000_0000, 3);
+    for at in 0..512 {
+        guest.store(first + at * 8, LARGE | RW);
+    }
+    guest.invalidate(&[IOTLB_GLOBAL]);
+    let shadow = guest.vtd.stats().devices[0].shadow;
+    assert_eq!(shadow.bytes, 16 << 30);
+    assert!(shadow.failed_maps > 0 && shadow.short_walks == 0);
+    guest.store(first, 0);
+    guest.invalidate_pages(0x80_0000_0000, 18);
+    let shadow = guest.vtd.stats().devices[0].shadow;
+    assert_eq!(shadow.bytes, 16 << 30, "another takes the room");
+}
