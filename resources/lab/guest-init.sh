@@ -48,8 +48,9 @@ drivers() {
 load() {
     drivers
     wait_until 20 test -e /sys/class/net/eth0 || fail "load: no network device appeared"
-    say "driver $(basename "$(readlink /sys/class/net/eth0/device/driver)")"
+    say "driver $(driver_of_eth0)"
 }
+driver_of_eth0() { basename "$(readlink /sys/class/net/eth0/device/driver)"; }
 has_carrier() { [ "$(cat /sys/class/net/eth0/carrier)" = 1 ]; }
 net() {
     load
@@ -57,8 +58,16 @@ net() {
     ip addr add "$(setting address)/24" dev eth0
     ip link set eth0 up || fail "net: eth0 cannot be brought up"
     wait_until 30 has_carrier || fail "net: eth0 has no link"
+    # igb clears a link change from before it had its vectors, as it may be on a slow machine. Here is another.
+    if [ "$(driver_of_eth0)" = igb ] && silent_vector; then
+        ip link set eth0 down
+        ip link set eth0 up
+        wait_until 30 has_carrier || fail "net: eth0 has no link the second time"
+    fi
     say "link up"
 }
+# The vector for link changes, which is named like the interface, has not counted on any CPU.
+silent_vector() { grep ' eth0$' /proc/interrupts | grep -q '^ *[0-9]*:\( *0\)* *[^0-9 ]'; }
 ping3() {
     ping -c 3 -W 10 $server > /run/ping || fail "ping: $(tail -n 2 /run/ping | head -n 1)"
     say "ping $(sed -n 's/.* \([0-9]*\) packets received.*/\1/p' /run/ping)"
