@@ -79,6 +79,13 @@ fn run(mut vcpu: Vcpu, to: &Surroundings, stop: &AtomicBool) -> Vcpu {
         };
         let event = handle(vcpu.run(&mut noted), to);
         if let Some(event) = earlier.or(event) {
+            if event == Event::TripleFault {
+                log::warn!(
+                    "The guest's CPU {} shut down: it met an exception with no handler for it (triple fault), so \
+                     that its kernel could not say more",
+                    vcpu.id()
+                );
+            }
             // A guest that reports its panic may still have a dump to write.
             let goes_on = event == Event::GuestPanic;
             to.events.report(event);

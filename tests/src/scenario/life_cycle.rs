@@ -60,17 +60,19 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .strait_only(),
         Scenario::new(
             "triple-fault",
-            "a guest that dies by a triple fault ends with its own exit code",
+            "a guest that dies by a triple fault ends with its own exit code, and strait says why",
             90,
             |lab| {
                 let mut config = lab.config("ask");
                 config.cmdline += " reboot=triple";
                 config.no_reboot = true;
-                lab.with_guest(&config, |guest| {
+                let finished = lab.with_guest(&config, |guest| {
                     guest.expect("ask")?;
                     guest.type_line("reboot")?;
                     guest.expect_end(PANIC)
                 })?;
+                let said = finished.errors;
+                ensure!(said.contains("CPU 0 shut down"), "It does not say why: {said}");
                 Ok(Verdict::Passed)
             },
         )
