@@ -276,6 +276,9 @@ impl Shadow {
     ) -> bool {
         self.find_missing(range, scratch);
         let missing = &scratch.missing;
+        if missing.is_empty() {
+            return true;
+        }
         let limit = MIN_LIMIT_BYTES.max(guest.slots.len_bytes().saturating_mul(MAX_ALIASES));
         let small_pages: u64 = missing
             .iter()
