@@ -5,6 +5,9 @@
 //! so the APIC held back every vector of the same class and below, and the CPU slept for good. Linux writes EOI
 //! first thing, and hardware does not do this: that QEMU's software SVM loses the interrupt on the way to its
 //! handler is what is left, but it was not traced there. What such an interrupt needs is its EOI.
+//!
+//! It has freed none yet. A host that stood still later had two vectors pending, none in service and its CPUs
+//! asleep with interrupts on: there this does not help.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
