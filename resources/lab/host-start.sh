@@ -14,6 +14,8 @@ hostname lab
 [ -e /usr/bin/awk ] || ln -s mawk /usr/bin/awk
 ip link set lo up
 for module in msr kvm_amd vfio_pci igb nvme 8139cp e1000e xhci_pci usb_storage sd_mod; do modprobe $module; done
+lab idle-vm &
+echo $! > /run/lab/idle-vm
 
 if grep -qw lab.shell /proc/cmdline; then
     echo root:x:0:0:root:/root:/bin/bash > /etc/passwd

@@ -80,6 +80,9 @@ enum Command {
     /// Serve the harness inside the lab host.
     #[command(hide = true)]
     Agent,
+    /// Keep one virtual machine open inside the lab host.
+    #[command(hide = true)]
+    IdleVm,
     /// Drive the teaching device through VFIO, inside a guest.
     #[command(hide = true, subcommand)]
     Probe(Probe),
@@ -119,6 +122,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         } => shell::run(&script, limit, !no_strait),
         Command::Clean => cache::clean().map(|()| ExitCode::SUCCESS),
         Command::Agent => agent::serve().map(|()| ExitCode::SUCCESS),
+        Command::IdleVm => agent::hold_vm().map(|()| ExitCode::SUCCESS),
         Command::Probe(probe) => probe::run(&probe).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -2,10 +2,12 @@
 //! the lab host, [`Agent`] in the harness, a virtio serial port between them.
 
 mod client;
+mod idle_vm;
 mod lost_eoi;
 mod process;
 pub(crate) mod protocol;
 mod server;
 
 pub(crate) use client::Agent;
+pub(crate) use idle_vm::hold as hold_vm;
 pub(crate) use server::serve;

@@ -75,6 +75,9 @@ fn script(mistake: &Mistake) -> String {
          echo $1 > /sys/bus/pci/drivers_probe; cd /tmp; }}\n\
          restore() {{ cd /sys/bus/pci/devices/$1; echo $1 > driver/unbind; echo > driver_override; \
          echo $1 > /sys/bus/pci/drivers_probe; cd /tmp; }}\n\
+         unload_kvm() {{ idle=$(cat /run/lab/idle-vm); kill $idle; tail -s 0.1 --pid $idle -f /dev/null; \
+         rmmod kvm_amd; }}\n\
+         load_kvm() {{ modprobe kvm_amd; setsid lab idle-vm & echo $! > /run/lab/idle-vm; }}\n\
          cd /tmp\n\
          {{ {prepare}\n}} > /tmp/prepare.log 2>&1\n\
          timeout {} {run} < /dev/null\n\

@@ -346,8 +346,8 @@ pub(super) const HOST: &[Mistake] = &[
         ERROR,
         &["/dev/kvm", "kvm_amd|modprobe|module|no such file|not exist"],
     )
-    .after("rmmod kvm_amd")
-    .then("modprobe kvm_amd"),
+    .after("unload_kvm")
+    .then("load_kvm"),
     typed(
         "bad-kvm-hardware",
         "a CPU without virtualisation",
@@ -355,8 +355,8 @@ pub(super) const HOST: &[Mistake] = &[
         ERROR,
         &["svm|vmx|amd-v|vt-x|virtualis|virtualiz|hardware"],
     )
-    .after("sed 's/ svm / /' /proc/cpuinfo > /tmp/cpuinfo; rmmod kvm_amd")
-    .then("modprobe kvm_amd"),
+    .after("sed 's/ svm / /' /proc/cpuinfo > /tmp/cpuinfo; unload_kvm")
+    .then("load_kvm"),
 ];
 
 /// On a lab host that was started without an IOMMU.
