@@ -11,6 +11,7 @@ use super::Bench;
 use super::counts::Counts;
 use super::process::{self, Cpu};
 use super::trace::{Stopwatch, Trace, WORK};
+use crate::agent::Agent;
 use crate::guest::Guest;
 use crate::vmm::{GuestConfig, Vmm};
 
@@ -97,20 +98,39 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, iommu: Option<&str
     })
 }
 
+/// Two streams: one that nothing disturbs has the rate, one that is traced has the counts and times.
 fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream> {
+    let (rate, ()) = run(bench, guest, word, |_| Ok(()))?;
+    let (traced, window) = run(bench, guest, word, |pid| Window::take(bench.agent, pid))?;
+    Ok(Stream {
+        mbit_s: rate.mbit_s,
+        mbit_cpu_s: rate.mbit_cpu_s,
+        packets_s: traced.packets_s,
+        window_s: window.seconds,
+        counts: window.counts,
+        cpu: window.cpu,
+        exit_us: window.exit_us,
+    })
+}
+
+/// What a stream had when it was over.
+struct Rate {
+    mbit_s: f64,
+    mbit_cpu_s: f64,
+    packets_s: f64,
+}
+
+/// Lets the guest stream, does `meanwhile` with the VMM's process beside it, and waits for the end.
+fn run<T>(
+    bench: &Bench<'_>,
+    guest: &mut Guest<'_>,
+    word: &str,
+    meanwhile: impl FnOnce(u32) -> Result<T>,
+) -> Result<(Rate, T)> {
     guest.expect("ask")?;
     let cpu_before = bench.host.cpu_time()?;
     guest.type_line("go")?;
-    sleep(SETTLE);
-    let trace = Trace::start(bench.agent, WORK)?;
-    let (start, used) = (Instant::now(), Cpu::sample(bench.agent, guest.pid)?);
-    sleep(WINDOW);
-    let used = Cpu::sample(bench.agent, guest.pid)?.since(used);
-    let window_s = start.elapsed().as_secs_f64();
-    let counts = trace.finish()?;
-    let stopwatch = Stopwatch::start(bench.agent)?;
-    sleep(WINDOW);
-    let exit_us = stopwatch.finish()?;
+    let seen = meanwhile(guest.pid)?;
     let mbit_s = guest.expect(word)?;
     let machine = bench.host.cpu_time()?.saturating_sub(cpu_before);
     let mbit_s: f64 = mbit_s
@@ -121,13 +141,39 @@ fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream
         .parse()
         .with_context(|| format!("The guest's packets are no number: {packets}"))?;
     ensure!(packets > 0, "The guest's NIC counted no packets");
-    Ok(Stream {
+    let rate = Rate {
         mbit_s,
         mbit_cpu_s: mbit_s * f64::from(STREAM_S) / machine.as_secs_f64().max(0.01),
         packets_s: packets as f64 / f64::from(STREAM_S),
-        window_s,
-        counts,
-        cpu: used,
-        exit_us,
-    })
+    };
+    Ok((rate, seen))
+}
+
+/// What was counted and timed within a stream.
+struct Window {
+    seconds: f64,
+    counts: Counts,
+    cpu: Cpu,
+    exit_us: f64,
+}
+
+impl Window {
+    fn take(agent: &Agent, pid: u32) -> Result<Self> {
+        sleep(SETTLE);
+        let trace = Trace::start(agent, WORK)?;
+        let (start, used) = (Instant::now(), Cpu::sample(agent, pid)?);
+        sleep(WINDOW);
+        let cpu = Cpu::sample(agent, pid)?.since(used);
+        let seconds = start.elapsed().as_secs_f64();
+        let counts = trace.finish()?;
+        let stopwatch = Stopwatch::start(agent)?;
+        sleep(WINDOW);
+        let exit_us = stopwatch.finish()?;
+        Ok(Self {
+            seconds,
+            counts,
+            cpu,
+            exit_us,
+        })
+    }
 }
