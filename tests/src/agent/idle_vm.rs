@@ -2,8 +2,10 @@
 //!
 //! With the first VM that comes and the last one that goes, KVM switches the scheduler's preempt notifiers on
 //! and off, and the kernel rewrites a jump in `__schedule` under both CPUs' feet (virt/kvm/kvm_main.c,
-//! `preempt_notifier_key`). A lab host once died of it: `Oops: int3` at that very place, as if one of QEMU's
-//! CPUs had kept a stale copy. A VM that stays makes it happen once, before there is any load.
+//! `preempt_notifier_key`). A lab host once died of it: `Oops: int3` at that very place. QEMU notices writes
+//! to a page of code only from when the first translation of that page is finished (accel/tcg/tb-maint.c,
+//! `tb_page_add`), so one that translates while another CPU writes can keep the old bytes. A VM that stays
+//! makes it happen once, before there is any load.
 
 use std::thread;
 
