@@ -4,8 +4,8 @@
 //! and off, and the kernel rewrites a jump in `__schedule` under both CPUs' feet (virt/kvm/kvm_main.c,
 //! `preempt_notifier_key`). A lab host once died of it: `Oops: int3` at that very place. QEMU notices writes
 //! to a page of code only from when the first translation of that page is finished (accel/tcg/tb-maint.c,
-//! `tb_page_add`), so one that translates while another CPU writes can keep the old bytes. A VM that stays
-//! makes it happen once, before there is any load.
+//! `tb_page_add`), so one that translates while another CPU writes can keep the old bytes; that fits, but
+//! was not traced. A VM that stays makes it happen once, before there is any load.
 
 use std::thread;
 

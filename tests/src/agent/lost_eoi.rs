@@ -9,7 +9,7 @@
 //! It has freed none yet. A host that stood still later had two vectors pending, none in service and its CPUs
 //! asleep with interrupts on: there this does not help. QEMU's SVM helpers change a CPU's `interrupt_request`
 //! without its lock (svm_helper.c, `helper_vmrun` and `do_vmexit`), so the bit that another thread sets there
-//! meanwhile can be lost, and with it the wake-up.
+//! meanwhile can be lost, and with it the wake-up; that fits, but was not traced either.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
