@@ -148,7 +148,11 @@ impl Viommu {
 
 impl Drop for Viommu {
     fn drop(&mut self) {
-        let text = self.report();
+        let stats = self.vtd.stats();
+        for line in report::refusals(&stats) {
+            log::warn!("{line}");
+        }
+        let text = report::report(&stats);
         if let Some(path) = &self.stats
             && let Err(error) = fs::write(path, &text)
         {

@@ -29,6 +29,19 @@ pub(super) fn report(stats: &VtdStats) -> String {
     text
 }
 
+/// One sentence for each device that did not get all its guest mapped for it.
+pub(super) fn refusals(stats: &VtdStats) -> Vec<String> {
+    let refused = |device: &&DeviceStats| device.shadow.failed_maps > 0;
+    let line = |device: &DeviceStats| {
+        format!(
+            "{}: {} maps of the guest were refused: DMA there failed. The host's IOMMU reserves ranges of \
+             addresses, limits mappings (dma_entry_limit of vfio_iommu_type1) and locked memory (ulimit -l)",
+            device.requester, device.shadow.failed_maps
+        )
+    };
+    stats.devices.iter().filter(refused).map(line).collect()
+}
+
 fn domain(device: &DeviceStats) -> Option<u16> {
     match device.reach {
         Reach::Domain(domain) => Some(domain),
@@ -79,6 +92,27 @@ mod tests {
     use strait_devices::iommu::vtd::{InvalidationStats, ShadowStats};
 
     use super::*;
+
+    #[test]
+    fn only_devices_that_were_refused_something_are_told_of() {
+        let device = |id, failed_maps| DeviceStats {
+            requester: RequesterId(id),
+            reach: Reach::Nothing,
+            shadow: ShadowStats {
+                failed_maps,
+                ..ShadowStats::default()
+            },
+        };
+        let stats = VtdStats {
+            devices: vec![device(0x100, 0), device(0x200, 7)],
+            ..VtdStats::default()
+        };
+        let lines = refusals(&stats);
+        assert!(
+            lines.len() == 1 && lines[0].starts_with("02:00.0: 7 maps"),
+            "{lines:?}"
+        );
+    }
 
     #[test]
     fn every_number_has_a_line_of_its_own() {
