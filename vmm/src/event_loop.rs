@@ -3,16 +3,15 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::low_level::pipe;
 use strait_devices::legacy::Serial;
 use strait_vfio::Intx;
 
 use crate::machine::{Event, Events};
+use crate::signals::Signals;
 use crate::terminal::{Escape, Key};
 
 /// Bytes taken from standard input at a time.
@@ -60,8 +59,7 @@ struct Ready {
 
 /// Waits for whatever happens next.
 pub struct EventLoop {
-    signals: UnixStream,
-    questions: UnixStream,
+    signals: Arc<Signals>,
     stdin: Option<OwnedFd>,
     is_terminal: bool,
     escape: Escape,
@@ -70,28 +68,17 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Takes over SIGTERM, SIGINT and SIGHUP, which end the machine, SIGUSR1, which asks what it does, and
-    /// standard input.
-    ///
-    /// # Errors
-    /// When a signal cannot be taken over.
-    pub fn new() -> io::Result<Self> {
-        let (signals, raise) = UnixStream::pair()?;
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            pipe::register(signal, raise.try_clone()?)?;
-        }
-        let (questions, ask) = UnixStream::pair()?;
-        pipe::register(SIGUSR1, ask)?;
+    /// Listens to `signals` and to standard input.
+    pub fn new(signals: Arc<Signals>) -> Self {
         let stdin = io::stdin().as_fd().try_clone_to_owned().ok();
         let is_terminal = io::stdin().is_terminal();
-        Ok(Self {
+        Self {
             signals,
-            questions,
             stdin,
             is_terminal,
             escape: Escape::default(),
             typed: Vec::new(),
-        })
+        }
     }
 
     /// Serves the console and the wires of passed devices, and answers questions, until there is something for the machine to do.
@@ -130,10 +117,11 @@ impl EventLoop {
             .stdin
             .as_ref()
             .filter(|_| self.is_terminal || self.typed.is_empty());
+        let (end, questions) = (self.signals.end(), self.signals.questions());
         let mut fds = vec![
             PollFd::new(sources.events, PollFlags::IN),
-            PollFd::new(&self.signals, PollFlags::IN),
-            PollFd::new(&self.questions, PollFlags::IN),
+            PollFd::new(&end, PollFlags::IN),
+            PollFd::new(&questions, PollFlags::IN),
         ];
         fds.extend(sources.wires.iter().map(|wire| PollFd::new(*wire, PollFlags::IN)));
         fds.extend(sources.hosts.iter().map(|host| PollFd::new(host, PollFlags::IN)));
@@ -162,8 +150,7 @@ impl EventLoop {
 
     /// Several questions at once get one answer, on standard error.
     fn answer(&self, sources: &Sources<'_>) {
-        // Something is there; that it cannot be taken means one answer more.
-        let _ = rustix::io::read(&self.questions, &mut [0; CHUNK]);
+        self.signals.take_questions();
         // Nobody reads standard error, perhaps: then nobody misses the answer.
         let _ = io::stderr().write_all((sources.report)().as_bytes());
     }

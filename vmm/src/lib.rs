@@ -15,5 +15,6 @@ pub mod machine;
 pub mod memory;
 pub mod placement;
 pub mod progress;
+pub mod signals;
 pub mod terminal;
 pub mod vcpu;

@@ -69,19 +69,23 @@ impl GuestRam {
         })
     }
 
-    /// Takes all of it from the host now, and tells after each piece how many bytes that was.
+    /// Takes all of it from the host now, and tells after each piece how many bytes that was; an error of
+    /// `done` ends it.
     ///
     /// Pinning for DMA would do that as well, in one ioctl that says nothing until it is done. A range that is
     /// there already is pinned in a fraction of the time, and still with one ioctl.
     ///
     /// # Errors
     /// When the host has no memory left.
-    pub fn populate(&self, mut done: impl FnMut(u64)) -> Result<(), MemoryError> {
+    pub fn populate<E: From<MemoryError>>(
+        &self,
+        mut done: impl FnMut(u64) -> Result<(), E>,
+    ) -> Result<(), E> {
         for (_, block) in &self.blocks {
             for offset in (0..block.len).step_by(POPULATE_CHUNK) {
                 let len = POPULATE_CHUNK.min(block.len - offset);
                 block.populate(offset, len)?;
-                done(len as u64);
+                done(len as u64)?;
             }
         }
         Ok(())

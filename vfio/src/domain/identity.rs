@@ -5,9 +5,13 @@ use std::sync::{Arc, Mutex};
 
 use strait_devices::address_space::{MapError, MapListener, Mapping};
 use strait_devices::dma::{Access, Domain, Iova};
-use strait_devices::region::MemoryKind;
+use strait_devices::region::{HostAddress, MemoryKind};
 
 use crate::lock::lock;
+
+/// Pinned at a time: at most a second or two, even in pages of 4 KiB that were never touched, and 64 of the host's
+/// mappings for 64 GiB.
+const PIECE_BYTES: u64 = 1 << 30;
 
 /// Mirrors the guest's memory map into a domain, IOVA = guest physical address.
 ///
@@ -16,17 +20,56 @@ use crate::lock::lock;
 pub struct Identity {
     domain: Arc<dyn Domain>,
     peers: bool,
+    go_on: GoOn,
     /// Addresses where something is mapped, so that what failed is not unmapped.
     mapped: Mutex<BTreeSet<u64>>,
 }
 
+/// Asked before each piece of RAM: an error ends the mapping.
+pub type GoOn = Box<dyn Fn() -> Result<(), MapError> + Send + Sync>;
+
 impl Identity {
     /// Mirrors RAM, and the BARs too if there are `peers` that could use them.
-    pub fn new(domain: Arc<dyn Domain>, peers: bool) -> Self {
+    pub fn new(domain: Arc<dyn Domain>, peers: bool, go_on: GoOn) -> Self {
         Self {
             domain,
             peers,
+            go_on,
             mapped: Mutex::default(),
+        }
+    }
+
+    /// Maps all of it, a piece at a time, or nothing.
+    fn map_pieces(&self, mapping: &Mapping) -> Result<(), MapError> {
+        let (at, host) = (mapping.at.0, mapping.backing.host_address().0);
+        let total = mapping.backing.len_bytes();
+        let mut done = 0;
+        while done < total {
+            let len = PIECE_BYTES.min(total - done);
+            if let Err(error) = self.map_piece(mapping.kind, at + done, host + done, len) {
+                self.take_back(mapping, done);
+                return Err(error);
+            }
+            done += len;
+        }
+        Ok(())
+    }
+
+    fn map_piece(&self, kind: MemoryKind, at: u64, host: u64, len: u64) -> Result<(), MapError> {
+        if kind == MemoryKind::Ram {
+            (self.go_on)()?;
+        }
+        let access = Access::READ | Access::WRITE;
+        self.domain.map(Iova(at), HostAddress(host), len, access)
+    }
+
+    fn take_back(&self, mapping: &Mapping, len: u64) {
+        if len == 0 {
+            return;
+        }
+        let at = mapping.at.0;
+        if let Err(error) = self.domain.unmap_all(Iova(at), len) {
+            log::error!("{} may stay reachable by DMA at {at:#x}: {error}", mapping.name);
         }
     }
 }
@@ -36,14 +79,10 @@ impl MapListener for Identity {
         if mapping.kind == MemoryKind::Device && !self.peers {
             return Ok(());
         }
-        let (at, backing) = (mapping.at.0, &mapping.backing);
-        let access = Access::READ | Access::WRITE;
-        // The lock is held over the call, so that map and unmap of a place keep their order.
+        let at = mapping.at.0;
+        // The lock is held over the calls, so that map and unmap of a place keep their order.
         let mut mapped = lock(&self.mapped);
-        match self
-            .domain
-            .map(Iova(at), backing.host_address(), backing.len_bytes(), access)
-        {
+        match self.map_pieces(mapping) {
             Ok(()) => {
                 mapped.insert(at);
                 Ok(())
@@ -60,29 +99,34 @@ impl MapListener for Identity {
     }
 
     fn unmap(&self, mapping: &Mapping) {
-        let at = mapping.at.0;
         let mut mapped = lock(&self.mapped);
-        if !mapped.remove(&at) {
-            return;
-        }
-        if let Err(error) = self.domain.unmap(Iova(at), mapping.backing.len_bytes()) {
-            log::error!("{} may stay reachable by DMA at {at:#x}: {error}", mapping.name);
+        if mapped.remove(&mapping.at.0) {
+            self.take_back(mapping, mapping.backing.len_bytes());
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use strait_devices::GuestAddress;
-    use strait_devices::region::HostAddress;
     use strait_devices::testing::{FakeBacking, FakeDomain};
 
     use super::*;
 
+    fn identity(domain: &Arc<FakeDomain>, peers: bool) -> Identity {
+        Identity::new(domain.clone(), peers, Box::new(|| Ok(())))
+    }
+
     fn mapping(at: u64, kind: MemoryKind) -> Mapping {
+        mapping_of(at, 0x2000, kind)
+    }
+
+    fn mapping_of(at: u64, len_bytes: u64, kind: MemoryKind) -> Mapping {
         let backing = Arc::new(FakeBacking {
             host: HostAddress(0x7f00_0000_0000),
-            len_bytes: 0x2000,
+            len_bytes,
         });
         Mapping {
             at: GuestAddress(at),
@@ -95,7 +139,7 @@ mod tests {
     #[test]
     fn ram_and_peer_bars_are_mapped_at_their_guest_address() {
         let domain = FakeDomain::new();
-        let identity = Identity::new(domain.clone(), true);
+        let identity = identity(&domain, true);
         identity.map(&mapping(0x10_0000, MemoryKind::Ram)).expect("free");
         identity
             .map(&mapping(0xc000_0000, MemoryKind::Device))
@@ -111,7 +155,7 @@ mod tests {
     #[test]
     fn bars_stay_out_when_nobody_could_use_them() {
         let domain = FakeDomain::new();
-        let identity = Identity::new(domain.clone(), false);
+        let identity = identity(&domain, false);
         let bar = mapping(0xc000_0000, MemoryKind::Device);
         identity.map(&bar).expect("ignored");
         identity.unmap(&bar);
@@ -121,7 +165,7 @@ mod tests {
     #[test]
     fn a_bar_that_cannot_be_mapped_is_no_error_and_is_not_unmapped() {
         let domain = FakeDomain::new();
-        let identity = Identity::new(domain.clone(), true);
+        let identity = identity(&domain, true);
         domain.set_refused(true);
         let bar = mapping(0xc000_0000, MemoryKind::Device);
         identity.map(&bar).expect("a warning");
@@ -134,10 +178,36 @@ mod tests {
     #[test]
     fn what_was_mapped_is_unmapped() {
         let domain = FakeDomain::new();
-        let identity = Identity::new(domain.clone(), true);
+        let identity = identity(&domain, true);
         let ram = mapping(0, MemoryKind::Ram);
         identity.map(&ram).expect("free");
         identity.unmap(&ram);
+        assert!(domain.mappings().is_empty());
+    }
+    #[test]
+    fn large_ram_is_mapped_in_pieces_and_unmapped_as_one() {
+        let domain = FakeDomain::new();
+        let identity = identity(&domain, true);
+        let ram = mapping_of(0, (2 << 30) + 0x1000, MemoryKind::Ram);
+        identity.map(&ram).expect("free");
+        let lens: Vec<_> = domain.mappings().iter().map(|m| m.len_bytes).collect();
+        assert_eq!(lens, [1 << 30, 1 << 30, 0x1000]);
+        identity.unmap(&ram);
+        assert!(domain.mappings().is_empty());
+    }
+
+    #[test]
+    fn who_gives_up_between_two_pieces_leaves_nothing_mapped() {
+        let (domain, left) = (FakeDomain::new(), AtomicU32::new(2));
+        let go_on = move || match left.fetch_sub(1, Ordering::Relaxed) {
+            0 => Err("ended".into()),
+            _ => Ok(()),
+        };
+        let identity = Identity::new(domain.clone(), true, Box::new(go_on));
+        let error = identity
+            .map(&mapping_of(0, 4 << 30, MemoryKind::Ram))
+            .expect_err("given up after two");
+        assert_eq!(error.to_string(), "ended");
         assert!(domain.mappings().is_empty());
     }
 }

@@ -10,4 +10,4 @@ mod identity;
 pub use container::{Container, ContainerError, GroupListener, IommuFacts};
 pub(crate) use group::Group;
 pub use group::GroupError;
-pub use identity::Identity;
+pub use identity::{GoOn, Identity};

@@ -15,6 +15,7 @@ mod unplug;
 mod viommu;
 
 use std::error::Error;
+use std::sync::Arc;
 
 pub use board::Board;
 pub use host::Host;
@@ -27,6 +28,7 @@ use strait_vfio::host::{Root, RunningKernel};
 
 use crate::config::Config;
 use crate::event_loop::EventLoop;
+use crate::signals::{Ended, Signals};
 use crate::terminal::RawMode;
 
 /// Anything that ends a run; messages are for users.
@@ -38,12 +40,26 @@ pub type RunError = Box<dyn Error + Send + Sync>;
 /// When the host cannot run it: before the guest starts nothing on the host has changed then.
 pub fn run(config: &Config) -> Result<Outcome, RunError> {
     let host = Host::check(config)?;
+    // Before anything changes: from here on a signal ends the run by the way that undoes it.
+    let signals = Arc::new(Signals::take_over()?);
+    match run_on(config, host, &signals) {
+        Err(error) if is_end(&*error) => {
+            log::info!("{Ended}");
+            Ok(Outcome::PoweredOff)
+        }
+        ended => ended,
+    }
+}
+
+fn run_on(config: &Config, host: Host, signals: &Arc<Signals>) -> Result<Outcome, RunError> {
     // First, so that it is dropped last: a device goes back when nobody has it open.
     let (root, kernel) = (Root::real(), RunningKernel);
     let _managed = Managed::take(&root, &kernel, config.managed_devices())?;
+    signals.go_on()?;
     host.check_devices(config)?;
-    let mut platform = Platform::build(config, host)?;
-    let mut event_loop = EventLoop::new()?;
+    let mut platform = Platform::build(config, host, signals)?;
+    signals.go_on()?;
+    let mut event_loop = EventLoop::new(signals.clone());
     let _raw_mode = RawMode::enter()?;
     loop {
         let mut board = Board::build(&platform)?;
@@ -52,5 +68,46 @@ pub fn run(config: &Config) -> Result<Outcome, RunError> {
             Next::Restart => board.reset_devices(),
             Next::End(outcome) => return Ok(outcome),
         }
+    }
+}
+
+/// Whether a step of the start gave up because a signal asked for the end.
+fn is_end(error: &(dyn Error + 'static)) -> bool {
+    error.is::<Ended>() || error.source().is_some_and(is_end)
+}
+
+#[cfg(test)]
+mod tests {
+    use strait_devices::Place;
+    use strait_devices::address_space::AddressSpace;
+    use strait_devices::region::Region;
+    use strait_devices::testing::FakeDomain;
+    use strait_vfio::domain::Identity;
+
+    use super::*;
+    use crate::layout::Range;
+    use crate::memory::GuestRam;
+
+    #[test]
+    fn an_end_between_two_pieces_of_ram_is_no_failure() {
+        let ram = GuestRam::new(&[Range::new(0, 4 << 20)]).expect("RAM");
+        let populated = ram.populate(|_| Err::<(), RunError>(Ended.into()));
+        assert!(is_end(&*populated.expect_err("ended")));
+
+        let space = AddressSpace::new();
+        for (start, backing) in ram.blocks() {
+            space
+                .add(Place::Memory(start), Region::ram(backing))
+                .expect("free");
+        }
+        let identity = Identity::new(FakeDomain::new(), false, Box::new(|| Err(Ended.into())));
+        let mapped = space.add_listener(Arc::new(identity)).map_err(RunError::from);
+        assert!(is_end(&*mapped.expect_err("ended")));
+    }
+
+    #[test]
+    fn what_else_goes_wrong_is_a_failure() {
+        let error: RunError = std::io::Error::from(std::io::ErrorKind::Interrupted).into();
+        assert!(!is_end(&*error));
     }
 }

@@ -16,6 +16,7 @@ use super::seat::{self, Origin, Seat};
 use crate::config::{DeviceConfig, RomConfig};
 use crate::kvm::Vm;
 use crate::placement::Reach;
+use crate::signals::Signals;
 
 /// A file that cannot stand in for a ROM.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +52,19 @@ impl HostDevices {
     /// Opens each device, into one container for all or each into its own, in which nothing is mapped yet.
     ///
     /// # Errors
-    /// When a device cannot be opened. What was opened is released.
-    pub(super) fn open(configs: &[DeviceConfig], vm: &Vm, apart: bool) -> Result<Self, RunError> {
+    /// When a device cannot be opened, or a signal ends the start. What was opened is released.
+    pub(super) fn open(
+        configs: &[DeviceConfig],
+        vm: &Vm,
+        apart: bool,
+        signals: &Signals,
+    ) -> Result<Self, RunError> {
         let seats = seats_of(configs)?;
         let appearances = appearances(configs, &seats)?;
         let kvm: Arc<dyn GroupListener> = Arc::new(vm.vfio_groups()?);
         let (mut devices, mut containers) = (Vec::new(), Vec::new());
         for config in configs {
+            signals.go_on()?;
             if apart || containers.is_empty() {
                 containers.push(Container::open(Some(kvm.clone()))?);
             }
@@ -86,11 +93,13 @@ impl HostDevices {
     /// Maps all guest RAM for their DMA; from then on the container follows every change of the memory map.
     ///
     /// # Errors
-    /// When RAM cannot be mapped.
-    pub(super) fn map_all(&self, space: &AddressSpace) -> Result<(), PlaceError> {
+    /// When RAM cannot be mapped, or a signal ends the start.
+    pub(super) fn map_all(&self, space: &AddressSpace, signals: &Arc<Signals>) -> Result<(), PlaceError> {
         let has_peers = self.passed.len() > 1;
         self.containers.iter().try_for_each(|container| {
-            space.add_listener(Arc::new(Identity::new(container.clone(), has_peers)))
+            let signals = signals.clone();
+            let go_on = Box::new(move || Ok(signals.go_on()?));
+            space.add_listener(Arc::new(Identity::new(container.clone(), has_peers, go_on)))
         })
     }
 

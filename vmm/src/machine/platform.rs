@@ -30,6 +30,7 @@ use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::placement::{self, Reach};
 use crate::progress::{Pages, Progress, Style};
+use crate::signals::Signals;
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
 /// The lasting part of a machine.
@@ -56,14 +57,14 @@ pub struct Platform {
 
 impl Platform {
     /// Builds the machine in the order that hardware comes up: RAM, memory map, devices, CPUs. Each step
-    /// that fails undoes itself and those before it.
+    /// that fails undoes itself and those before it. Between two steps `signals` may end it.
     ///
     /// # Errors
-    /// Says which step failed and what to do.
-    pub fn build(config: &Config, host: Host) -> Result<Self, RunError> {
+    /// Says which step failed and what to do; [`Ended`](crate::signals::Ended) after a signal.
+    pub fn build(config: &Config, host: Host, signals: &Arc<Signals>) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
         note_index_writes(&vm)?;
-        let host_devices = open_devices(config, &vm)?;
+        let host_devices = open_devices(config, &vm, signals)?;
         let reach = host_devices.as_ref().map(HostDevices::reach).transpose()?;
         let reach = reach.unwrap_or_else(Reach::everything);
         let width = viommu::width(config.viommu, &reach)?;
@@ -75,7 +76,7 @@ impl Platform {
         for (start, backing) in ram.blocks() {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
-        let viommu = let_reach(config, width, &vm, &space, &ram, host_devices.as_ref())?;
+        let viommu = let_reach(config, width, &vm, &space, &ram, host_devices.as_ref(), signals)?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
         let events = Arc::new(Events::new()?);
@@ -189,10 +190,10 @@ impl Platform {
     }
 }
 
-fn open_devices(config: &Config, vm: &Vm) -> Result<Option<HostDevices>, RunError> {
+fn open_devices(config: &Config, vm: &Vm, signals: &Signals) -> Result<Option<HostDevices>, RunError> {
     match config.devices.is_empty() {
         true => Ok(None),
-        false => HostDevices::open(&config.devices, vm, config.viommu.is_some()).map(Some),
+        false => HostDevices::open(&config.devices, vm, config.viommu.is_some(), signals).map(Some),
     }
 }
 
@@ -204,9 +205,10 @@ fn let_reach(
     space: &AddressSpace,
     ram: &GuestRam,
     devices: Option<&HostDevices>,
+    signals: &Arc<Signals>,
 ) -> Result<Option<Viommu>, RunError> {
     let Some((viommu, width)) = config.viommu.zip(width) else {
-        devices.map_or(Ok(()), |devices| map_all(devices, space, ram))?;
+        devices.map_or(Ok(()), |devices| map_all(devices, space, ram, signals))?;
         return Ok(None);
     };
     let passed = devices.map_or(&[][..], HostDevices::passed);
@@ -227,15 +229,23 @@ fn let_reach(
 }
 
 /// Maps all RAM for the devices, and says so when it takes long.
-fn map_all(devices: &HostDevices, space: &AddressSpace, ram: &GuestRam) -> Result<(), RunError> {
+fn map_all(
+    devices: &HostDevices,
+    space: &AddressSpace,
+    ram: &GuestRam,
+    signals: &Arc<Signals>,
+) -> Result<(), RunError> {
     let is_terminal = io::stderr().is_terminal();
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let style = Style::of(is_terminal, no_color, env::var("TERM").ok().as_deref());
     let ranges = ram.host_ranges();
     let total = ranges.iter().map(|(start, end)| end - start).sum();
     let mut progress = Progress::new(io::stderr(), style, total, Instant::now());
-    ram.populate(|bytes| progress.advance(bytes, Instant::now()))?;
-    devices.map_all(space)?;
+    ram.populate(|bytes| {
+        progress.advance(bytes, Instant::now());
+        Ok::<(), RunError>(signals.go_on()?)
+    })?;
+    devices.map_all(space, signals)?;
     progress.finish(Instant::now(), || Pages::of(&ranges));
     Ok(())
 }
