@@ -81,7 +81,7 @@ pub enum BindError {
 /// # Errors
 /// When one device cannot be had: then all are where they were, or the error says which is not.
 pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindError> {
-    if plan.moves.is_empty() && !plan.request.save {
+    if plan.moves.is_empty() && plan.lasting().is_empty() {
         return Ok(());
     }
     let _lock = journal::lock(root)?;
@@ -95,8 +95,7 @@ pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindErr
         }
     }
     if plan.request.save {
-        let moved = plan.moves.iter().map(|one| one.bdf);
-        let devices: Vec<HostBdf> = moved.chain(plan.ready.iter().copied()).collect();
+        let devices = plan.lasting();
         if let Err(failure) = saved::save(root, &devices, &plan.request.driver) {
             return Err(give_back(root, kernel, &plan.moves, failure));
         }

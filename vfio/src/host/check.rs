@@ -7,7 +7,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
-use super::group::{Group, is_vfio_driver};
+use super::group::Group;
 use super::iommu;
 use super::process;
 use super::sysfs::{PciDevice, Root};
@@ -225,7 +225,7 @@ fn check_device(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
 /// No bridge, and in an IOMMU group, which it returns.
 pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
     let bdf = device.bdf;
-    if device.is_bridge() {
+    if device.is_bridge {
         return Err(CheckError::Bridge(bdf));
     }
     device.group.ok_or_else(|| CheckError::NoIommu {
@@ -237,7 +237,7 @@ pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, Chec
 /// Bound to a driver of VFIO.
 pub(super) fn check_driver(device: &PciDevice) -> Result<(), CheckError> {
     let bdf = device.bdf;
-    if !device.driver.as_deref().is_some_and(is_vfio_driver) {
+    if !device.is_given {
         let driver = device.driver_name().to_owned();
         return Err(CheckError::NotBound { bdf, driver });
     }

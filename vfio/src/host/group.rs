@@ -43,17 +43,15 @@ impl Group {
 }
 
 fn is_harmless(member: &PciDevice) -> bool {
-    let Some(driver) = member.driver.as_deref() else {
-        return true;
-    };
-    is_vfio_driver(driver) || is_quiet_driver(driver)
+    let driver = member.driver.as_deref();
+    member.is_given || driver.is_none_or(is_quiet_driver)
 }
 
 pub(crate) fn is_quiet_driver(driver: &str) -> bool {
     QUIET_DRIVERS.contains(&driver)
 }
 
-/// vfio-pci, and the drivers that are vfio-pci with something added (mlx5_vfio_pci, nvgrace_gpu_vfio_pci).
+/// vfio-pci, and the drivers that are vfio-pci with something added (mlx5_vfio_pci, nvgrace-gpu-vfio-pci).
 pub(crate) fn is_vfio_driver(driver: &str) -> bool {
     driver == "vfio-pci" || driver.ends_with("vfio_pci") || driver.ends_with("-vfio-pci")
 }

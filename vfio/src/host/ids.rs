@@ -147,6 +147,8 @@ mod tests {
             vendor: 0x8086,
             device,
             driver: None,
+            is_bridge: false,
+            is_given: false,
             group: None,
             is_virtual: false,
         }

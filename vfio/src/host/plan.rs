@@ -9,6 +9,9 @@ use super::journal::{self, Entry, Owner};
 use super::sysfs::{PciDevice, Root};
 use super::usage::{Usage, Use};
 
+/// The driver that gives any device to guests.
+const VFIO_PCI: &str = "vfio-pci";
+
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -48,9 +51,20 @@ pub struct Plan {
     /// Devices to move, in order.
     pub moves: Vec<Move>,
     /// Devices that are where they should be.
-    pub ready: Vec<HostBdf>,
+    pub ready: Vec<PciDevice>,
     /// Members of their groups that stay with the host and keep the devices from being passed.
     pub in_the_way: Vec<PciDevice>,
+}
+
+impl Plan {
+    /// The devices whose binding is made again at each boot: a device whose own driver gives it away needs no rule.
+    pub fn lasting(&self) -> Vec<HostBdf> {
+        let (driver, wanted) = (&self.request.driver, self.request.save);
+        let moved = self.moves.iter().map(|one| one.bdf);
+        let bound = self.ready.iter().filter(|device| device.driver_name() == driver);
+        let all = moved.chain(bound.map(|device| device.bdf));
+        all.filter(|_| wanted).collect()
+    }
 }
 
 /// Looks whether `request` can be fulfilled, and how. Changes nothing.
@@ -70,13 +84,19 @@ pub fn plan(root: &Root, request: Request) -> Result<Plan, BindError> {
         ready: Vec::new(),
     };
     for device in wanted {
-        if device.driver.as_deref() == Some(&*plan.request.driver) {
-            plan.ready.push(device.bdf);
+        if is_ready(&device, &plan.request.driver) {
+            plan.ready.push(device);
         } else {
             plan.moves.push(plan_move(root, &usage, &device, &plan.request)?);
         }
     }
     Ok(plan)
+}
+
+/// Bound to `driver`; who asks for vfio-pci is served by any driver that gives the device to guests, and some
+/// virtual functions can be given by no other.
+fn is_ready(device: &PciDevice, driver: &str) -> bool {
+    device.driver.as_deref() == Some(driver) || (driver == VFIO_PCI && device.is_given)
 }
 
 /// The devices asked for, and with `group` their groups' other devices.
@@ -85,7 +105,7 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
     for &bdf in &request.devices {
         let device = check::device(root, bdf)?;
         let needs_group = request.group || is_vfio_driver(&request.driver);
-        if needs_group || device.is_bridge() {
+        if needs_group || device.is_bridge {
             let number = check::check_grouped(root, &device)?;
             if request.group {
                 let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
@@ -101,8 +121,8 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
 
 /// Bridges stay, and so does what is given away already.
 fn comes_along(member: &PciDevice) -> bool {
-    let driver = member.driver.as_deref();
-    !member.is_bridge() && !driver.is_some_and(|driver| is_vfio_driver(driver) || is_quiet_driver(driver))
+    let stays = member.driver.as_deref().is_some_and(is_quiet_driver);
+    !member.is_bridge && !member.is_given && !stays
 }
 
 fn in_the_way(root: &Root, wanted: &[PciDevice]) -> Vec<PciDevice> {

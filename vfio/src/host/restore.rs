@@ -144,7 +144,7 @@ fn is_overridden(folder: &Path) -> bool {
 fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<(), RestoreError> {
     let bdf = device.bdf;
     if let Some(group) = device.group
-        && device.driver.as_deref().is_some_and(is_vfio_driver)
+        && device.is_given
         && let Some(holder) = process::holder(root, Path::new(&format!("/dev/vfio/{group}")))
     {
         let process::Holder { pid, name } = holder;

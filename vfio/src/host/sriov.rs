@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::HostBdf;
 use super::check::{self, CheckError};
+use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::{Kernel, VfLink};
@@ -216,16 +217,24 @@ fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, S
         return Err(SriovError::TooMany { bdf, max, wanted });
     }
     let active = number("sriov_numvfs").unwrap_or(0);
-    let own_driver = device
-        .driver
-        .as_deref()
-        .is_some_and(|driver| !super::group::is_vfio_driver(driver));
-    match own_driver || active == wanted {
+    match makes_virtual_functions(root, device) || active == wanted {
         true => Ok(active),
         false => Err(SriovError::Driver {
             bdf,
             driver: device.driver_name().to_owned(),
         }),
+    }
+}
+
+/// A driver of VFIO makes none, but vfio-pci does when it is told to (`vfio_pci_sriov_configure`).
+fn makes_virtual_functions(root: &Root, device: &PciDevice) -> bool {
+    match device.driver.as_deref() {
+        None => false,
+        Some(driver) if is_vfio_driver(driver) => {
+            let told = root.text("sys/module/vfio_pci/parameters/enable_sriov");
+            driver == "vfio-pci" && matches!(told.as_deref(), Some("Y" | "1"))
+        }
+        Some(_) => true,
     }
 }
 

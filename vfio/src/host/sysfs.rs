@@ -5,9 +5,17 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
+use super::group::is_vfio_driver;
 
-/// Class code of a bridge, the upper byte (PCI Code and ID Assignment §1).
-const CLASS_BRIDGE: u8 = 0x06;
+/// Base class of bridges (PCI Code and ID Assignment §1.7), which NVSwitches and the like have too.
+const CLASS_BRIDGE: u32 = 0x06;
+/// The function that stands for the root complex itself; its header is of type 0.
+const CLASS_HOST_BRIDGE: u32 = 0x06_00;
+/// PCI-to-PCI, CardBus and semi-transparent PCI-to-PCI bridges.
+const CLASSES_WITH_A_BUS: [u32; 3] = [0x06_04, 0x06_07, 0x06_09];
+/// Header Type register and its bit for several functions (PCI 3.0 §6.2.1).
+const HEADER_TYPE: usize = 0x0e;
+const MULTI_FUNCTION: u8 = 0x80;
 
 /// Most bytes taken of one file. The largest read here are modules.alias and pci.ids, 1.5 MB each.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -56,12 +64,16 @@ impl Root {
         if !folder.exists() {
             return Ok(None);
         }
+        let class = hex_file(&folder.join("class"))?;
+        let driver = link_name(&folder.join("driver"))?;
         Ok(Some(PciDevice {
             bdf,
-            class: hex_file(&folder.join("class"))?,
+            class,
             vendor: hex_file(&folder.join("vendor"))? as u16,
             device: hex_file(&folder.join("device"))? as u16,
-            driver: link_name(&folder.join("driver"))?,
+            is_bridge: class >> 8 == CLASS_HOST_BRIDGE || has_bus_behind(&folder, class),
+            is_given: driver.as_deref().is_some_and(|driver| gives(&folder, driver)),
+            driver,
             group: link_name(&folder.join("iommu_group"))?.and_then(|name| name.parse().ok()),
             is_virtual: folder.join("physfn").exists(),
         }))
@@ -81,6 +93,10 @@ pub struct PciDevice {
     pub device: u16,
     /// The driver bound to it.
     pub driver: Option<String>,
+    /// It is a bridge to another bus or the host's own, and cannot be passed.
+    pub is_bridge: bool,
+    /// Its driver offers it to guests through VFIO.
+    pub is_given: bool,
     /// Its IOMMU group.
     pub group: Option<u32>,
     /// It is a virtual function of another.
@@ -88,15 +104,41 @@ pub struct PciDevice {
 }
 
 impl PciDevice {
-    /// True for a bridge of any kind.
-    pub fn is_bridge(&self) -> bool {
-        (self.class >> 16) as u8 == CLASS_BRIDGE
-    }
-
     /// The driver's name, for people.
     pub fn driver_name(&self) -> &str {
         self.driver.as_deref().unwrap_or("no driver")
     }
+}
+
+/// Whether the function at `folder` has a header of type 1 or 2, as vfio-pci asks (`vfio_pci_core_init_dev`): only
+/// then sysfs has `secondary_bus_number` (`pci_bridge_attrs_are_visible`, since Linux 4.18). Configuration
+/// space is read only where the class leaves a doubt, since reading it wakes a sleeping device.
+fn has_bus_behind(folder: &Path, class: u32) -> bool {
+    if folder.join("secondary_bus_number").exists() {
+        return true;
+    }
+    if class >> 16 != CLASS_BRIDGE {
+        return false;
+    }
+    match header_type(folder) {
+        Some(header) => header != 0,
+        None => CLASSES_WITH_A_BUS.contains(&(class >> 8)),
+    }
+}
+
+/// From the first 64 bytes of configuration space, which every user may read.
+fn header_type(folder: &Path) -> Option<u8> {
+    let mut start = [0; HEADER_TYPE + 1];
+    File::open(folder.join("config"))
+        .and_then(|mut file| file.read_exact(&mut start))
+        .ok()?;
+    Some(start[HEADER_TYPE] & !MULTI_FUNCTION)
+}
+
+/// Whether `driver` has made a VFIO device of the function, as the drivers of some virtual GPUs and NICs do themselves
+/// (`vfio-dev/`, since Linux 6.1). Kernels before that leave only its name.
+fn gives(folder: &Path, driver: &str) -> bool {
+    folder.join("vfio-dev").exists() || is_vfio_driver(driver)
 }
 
 /// The names in `folder` in order, none if it cannot be read.

@@ -7,7 +7,7 @@ use std::path::Path;
 use super::{Finding, Wishes};
 use crate::host::HostBdf;
 use crate::host::check::{self, CheckError};
-use crate::host::group::{Group, is_quiet_driver, is_vfio_driver};
+use crate::host::group::{Group, is_quiet_driver};
 use crate::host::inventory::reset_methods;
 use crate::host::iommu;
 use crate::host::kernel::Kernel;
@@ -103,7 +103,7 @@ fn uses(uses: &[Use], bdf: HostBdf) -> Finding {
 fn members(group: &Group) -> String {
     let member = |one: &PciDevice| {
         let role = match one.driver.as_deref() {
-            Some(driver) if is_vfio_driver(driver) => "given away",
+            Some(_) if one.is_given => "given away",
             Some(driver) if is_quiet_driver(driver) => "may stay",
             None => "may stay",
             Some(_) => "must go",

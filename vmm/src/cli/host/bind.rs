@@ -111,15 +111,19 @@ impl BindArgs {
                 screen.line(screen.paint(Tone::Warning, &format!("    though {one}")))?;
             }
         }
-        for bdf in &plan.ready {
-            screen.line(format!("{bdf} is bound to {driver} already"))?;
+        for ready in &plan.ready {
+            let (bdf, own) = (ready.bdf, ready.driver_name());
+            screen.line(match own == driver {
+                true => format!("{bdf} is bound to {driver} already"),
+                false => format!("{bdf} is ready as it is: its driver {own} gives it to guests itself"),
+            })?;
         }
         for other in &plan.in_the_way {
             let (bdf, driver) = (other.bdf, other.driver_name());
             let text = format!("{bdf} ({driver}) shares the group and must go too: strait host bind {bdf}");
             screen.wrapped("", &screen.paint(Tone::Warning, &text))?;
         }
-        if self.save && !self.dry_run {
+        if !plan.lasting().is_empty() && !self.dry_run {
             screen.line("The same will be done at each boot, until strait host restore.")?;
         }
         Ok(0)

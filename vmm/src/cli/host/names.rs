@@ -10,7 +10,7 @@ pub(super) fn print(root: &Root, screen: &mut Screen<'_>) -> Result<u8, Failure>
     let ids = PciIds::read(root);
     for function in Inventory::read(root)?.functions {
         let pci = &function.pci;
-        if !pci.is_bridge() {
+        if !pci.is_bridge {
             let (name, driver) = (ids.full_name(pci), pci.driver_name());
             screen.line(format!("{}\t{name} ({driver})", pci.bdf))?;
         }

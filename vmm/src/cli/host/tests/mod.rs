@@ -2,6 +2,7 @@
 
 mod bind;
 mod mistakes;
+mod odd;
 mod show;
 mod vf;
 
