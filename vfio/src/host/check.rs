@@ -275,8 +275,10 @@ pub(super) fn check_reserved(root: &Root, group: u32, bdf: HostBdf) -> Result<()
 /// What VFIO refuses as well (`vfio_iommu_type1_attach_group`). Where the kernel does not show its interrupts,
 /// it is left to say so itself.
 fn check_interrupts(root: &Root, bdf: HostBdf) -> Result<(), CheckError> {
-    let is_shown = root.path("proc/interrupts").exists();
-    if is_shown && !iommu::remaps_interrupts(root) && !iommu::allows_unsafe_interrupts(root) {
+    if iommu::shows_interrupts(root)
+        && !iommu::remaps_interrupts(root)
+        && !iommu::allows_unsafe_interrupts(root)
+    {
         return Err(CheckError::UnsafeInterrupts(bdf));
     }
     Ok(())

@@ -84,6 +84,11 @@ pub(super) fn width_bits(root: &Root, name: &str) -> Option<u32> {
     Some(((capability >> 16) & 0x3f) as u32 + 1)
 }
 
+/// Whether the kernel lets us see its interrupts at all.
+pub(super) fn shows_interrupts(root: &Root) -> bool {
+    root.path("proc/interrupts").exists()
+}
+
 /// Whether interrupts go through remapping: the kernel then writes IR- before its controllers' names.
 pub(super) fn remaps_interrupts(root: &Root) -> bool {
     let text = root.text("proc/interrupts").unwrap_or_default();

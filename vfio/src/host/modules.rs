@@ -4,6 +4,13 @@ use std::fs;
 
 use super::sysfs::{PciDevice, Root};
 
+/// Where the folders of kernels are; the last one is NixOS's.
+pub(super) const FOLDERS: [&str; 3] = [
+    "lib/modules",
+    "usr/lib/modules",
+    "run/booted-system/kernel-modules/lib/modules",
+];
+
 /// The modules of the running kernel, as depmod describes them.
 #[derive(Clone, Debug, Default)]
 pub struct Modules {
@@ -22,6 +29,8 @@ pub enum ModuleState {
     Loadable,
     /// This kernel has none.
     Missing,
+    /// It is not loaded, and the list of this kernel's modules cannot be seen, as in a container.
+    Unknown,
 }
 
 impl Modules {
@@ -61,37 +70,39 @@ impl Modules {
 /// How `module` stands in the running kernel.
 pub fn module_state(root: &Root, module: &str) -> ModuleState {
     let name = module.replace('-', "_");
-    let folder = folder(root).unwrap_or_default();
-    let listed = |list: &str| {
-        let text = root.text(format!("{folder}/{list}")).unwrap_or_default();
-        let file = |line: &str| {
-            let path = line.split(':').next()?;
-            let stem = path.rsplit('/').next()?.split(".ko").next()?;
-            Some(stem.replace('-', "_"))
-        };
-        text.lines().any(|line| file(line).as_deref() == Some(&*name))
-    };
+    let list = |list: &str| root.text(format!("{}/{list}", folder(root)?));
     // A built-in module has a folder in /sys/module too, if it has parameters; only a loaded one has a state.
     if root.path(format!("sys/module/{name}/initstate")).exists() {
-        ModuleState::Loaded
-    } else if listed("modules.builtin") {
-        ModuleState::BuiltIn
-    } else if root.path(format!("sys/module/{name}")).exists() {
-        ModuleState::Loaded
-    } else if listed("modules.dep") {
-        ModuleState::Loadable
-    } else {
-        ModuleState::Missing
+        return ModuleState::Loaded;
     }
+    if list("modules.builtin").is_some_and(|text| names(&text, &name)) {
+        return ModuleState::BuiltIn;
+    }
+    if root.path(format!("sys/module/{name}")).exists() {
+        return ModuleState::Loaded;
+    }
+    match list("modules.dep") {
+        Some(text) if names(&text, &name) => ModuleState::Loadable,
+        Some(_) => ModuleState::Missing,
+        None => ModuleState::Unknown,
+    }
+}
+
+/// Whether a list of depmod has a file of module `name`, as in `kernel/drivers/vfio/vfio.ko.xz: ...`.
+fn names(list: &str, name: &str) -> bool {
+    let module = |line: &str| {
+        let path = line.split(':').next()?;
+        let stem = path.rsplit('/').next()?.split(".ko").next()?;
+        Some(stem.replace('-', "_"))
+    };
+    list.lines().any(|line| module(line).as_deref() == Some(name))
 }
 
 /// The folder of the running kernel's modules, relative to the root.
 fn folder(root: &Root) -> Option<String> {
     let release = root.text("proc/sys/kernel/osrelease")?;
-    let places = ["lib/modules", "usr/lib/modules"].map(|place| format!("{place}/{release}"));
-    places
-        .into_iter()
-        .find(|place| fs::exists(root.path(place)).unwrap_or(false))
+    let mut places = FOLDERS.iter().map(|place| format!("{place}/{release}"));
+    places.find(|place| fs::exists(root.path(place)).unwrap_or(false))
 }
 
 fn read_modalias(root: &Root, device: &PciDevice) -> String {

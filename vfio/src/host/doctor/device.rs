@@ -132,7 +132,7 @@ fn hardware(root: &Root, kernel: &dyn Kernel, device: &PciDevice, wishes: &Wishe
     if device.class >> 16 == CLASS_DISPLAY {
         findings.push(boot_framebuffer(root, device.bdf));
     }
-    findings.extend(rom(kernel, &folder, &resources));
+    findings.extend(rom(kernel, &folder, device.bdf, &resources));
     findings
 }
 
@@ -169,6 +169,10 @@ fn size(&(first, last, _): &(u64, u64, u64)) -> u64 {
 
 fn bars(resources: &[(u64, u64, u64)], wishes: &Wishes) -> Finding {
     let question = "Do its BARs fit into the guest?";
+    if resources.is_empty() {
+        let evidence = "sysfs does not show them";
+        return Finding::pass("bars", question, evidence).unknown("strait run tells at its start");
+    }
     let total = |wanted: u64| {
         let of_kind = resources.iter().take(BARS);
         let of_kind = of_kind.filter(|(_, _, flags)| flags & (RESOURCE_MEM | RESOURCE_MEM_64) == wanted);
@@ -225,14 +229,15 @@ fn boot_framebuffer(root: &Root, bdf: HostBdf) -> Finding {
 }
 
 /// Expansion ROMs start with 55 AA (PCI Firmware Specification §5.1.1). Only root may look.
-fn rom(kernel: &dyn Kernel, folder: &Path, resources: &[(u64, u64, u64)]) -> Option<Finding> {
+fn rom(kernel: &dyn Kernel, folder: &Path, bdf: HostBdf, resources: &[(u64, u64, u64)]) -> Option<Finding> {
     let question = "Can its ROM be read?";
     let bytes = resources.get(BARS).map(size).filter(|bytes| *bytes > 0)?;
     let file = folder.join("rom");
     // The first write lets the next read switch the ROM on for as long as it lasts.
     if kernel.write(&file, "1").is_err() {
-        let evidence = format!("{} of ROM; only root can read it", in_units(bytes));
-        return Some(Finding::pass("rom", question, evidence));
+        let evidence = format!("{} of ROM, which only root can read", in_units(bytes));
+        let finding = Finding::pass("rom", question, evidence);
+        return Some(finding.unknown(format!("sudo strait host doctor {bdf} tells")));
     }
     let mut start = [0; 2];
     let read = File::open(&file).and_then(|mut file| file.read_exact(&mut start));

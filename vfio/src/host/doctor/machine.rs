@@ -3,7 +3,7 @@
 use super::{Finding, Wishes};
 use crate::host::distribution::Distribution;
 use crate::host::iommu::{self, Firmware};
-use crate::host::modules::{ModuleState, module_state};
+use crate::host::modules::{FOLDERS, ModuleState, module_state};
 use crate::host::sysfs::Root;
 
 /// What passing a device needs.
@@ -66,6 +66,10 @@ fn firmware(root: &Root) -> Finding {
     match iommu::firmware(root) {
         Firmware::Intel => Finding::pass("firmware", question, "yes, VT-d: there is an ACPI table DMAR"),
         Firmware::Amd => Finding::pass("firmware", question, "yes, AMD-Vi: there is an ACPI table IVRS"),
+        Firmware::Nothing if !root.path("sys/firmware/acpi/tables").exists() => {
+            Finding::pass("firmware", question, "no ACPI tables can be seen")
+                .unknown("whether the kernel uses one is what counts, see below")
+        }
         Firmware::Nothing => Finding::pass("firmware", question, "no ACPI table DMAR or IVRS").fail(
             "turn on VT-d, AMD-Vi or IOMMU in the firmware setup; in a virtual machine, give it an IOMMU",
         ),
@@ -103,7 +107,9 @@ fn width(root: &Root, wishes: &Wishes) -> Finding {
         .filter_map(|unit| iommu::width_bits(root, unit))
         .min();
     let Some(bits) = bits else {
-        return Finding::pass("iommu-width", question, "the kernel does not tell its width");
+        let evidence = "the kernel tells no width, as with AMD-Vi";
+        return Finding::pass("iommu-width", question, evidence)
+            .unknown("a guest whose memory it does not reach is refused at its start, with the address");
     };
     // RAM is split around a hole of at most 1 GiB below 4 GiB.
     let end = wishes.memory_bytes + (1 << 30);
@@ -117,6 +123,11 @@ fn width(root: &Root, wishes: &Wishes) -> Finding {
 fn interrupt_remapping(root: &Root) -> Finding {
     let question = "Are device interrupts remapped?";
     let check = "interrupt-remapping";
+    if !iommu::shows_interrupts(root) {
+        return Finding::pass(check, question, "there is no /proc/interrupts to see their controllers in").unknown(
+            "VFIO refuses a device at the start of a guest if they are not: dmesg | grep -e DMAR-IR -e AMD-Vi",
+        );
+    }
     if iommu::remaps_interrupts(root) {
         return Finding::pass(check, question, "yes, /proc/interrupts has controllers named IR-");
     }
@@ -142,10 +153,18 @@ fn modules(root: &Root) -> Finding {
         .map(|(module, state)| format!("{module} {}", state_name(*state)))
         .collect();
     let finding = Finding::pass("vfio-modules", question, evidence.join(", "));
-    let missing = states.iter().any(|(_, state)| *state == ModuleState::Missing);
-    match missing {
-        true => finding.fail("install a kernel with VFIO: CONFIG_VFIO_PCI and CONFIG_VFIO_IOMMU_TYPE1"),
-        false => finding,
+    let any = |wanted| states.iter().any(|(_, state)| *state == wanted);
+    if any(ModuleState::Missing) {
+        finding.fail("install a kernel with VFIO: CONFIG_VFIO_PCI and CONFIG_VFIO_IOMMU_TYPE1")
+    } else if any(ModuleState::Unknown) {
+        let release = root.text("proc/sys/kernel/osrelease").unwrap_or_default();
+        let places = FOLDERS.map(|folder| format!("/{folder}/{release}")).join(", ");
+        finding.unknown(format!(
+            "there is no list of modules in {places}; on the host itself, modprobe -a vfio-pci vfio_iommu_type1 \
+             shows whether they are there"
+        ))
+    } else {
+        finding
     }
 }
 
@@ -155,6 +174,7 @@ fn state_name(state: ModuleState) -> &'static str {
         ModuleState::Loaded => "loaded",
         ModuleState::Loadable => "not loaded yet",
         ModuleState::Missing => "missing",
+        ModuleState::Unknown => "not loaded",
     }
 }
 
@@ -173,21 +193,24 @@ fn virqfd(root: &Root) -> Finding {
             .map(|line| line.split('#').next().unwrap_or_default());
         lines.any(|line| line.contains("vfio_virqfd") || line.contains("vfio-virqfd"))
     };
-    let gone = module_state(root, "vfio_virqfd") == ModuleState::Missing;
-    match files.iter().find(|file| gone && mentions(file)) {
-        None => Finding::pass(
+    let Some(file) = files.iter().find(|file| mentions(file)) else {
+        let evidence = "nothing asks for vfio_virqfd, which is gone since 6.2";
+        return Finding::pass("vfio-virqfd", question, evidence);
+    };
+    let asks = |why: &str| {
+        Finding::pass(
             "vfio-virqfd",
             question,
-            "nothing asks for vfio_virqfd, which is gone since 6.2",
-        ),
-        Some(file) => Finding::pass(
-            "vfio-virqfd",
-            question,
-            format!("/{file} asks for vfio_virqfd, which is a part of vfio since Linux 6.2"),
+            format!("/{file} asks for vfio_virqfd, {why}"),
         )
-        .warn(format!(
-            "take the line from /{file} and run {}",
-            Distribution::read(root).rebuild_initramfs()
+    };
+    let rebuild = Distribution::read(root).rebuild_initramfs();
+    match module_state(root, "vfio_virqfd") {
+        ModuleState::Missing => asks("which is a part of vfio since Linux 6.2")
+            .warn(format!("take the line from /{file} and run {rebuild}")),
+        ModuleState::Unknown => asks("and this kernel's modules cannot be seen").unknown(format!(
+            "from Linux 6.2 on take the line from /{file} and run {rebuild}"
         )),
+        _ => asks("and this kernel has it"),
     }
 }

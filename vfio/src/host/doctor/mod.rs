@@ -18,6 +18,8 @@ use super::usage::Usage;
 pub enum Verdict {
     /// It will do.
     Pass,
+    /// The host does not tell.
+    Unknown,
     /// It will do, but not for everything.
     Warn,
     /// It will not work.
@@ -75,6 +77,16 @@ impl Finding {
             evidence: evidence.into(),
             verdict: Verdict::Pass,
             remedy: None,
+        }
+    }
+
+    /// That the host does not tell, and what does.
+    #[must_use]
+    pub fn unknown(self, remedy: impl Into<String>) -> Self {
+        Self {
+            verdict: Verdict::Unknown,
+            remedy: Some(remedy.into()),
+            ..self
         }
     }
 

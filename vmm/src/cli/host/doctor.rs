@@ -20,7 +20,9 @@ const DEFAULT_ADDRESS_BITS: u8 = 36;
 
 /// Say what keeps devices from being passed, and what to do about it.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 it would work, 1 it would not, 2 wrong usage.")]
+#[command(
+    after_help = "Exit codes: 0 nothing is known that would keep it from working, 1 it would not work, 2 wrong usage."
+)]
 pub(super) struct DoctorArgs {
     /// Devices to look at; without any only the machine is looked at.
     #[arg(value_name = "DEVICE")]
@@ -149,6 +151,7 @@ fn print_json(screen: &mut Screen<'_>, findings: &[Finding]) -> Result<(), Failu
 fn name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Pass => "PASS",
+        Verdict::Unknown => "UNKNOWN",
         Verdict::Warn => "WARN",
         Verdict::Fail => "FAIL",
     }
@@ -157,7 +160,7 @@ fn name(verdict: Verdict) -> &'static str {
 fn tone(verdict: Verdict) -> Tone {
     match verdict {
         Verdict::Pass => Tone::Good,
-        Verdict::Warn => Tone::Warning,
+        Verdict::Warn | Verdict::Unknown => Tone::Warning,
         Verdict::Fail => Tone::Bad,
     }
 }

@@ -4,6 +4,7 @@ mod bind;
 mod mistakes;
 mod odd;
 mod show;
+mod unknown;
 mod vf;
 
 use strait_vfio::host::testing::{FakeFunction, FakeHost};
