@@ -18,6 +18,8 @@ pub(crate) struct Layout {
     pub(crate) power: Option<u16>,
     pub(crate) msi: Option<Capability>,
     pub(crate) msix: Option<Capability>,
+    /// What its register for the place of the pending bits says.
+    pub(crate) msix_pending: u32,
     pub(crate) vpd: Option<u16>,
     pub(crate) express: Option<u16>,
     /// The Express capability of a function that can reset itself.
@@ -72,6 +74,7 @@ pub(crate) fn find(hardware: &dyn Hardware, snapshot: &[u8]) -> (Layout, Walk<Ca
         power: first(capability_id::POWER).map(|found| found.offset),
         msi: first(capability_id::MSI).filter(|_| has_msi),
         msix: first(capability_id::MSIX),
+        msix_pending: 0,
         vpd: first(spec::capability_id::VPD).map(|found| found.offset),
         express,
         express_flr: express.filter(express_can),
@@ -98,6 +101,9 @@ pub(crate) fn overlay(
     }
     for found in &visible {
         patch_capability(&mut overlay, snapshot, *found);
+    }
+    if let Some(found) = layout.msix {
+        overlay.replace(found.offset + msix::PENDING, &layout.msix_pending.to_le_bytes());
     }
     if walk.is_sound {
         forward_unowned(&mut overlay, walk);

@@ -13,6 +13,7 @@ use strait_devices::pci::capability::msix::{
 use super::discover::{Capability, ConfigRead};
 use crate::hardware::{Hardware, InterruptKind};
 use crate::interrupt::VectorSet;
+use crate::mapping::PAGE_SIZE;
 
 /// The structures of a function whose MSI-X is usable.
 pub(crate) struct MsixLayout {
@@ -21,6 +22,9 @@ pub(crate) struct MsixLayout {
     pending: Located,
 }
 
+/// Where the offsets of the capability's registers end.
+const OFFSETS_END: u64 = 1 << 32;
+
 /// A range of a BAR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Located {
@@ -28,19 +32,20 @@ struct Located {
     range: Range<u64>,
 }
 
-/// A structure that does not lie where the capability says.
+/// MSI-X that cannot work.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MsixError {
-    /// The structure is not wholly inside a memory BAR.
-    #[error("its MSI-X {what} at {offset:#x} of BAR {bar} is not inside that BAR")]
+    /// The table is not wholly inside its BAR.
+    #[error("its MSI-X table at {offset:#x} of BAR {bar} is not inside that BAR")]
     Outside {
-        /// Table or pending bits.
-        what: &'static str,
         /// Which BAR.
         bar: u8,
         /// Where in it.
         offset: u64,
     },
+    /// The table is in ports, or in a BAR that does not exist.
+    #[error("its MSI-X table is in BAR {0}, which is no memory")]
+    NoMemory(u8),
     /// The kernel knows of no vectors.
     #[error("VFIO gives it no MSI-X vectors")]
     NoVectors,
@@ -48,6 +53,9 @@ pub(crate) enum MsixError {
 
 impl MsixLayout {
     /// Reads the capability and checks it against the BARs.
+    ///
+    /// Without its table MSI-X cannot work. The pending bits are ours, wherever the device says they are: where
+    /// that is no place for them, they get one beside the table.
     pub(crate) fn new(
         hardware: &dyn Hardware,
         config: &(impl ConfigRead + ?Sized),
@@ -59,16 +67,29 @@ impl MsixLayout {
         if hardware.interrupt(InterruptKind::Msix).count == 0 {
             return Err(MsixError::NoVectors);
         }
-        let table_len = u64::from(count) * ENTRY_LEN;
+        let table = Located::new(register(TABLE), u64::from(count) * ENTRY_LEN);
+        let room = memory_len(bars, table.bar).ok_or(MsixError::NoMemory(table.bar))?;
+        if table.range.end > room {
+            let (bar, offset) = (table.bar, table.range.start);
+            return Err(MsixError::Outside { bar, offset });
+        }
         // One bit for each vector, in quadwords.
-        let pending_len = u64::from(count).div_ceil(64) * 8;
-        let table = locate("table", register(TABLE), table_len, bars)?;
-        let pending = locate("pending bit array", register(PENDING), pending_len, bars)?;
+        let said = Located::new(register(PENDING), u64::from(count).div_ceil(64) * 8);
+        let is_inside = memory_len(bars, said.bar).is_some_and(|len| said.range.end <= len);
+        let pending = match is_inside && !said.overlaps(&table) {
+            true => said,
+            false => move_pending(hardware.name(), &said, &table, room),
+        };
         Ok(Self {
             count,
             table,
             pending,
         })
+    }
+
+    /// The register that tells the guest where its pending bits are.
+    pub(crate) fn pending_register(&self) -> u32 {
+        self.pending.register()
     }
 
     /// The model, with every vector masked.
@@ -90,15 +111,65 @@ impl MsixLayout {
     }
 }
 
-fn locate(what: &'static str, register: u32, len: u64, bars: &Bars) -> Result<Located, MsixError> {
-    let bar = (register & BAR_INDICATOR) as u8;
-    let offset = u64::from(register & !BAR_INDICATOR);
-    let declared = bars.declared().get(usize::from(bar)).copied().flatten();
-    let fits =
-        declared.is_some_and(|declared| declared.kind != BarKind::Io && offset + len <= declared.len_bytes);
-    let range = offset..offset + len;
-    fits.then_some(Located { bar, range })
-        .ok_or(MsixError::Outside { what, bar, offset })
+impl Located {
+    /// `len` bytes where a register of the capability says.
+    fn new(register: u32, len: u64) -> Self {
+        let offset = u64::from(register & !BAR_INDICATOR);
+        Self {
+            bar: (register & BAR_INDICATOR) as u8,
+            range: offset..offset + len,
+        }
+    }
+
+    fn register(&self) -> u32 {
+        let offset =
+            u32::try_from(self.range.start).expect("it came from such a register, or was placed below 4 GiB");
+        offset | u32::from(self.bar)
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.bar == other.bar && self.range.start < other.range.end && other.range.start < self.range.end
+    }
+}
+
+/// The length of BAR `index` if it is memory.
+fn memory_len(bars: &Bars, index: u8) -> Option<u64> {
+    let declared = bars.declared().get(usize::from(index)).copied().flatten()?;
+    (declared.kind != BarKind::Io).then_some(declared.len_bytes)
+}
+
+/// The pending bits of a device whose own place for them, `said`, cannot be.
+fn move_pending(name: &str, said: &Located, table: &Located, room: u64) -> Located {
+    let len = said.range.end - said.range.start;
+    let range = beside(&table.range, len, room.min(OFFSETS_END));
+    log::info!(
+        "{name}: its MSI-X pending bit array cannot be at {:#x} of BAR {}; the guest finds it at {:#x} of BAR {}",
+        said.range.start,
+        said.bar,
+        range.start,
+        table.bar
+    );
+    let bar = table.bar;
+    Located { bar, range }
+}
+
+/// A place for `len` bytes in the BAR of `room` bytes that holds `table`: behind or before it, in its own pages if
+/// that goes, for a device has no other registers there (PCIe 6.0 §7.7.2). Where the table fills the BAR it is on the
+/// table, which wins: drivers live without the pending bits, but not without vectors.
+fn beside(table: &Range<u64>, len: u64, room: u64) -> Range<u64> {
+    let behind = table.end..table.end + len;
+    let before = table.start.checked_sub(len).map(|start| start..table.start);
+    let pages = table.start / PAGE_SIZE * PAGE_SIZE..table.end.next_multiple_of(PAGE_SIZE).min(room);
+    [pages, 0..room]
+        .into_iter()
+        .find_map(|within| {
+            let fits = |place: &Range<u64>| within.start <= place.start && place.end <= within.end;
+            [Some(behind.clone()), before.clone()]
+                .into_iter()
+                .flatten()
+                .find(fits)
+        })
+        .unwrap_or(table.start..table.start + len)
 }
 
 /// The MSI-X structures inside one BAR.

@@ -453,7 +453,10 @@ fn msix_layout(
     bars: &Bars,
 ) -> Option<MsixLayout> {
     match MsixLayout::new(hardware, snapshot, layout.msix?, bars) {
-        Ok(msix) => Some(msix),
+        Ok(msix) => {
+            layout.msix_pending = msix.pending_register();
+            Some(msix)
+        }
         Err(error) => {
             log::warn!("{}: {error}; the guest will not see MSI-X", hardware.name());
             layout.msix = None;
