@@ -14,6 +14,7 @@ use strait_devices::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use super::vm::Vm;
+use crate::open_files;
 
 /// Entries in a virtual machine's GSI table (KVM_MAX_IRQ_ROUTES, include/linux/kvm_host.h).
 const MAX_ROUTES: u32 = 4096;
@@ -23,7 +24,7 @@ const MAX_ROUTES: u32 = 4096;
 enum GsiError {
     #[error("All {MAX_ROUTES} interrupt routes of the virtual machine are in use")]
     Exhausted,
-    #[error("Cannot make an event for an interrupt")]
+    #[error("Cannot make an event for an interrupt{}", open_files::hint(.0))]
     Event(#[source] io::Error),
     #[error("KVM refuses a table of {0} interrupt routes")]
     Table(usize, #[source] io::Error),

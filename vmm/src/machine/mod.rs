@@ -28,6 +28,7 @@ use strait_vfio::host::{Root, RunningKernel};
 
 use crate::config::Config;
 use crate::event_loop::EventLoop;
+use crate::open_files::OpenFiles;
 use crate::signals::{Ended, Signals};
 use crate::terminal::RawMode;
 
@@ -57,7 +58,9 @@ fn run_on(config: &Config, host: Host, signals: &Arc<Signals>) -> Result<Outcome
     let _managed = Managed::take(&root, &kernel, config.managed_devices())?;
     signals.go_on()?;
     host.check_devices(config)?;
+    let files = OpenFiles::raise();
     let mut platform = Platform::build(config, host, signals)?;
+    files.check(&platform.vectors());
     signals.go_on()?;
     let mut event_loop = EventLoop::new(signals.clone());
     let _raw_mode = RawMode::enter()?;

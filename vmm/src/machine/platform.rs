@@ -10,6 +10,7 @@ use strait_devices::address_space::AddressSpace;
 use strait_devices::iommu::vtd::AddressWidth;
 use strait_devices::pci::firmware::Windows;
 use strait_devices::region::Region;
+use strait_vfio::{Hardware as _, InterruptKind};
 use vm_memory::Bytes;
 
 use super::RunError;
@@ -97,6 +98,18 @@ impl Platform {
     /// The passed devices in the order they were given.
     pub(super) fn passed(&self) -> &[Passed] {
         self.host_devices.as_ref().map_or(&[], HostDevices::passed)
+    }
+
+    /// How many interrupt vectors each passed device can have.
+    pub fn vectors(&self) -> Vec<u32> {
+        let count = |passed: &Passed| {
+            let kinds = [InterruptKind::Msi, InterruptKind::Msix].into_iter();
+            kinds
+                .map(|kind| passed.device.interrupt(kind).count)
+                .max()
+                .unwrap_or(0)
+        };
+        self.passed().iter().map(count).collect()
     }
 
     /// How many root ports there are, with numbers from 1 on.
