@@ -10,10 +10,12 @@ use crate::command;
 use crate::kernel::filter;
 use crate::root::Root;
 
-/// Writes `modules.dep` and its companions.
+/// Writes `modules.dep` and its companions, by the rules that the tree has and not by the build machine's.
 pub(crate) fn index(root: &Root, version: &str) -> Result<()> {
     let mut depmod = root.command_named("depmod", "usr/bin/kmod");
-    command::run(depmod.arg("-b").arg(root.folder()).arg(version)).map(drop)
+    depmod.arg("-b").arg(root.folder());
+    depmod.arg("-C").arg(root.path("etc/depmod.d")).arg(version);
+    command::run(&mut depmod).map(drop)
 }
 
 /// Keeps the named modules and what they need as plain `.ko` files.

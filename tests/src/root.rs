@@ -11,7 +11,7 @@ use crate::command;
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";
 
 /// Where Debian puts libraries.
-const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
+pub(crate) const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// A root filesystem in a folder.
 #[derive(Debug, Clone)]
@@ -39,22 +39,26 @@ impl Root {
     /// that neither root nor a matching system is needed. `name` is what the program sees as its
     /// own name: kmod acts by it.
     pub(crate) fn command_named(&self, name: &str, program: &str) -> Command {
-        let mut command = Command::new(self.path(LOADER));
-        command
-            .arg("--library-path")
-            .arg(self.path(LIBRARIES))
-            .args(["--argv0", name])
-            .arg(self.path(program));
+        let mut command = self.loader();
+        command.args(["--argv0", name]).arg(self.path(program));
         command
     }
 
     /// The libraries of the tree that a dynamic program needs, as the tree's loader finds them.
     pub(crate) fn libraries(&self, program: &str) -> Result<Vec<PathBuf>> {
-        let mut loader = Command::new(self.path(LOADER));
-        loader.arg("--library-path").arg(self.path(LIBRARIES));
-        let list = command::output(loader.arg("--list").arg(self.path(program)))
+        let list = command::output(self.loader().arg("--list").arg(self.path(program)))
             .with_context(|| format!("Cannot find the libraries of {program}"))?;
         Ok(parse_list(&list))
+    }
+
+    /// The tree's loader, which looks for libraries in the tree alone: neither in LD_LIBRARY_PATH nor in the
+    /// system's cache of libraries.
+    fn loader(&self) -> Command {
+        let mut loader = command::program(self.path(LOADER));
+        loader
+            .args(["--inhibit-cache", "--library-path"])
+            .arg(self.path(LIBRARIES));
+        loader
     }
 
     /// A program of the tree under its own name.

@@ -7,16 +7,17 @@ use anyhow::{Context, Result, bail};
 
 use crate::apt::{Apt, Release};
 use crate::cache::Cache;
+use crate::emulator::Emulator;
 use crate::kernel::Kernel;
 use crate::modules;
+use crate::needs;
 use crate::progress;
 use crate::root::Root;
 
 /// Raise this when the way the tree is made changes, so that old caches are rebuilt.
 const RECIPE: u32 = 2;
 
-/// What the lab host runs, and what prepares it. QEMU serves as the lab machine where the build
-/// machine has none with `igb`, and inside the lab as Strait's peer.
+/// What the lab host runs, and what prepares it. QEMU is the lab machine, and inside the lab Strait's peer.
 const PACKAGES: [&str; 23] = [
     "bash",
     "busybox-static",
@@ -103,32 +104,41 @@ pub(crate) const STREAM_PROGRAM: &str = "usr/bin/iperf3";
 pub(crate) struct Supplies {
     /// The root filesystem of the lab host, kernels and modules included.
     pub(crate) root: Root,
+    /// What runs it.
+    pub(crate) emulator: Emulator,
+    /// RAM of the lab machine.
+    pub(crate) memory_mib: u64,
     kernels: Vec<Kernel>,
     /// Held for its lock.
     _cache: Cache,
 }
 
 impl Supplies {
-    /// Downloads, verifies and unpacks on the first run; afterwards only looks at a stamp.
+    /// Downloads, verifies and unpacks on the first run; afterwards only looks at a stamp. Asks for all that the
+    /// lab needs of this machine before anything takes time.
     pub(crate) fn prepare() -> Result<Self> {
-        let cache = Cache::open()?;
         let release = Release::of_this_machine()?;
+        let memory_mib = needs::memory_mib()?;
+        needs::to_run()?;
+        let cache = Cache::open()?;
         let recipe = format!("{RECIPE} {} {}\n", release.codename, PACKAGES.join(" "));
         let root = Root::new(cache.path("root"));
         if !cache.is_stamped("root", &recipe) {
             cache.take_alone()?;
             // Another lab may have prepared it while this one waited.
             if !cache.is_stamped("root", &recipe) {
+                needs::to_fill(&cache.path(""))?;
                 eprintln!("Preparing the lab in {}, once:", cache.path("").display());
                 build(&cache, &release)?;
                 cache.write_stamp("root", &recipe)?;
             }
             cache.share()?;
         }
-        let kernels = Kernel::all_in(&root)?;
         Ok(Self {
+            emulator: Emulator::of(&root)?,
+            kernels: Kernel::all_in(&root)?,
+            memory_mib,
             root,
-            kernels,
             _cache: cache,
         })
     }

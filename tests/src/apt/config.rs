@@ -72,10 +72,9 @@ impl Apt {
 
     /// A command of apt's family under the private configuration.
     pub(super) fn command(&self, program: &str) -> Command {
-        let mut command = Command::new(program);
+        let mut command = command::program(program);
         command
             .env("APT_CONFIG", &self.config)
-            .env("LC_ALL", "C.UTF-8")
             .env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
@@ -114,7 +113,7 @@ fn own_settings(folder: &Path) -> String {
 
 /// Proxies, timeouts and clock tolerance as the machine's owner set them.
 fn network_settings() -> Result<String> {
-    let dump = command::output(Command::new("apt-config").arg("dump"))
+    let dump = command::output(command::program("apt-config").arg("dump"))
         .context("The lab needs apt, as on Debian 12 and 13")?;
     let carried = |line: &&str| {
         let prefixes = [

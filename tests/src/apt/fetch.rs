@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -166,9 +166,8 @@ impl Package {
 
 /// The files that `sha256sum` finds changed.
 fn failed_sums(folder: &Path, list: &str) -> Result<Vec<String>> {
-    let mut child = Command::new("sha256sum")
+    let mut child = command::program("sha256sum")
         .args(["--check", "-"])
-        .env("LC_ALL", "C")
         .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -3,13 +3,14 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Mutex;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
 
 use super::Apt;
+use crate::command;
 use crate::progress::Counter;
 
 impl Apt {
@@ -58,7 +59,7 @@ fn create_merged_usr(root: &Path) -> Result<()> {
 /// `dpkg -x` of Debian 12 replaces the links of a merged /usr by folders; tar can be told not to.
 fn unpack_one(package: &Path, root: &Path) -> Result<()> {
     let name = package.file_name().unwrap_or_default().to_string_lossy();
-    let mut reader = Command::new("dpkg-deb")
+    let mut reader = command::program("dpkg-deb")
         .arg("--fsys-tarfile")
         .arg(package)
         .stdin(Stdio::null())
@@ -66,7 +67,7 @@ fn unpack_one(package: &Path, root: &Path) -> Result<()> {
         .spawn()
         .context("Cannot start dpkg-deb")?;
     let tar = reader.stdout.take().context("dpkg-deb has no output")?;
-    let writer = Command::new("tar")
+    let writer = command::program("tar")
         .args([
             "--extract",
             "--keep-directory-symlink",

@@ -2,10 +2,11 @@
 //! 10.0.2.2 through the lab machine's user network.
 
 use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
+use crate::command;
 use crate::root::Root;
 use crate::supplies::STREAM_PROGRAM;
 
@@ -25,12 +26,7 @@ impl Iperf {
             .context("The listener has no address")?
             .port();
         drop(listener);
-        let program = root.command(STREAM_PROGRAM);
-        // The wrapper ties its life to this process.
-        let server = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--"])
-            .arg(program.get_program())
-            .args(program.get_args())
+        let server = command::tied(&root.command(STREAM_PROGRAM))
             .args(["-s", "-B", "127.0.0.1", "-p", &port.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

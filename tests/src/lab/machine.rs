@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,7 @@ use super::card;
 use super::share::Share;
 use crate::agent::protocol::PORT;
 use crate::command;
-use crate::supplies::Supplies;
-
-/// A 3 GiB guest is pinned in the lab host, beside everything else.
-const MEMORY_MIB: u64 = 8192;
+use crate::supplies::{QEMU, Supplies};
 
 /// The monitor's socket in the shared folder.
 pub(crate) const MONITOR_SOCKET: &str = "monitor.socket";
@@ -91,19 +88,8 @@ impl Machine {
         let rom = share.path("card.rom");
         fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
         let kernel = supplies.host_kernel()?;
-        let Emulator {
-            program,
-            firmware,
-            has_x2apic,
-        } = emulator(supplies)?;
-
-        // The wrapper ties QEMU's life to this process: nothing stays behind when it is killed.
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--"]);
-        command.arg(program.get_program()).args(program.get_args());
-        for folder in firmware {
-            command.arg("-L").arg(folder);
-        }
+        let has_x2apic = supplies.emulator.has_x2apic;
+        let mut command = command::tied(&supplies.root.command(QEMU));
         let iommu = host.kernel_options();
         // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
         // which then panics.
@@ -124,11 +110,11 @@ impl Machine {
                 append += " lab.shell";
             }
         }
-        command.args(fixed_arguments(host, has_x2apic)?);
+        command.args(fixed_arguments(host, has_x2apic, supplies.memory_mib));
         let monitor = share.path(MONITOR_SOCKET);
         command.args([
             "-chardev",
-            &format!("socket,id=monitor,server=on,wait=off,path={}", monitor.display()),
+            &format!("socket,id=monitor,server=on,wait=off,path={}", escaped(&monitor)),
         ]);
         command.args(["-mon", "chardev=monitor,mode=readline"]);
         command.args(virtio_arguments(supplies, share, &socket));
@@ -187,74 +173,8 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(10 * (user + system)))
 }
 
-/// A QEMU that is fit for the lab.
-struct Emulator {
-    program: Command,
-    /// Folders of its firmware, where they are not where it looks by itself.
-    firmware: Vec<PathBuf>,
-    /// Its CPUs have x2APIC without KVM, since 9.0.
-    has_x2apic: bool,
-}
-
-/// The machine's own QEMU where it is fit, else the one in the lab's tree.
-fn emulator(supplies: &Supplies) -> Result<Emulator> {
-    let name = "qemu-system-x86_64";
-    let ask = |mut program: Command, option: &[&str]| command::output(program.args(option));
-    let (devices, version) = (
-        ["-device", "help", "-nodefaults"],
-        ["-version", "-no-user-config"],
-    );
-    let here = || Command::new(name);
-    if let (Ok(help), Ok(version)) = (ask(here(), &devices), ask(here(), &version))
-        && has_igb(&help)
-        && !has_dead_virtual_functions(&version)
-    {
-        return Ok(Emulator {
-            program: here(),
-            firmware: Vec::new(),
-            has_x2apic: has_x2apic(&version),
-        });
-    }
-    let own = || supplies.root.command(&format!("usr/bin/{name}"));
-    let help = ask(own(), &devices[..2]).context("The lab's own QEMU does not run")?;
-    if !has_igb(&help) {
-        bail!("The QEMU of the configured Debian sources has no igb device, the lab needs 8.0 or newer");
-    }
-    let version = ask(own(), &version[..1]).context("The lab's own QEMU does not run")?;
-    Ok(Emulator {
-        program: own(),
-        firmware: ["usr/share/qemu", "usr/share/seabios"]
-            .map(|folder| supplies.root.path(folder))
-            .to_vec(),
-        has_x2apic: has_x2apic(&version),
-    })
-}
-
-fn has_igb(help: &str) -> bool {
-    help.contains("name \"igb\"")
-}
-
-/// In QEMU 10.0 the registers of virtual functions did not answer; 10.0.13 is known to be mended.
-fn has_dead_virtual_functions(version: &str) -> bool {
-    let patch = number(version).strip_prefix("10.0.");
-    let patch = patch.and_then(|patch| patch.parse::<u32>().ok());
-    patch.is_some_and(|patch| patch < 13)
-}
-
-fn has_x2apic(version: &str) -> bool {
-    let major = number(version).split('.').next();
-    major
-        .and_then(|major| major.parse::<u32>().ok())
-        .is_some_and(|major| major >= 9)
-}
-
-/// The first line of `-version` is `QEMU emulator version 10.0.2 (Debian ...)`.
-fn number(version: &str) -> &str {
-    version.split_whitespace().nth(3).unwrap_or_default()
-}
-
-fn fixed_arguments(host: Host, has_x2apic: bool) -> Result<Vec<String>> {
-    let memory = memory_mib()?.to_string();
+fn fixed_arguments(host: Host, has_x2apic: bool, memory_mib: u64) -> Vec<String> {
+    let memory = memory_mib.to_string();
     let iommu = host.iommu_device(has_x2apic);
     let words = [
         "-nodefaults",
@@ -275,27 +195,12 @@ fn fixed_arguments(host: Host, has_x2apic: bool) -> Result<Vec<String>> {
         "-device",
         &iommu,
     ];
-    Ok(words.map(str::to_owned).to_vec())
+    words.map(str::to_owned).to_vec()
 }
 
-/// Less on a small build machine: the scenario with the large guest then says why it is skipped.
-fn memory_mib() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo").context("Cannot read /proc/meminfo")?;
-    let available = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
-        .context("/proc/meminfo names no MemAvailable")?
-        >> 10;
-    let memory = if available > MEMORY_MIB {
-        MEMORY_MIB
-    } else {
-        MEMORY_MIB / 2
-    };
-    if available < 3072 {
-        bail!("The lab needs 3 GiB of free memory, this machine has {available} MiB");
-    }
-    Ok(memory)
+/// A path as the value of one of QEMU's options, which end at a comma that is not doubled.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
 }
 
 /// The shared folders and the agent's port.
@@ -303,7 +208,7 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
     let folder = |path: &Path, tag: &str| {
         format!(
             "local,path={},mount_tag={tag},readonly=on,security_model=none,multidevs=remap",
-            path.display()
+            escaped(path)
         )
     };
     vec![
@@ -312,7 +217,7 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
         "-virtfs".to_owned(),
         folder(&share.path(""), "lab"),
         "-chardev".to_owned(),
-        format!("socket,id=agent,server=on,wait=off,path={}", socket.display()),
+        format!("socket,id=agent,server=on,wait=off,path={}", escaped(socket)),
         "-device".to_owned(),
         "virtio-serial-pci".to_owned(),
         "-device".to_owned(),
@@ -327,12 +232,12 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
 /// Express devices either have no Advanced Error Reporting or cannot be told to send what they found, since the
 /// enable bits in their device control are read-only. What is new comes last: addresses stay.
 fn device_arguments(disk: &Path, stick: &Path, rom: &Path) -> Vec<String> {
-    let drive = format!("if=none,id=disk,format=raw,file={}", disk.display());
+    let drive = format!("if=none,id=disk,format=raw,file={}", escaped(disk));
     let card = format!(
         "e1000e,netdev=net2,bus=rp4,addr=0.0,multifunction=on,romfile={}",
-        rom.display()
+        escaped(rom)
     );
-    let stick = format!("if=none,id=stick,format=raw,file={}", stick.display());
+    let stick = format!("if=none,id=stick,format=raw,file={}", escaped(stick));
     let words = [
         ["-device", "pcie-root-port,id=rp1,chassis=1,slot=1"],
         ["-netdev", "user,id=net0"],
@@ -380,27 +285,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_path_with_a_comma_stays_one_path() {
+        assert_eq!(escaped(Path::new("/tmp/a, b/disk")), "/tmp/a,, b/disk");
+    }
+
+    #[test]
     fn cpu_time_is_found_behind_any_name() {
         let stat = "7 (a) b) R 1 7 7 0 -1 0 0 0 0 0 120 30 0 0 20 0 4 0";
         assert_eq!(parse_cpu_time(stat), Some(Duration::from_millis(1500)));
-    }
-
-    #[test]
-    fn early_10_0_is_not_fit() {
-        assert!(has_dead_virtual_functions(
-            "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)"
-        ));
-        assert!(!has_dead_virtual_functions(
-            "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0)"
-        ));
-        assert!(!has_dead_virtual_functions("QEMU emulator version 8.2.2"));
-    }
-
-    #[test]
-    fn x2apic_came_with_9_0() {
-        assert!(has_x2apic(
-            "QEMU emulator version 10.0.13 (Debian 1:10.0.13+ds-0)"
-        ));
-        assert!(!has_x2apic("QEMU emulator version 8.2.2"));
     }
 }
