@@ -19,10 +19,11 @@ impl Cache {
     /// Opens the cache folder and waits for another lab that is preparing it.
     pub(crate) fn open() -> Result<Self> {
         let folder = folder()?;
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("Cannot create the cache folder {}", folder.display()))?;
-        let lock = File::create(folder.join("lock"))
-            .with_context(|| format!("Cannot write in the cache folder {}", folder.display()))?;
+        let lock = fs::create_dir_all(&folder).and_then(|()| File::create(folder.join("lock")));
+        let lock = lock.with_context(|| {
+            let folder = folder.display();
+            format!("Cannot write in {folder}, set STRAIT_LAB_CACHE to a folder for 2 GiB of packages")
+        })?;
         let cache = Self { folder, lock };
         cache.share()?;
         Ok(cache)
@@ -107,8 +108,31 @@ fn folder() -> Result<PathBuf> {
     if let Some(base) = env::var_os("XDG_CACHE_HOME").filter(|value| !value.is_empty()) {
         return Ok(PathBuf::from(base).join("strait-lab"));
     }
-    match env::var_os("HOME").filter(|value| !value.is_empty()) {
-        Some(home) => Ok(PathBuf::from(home).join(".cache/strait-lab")),
-        None => bail!("Neither STRAIT_LAB_CACHE, XDG_CACHE_HOME nor HOME says where to keep downloads"),
+    let home = env::var_os("HOME")
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from);
+    let accounts = || fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let home = home.or_else(|| home_in(&accounts(), rustix::process::getuid().as_raw()));
+    let home =
+        home.context("There is no home folder to keep downloads in: set STRAIT_LAB_CACHE to a folder")?;
+    Ok(home.join(".cache/strait-lab"))
+}
+
+/// The home of a user who is not told it, as cargo and rustup find it.
+fn home_in(accounts: &str, user: u32) -> Option<PathBuf> {
+    let mut entries = accounts.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let entry = entries.find(|fields| fields.get(2) == Some(&user.to_string().as_str()))?;
+    entry.get(5).map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_home_is_found_without_the_environment() {
+        let accounts = "root:x:0:0:root:/root:/bin/bash\nann:x:1000:1000:Ann,,,:/home/ann:/bin/sh\n";
+        assert_eq!(home_in(accounts, 1000), Some(PathBuf::from("/home/ann")));
+        assert_eq!(home_in(accounts, 1001), None);
     }
 }

@@ -18,9 +18,9 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub(crate) fn demo(vmm: Vmm) -> Result<ExitCode> {
     println!("Preparing: a QEMU machine with an IOMMU, KVM and an Intel 82576 NIC, all in software.");
     let supplies = Supplies::prepare()?;
-    let strait = (vmm == Vmm::Strait).then(build_strait).transpose()?;
     let logs = Logs::open()?;
     let outside = Outside::start()?;
+    let strait = (vmm == Vmm::Strait).then(build_strait).transpose()?;
     let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Host::Whole)?;
 
     println!("Binding {NIC}, the NIC, to vfio-pci.");

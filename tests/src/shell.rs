@@ -30,8 +30,9 @@ pub(crate) fn run(script: &Path, limit_s: u64, with_strait: bool) -> Result<Exit
     let script =
         fs::read_to_string(script).with_context(|| format!("Cannot read the script {}", script.display()))?;
     let supplies = Supplies::prepare()?;
+    let logs = Logs::open()?;
     let strait = with_strait.then(build_strait).transpose()?;
-    let host = LabHost::boot(&supplies, &Logs::open()?, strait.as_deref(), Host::Whole)?;
+    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Host::Whole)?;
     let finished = host.agent.exec(&script, Duration::from_secs(limit_s))?;
     print!("{}", finished.output);
     eprint!("{}", finished.errors);

@@ -45,9 +45,9 @@ const UNMAP: u64 = 0x3b72;
 /// a file.
 pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCode> {
     let supplies = Supplies::prepare()?;
-    let strait = vmms.contains(&Vmm::Strait).then(build_strait).transpose()?;
     let logs = Logs::open()?;
     let iperf = Iperf::start(&supplies.root)?;
+    let strait = vmms.contains(&Vmm::Strait).then(build_strait).transpose()?;
     let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Host::Whole)?;
     let bench = Bench {
         host: &host,

@@ -2,7 +2,7 @@
 //! the checkout.
 
 use std::env;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
@@ -21,10 +21,20 @@ impl Logs {
             Some(folder) => PathBuf::from(folder),
             None => workspace().join(".lab"),
         };
-        fs::create_dir_all(&folder).with_context(|| format!("Cannot create {}", folder.display()))?;
         let logs = Self { folder };
+        logs.make_room().with_context(|| {
+            let folder = logs.folder.display();
+            format!("Cannot write logs in {folder}, set STRAIT_LAB_LOGS to a folder for them")
+        })?;
         logs.remove_old()?;
         Ok(logs)
+    }
+
+    /// A folder that files can be made in.
+    fn make_room(&self) -> std::io::Result<()> {
+        fs::create_dir_all(&self.folder)?;
+        let probe = self.path("lab.log");
+        File::create(&probe).map(drop)
     }
 
     /// Only what the lab writes: a mistyped folder must not cost anyone their files.

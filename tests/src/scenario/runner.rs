@@ -33,6 +33,10 @@ pub(crate) fn list() {
 /// Runs what was selected; the last line printed is the count.
 pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
     let scenarios = select(selection)?;
+    // First of all: what is missing for it is said before anything is built.
+    let session = (!scenarios.is_empty())
+        .then(|| Session::new(selection))
+        .transpose()?;
     let mut counts = Counts::default();
     if selection.names.is_empty() || selection.names.iter().any(|name| name == UNIT) {
         counts = unit::run()?;
@@ -41,8 +45,8 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
             counts.passed, counts.failed, counts.skipped
         );
     }
-    if !scenarios.is_empty() {
-        Session::new(selection, &scenarios)?.run(&scenarios, &mut counts)?;
+    if let Some(session) = session {
+        session.run(&scenarios, &mut counts)?;
     }
     let Counts {
         passed,

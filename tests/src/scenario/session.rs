@@ -1,6 +1,6 @@
 //! Runs scenarios one after the other, in one lab host as long as it lives.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -17,23 +17,19 @@ use crate::vmm::Vmm;
 pub(super) struct Session<'a> {
     selection: &'a Selection,
     supplies: Supplies,
-    strait: Option<PathBuf>,
     logs: Logs,
     outside: Outside,
     series: Vec<&'static str>,
 }
 
 impl<'a> Session<'a> {
-    /// Prepares the lab for some scenarios, without booting it yet.
-    pub(super) fn new(selection: &'a Selection, scenarios: &[Scenario]) -> Result<Self> {
+    /// Prepares the lab, without building or booting anything yet.
+    pub(super) fn new(selection: &'a Selection) -> Result<Self> {
         let supplies = Supplies::prepare()?;
         let mut series = vec![HOST_SERIES, OLD_SERIES];
         series.retain(|series| supplies.kernel(series).is_some());
-        let inside = || scenarios.iter().any(|scenario| scenario.needs_strait);
-        let needs_strait = selection.vmm == Vmm::Strait || inside();
         Ok(Self {
             selection,
-            strait: needs_strait.then(build_strait).transpose()?,
             logs: Logs::open()?,
             outside: Outside::start()?,
             series,
@@ -46,11 +42,14 @@ impl<'a> Session<'a> {
         let (here, skipped): (Vec<&Scenario>, Vec<&Scenario>) = scenarios
             .iter()
             .partition(|scenario| scenario.qemu || self.selection.vmm == Vmm::Strait);
+        let needs_strait =
+            self.selection.vmm == Vmm::Strait || here.iter().any(|scenario| scenario.needs_strait);
+        let strait = needs_strait.then(build_strait).transpose()?;
         for kind in Host::ALL {
             let mut host = None;
             for scenario in here.iter().filter(|scenario| scenario.host == kind) {
                 let start = Instant::now();
-                let verdict = self.run_in(&mut host, scenario)?;
+                let verdict = self.run_in(&mut host, strait.as_deref(), scenario)?;
                 self.count(scenario, verdict, start.elapsed().as_secs_f64(), counts);
             }
         }
@@ -64,10 +63,15 @@ impl<'a> Session<'a> {
 
     /// Runs one scenario in the host, booting one if there is none. A host that stopped answering is replaced
     /// for the next scenario; this one has failed.
-    fn run_in(&self, slot: &mut Option<LabHost>, scenario: &Scenario) -> Result<Result<Verdict>> {
+    fn run_in(
+        &self,
+        slot: &mut Option<LabHost>,
+        strait: Option<&Path>,
+        scenario: &Scenario,
+    ) -> Result<Result<Verdict>> {
         let host = match slot.take() {
             Some(host) => host,
-            None => LabHost::boot(&self.supplies, &self.logs, self.strait.as_deref(), scenario.host)?,
+            None => LabHost::boot(&self.supplies, &self.logs, strait, scenario.host)?,
         };
         let verdict = self.attempt(&host, scenario);
         if !host.agent.is_lost() {
