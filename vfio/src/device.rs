@@ -342,10 +342,6 @@ impl Hardware for Device {
         sys::unmask_irq(self.file.as_fd(), InterruptKind::Intx.index())
     }
 
-    fn mask_intx(&self) -> io::Result<()> {
-        sys::mask_irq(self.file.as_fd(), InterruptKind::Intx.index())
-    }
-
     fn reset(&self) -> io::Result<()> {
         let file = self.file.as_fd();
         let result = match self.reset_method(&BTreeSet::from([self.group.number()])) {

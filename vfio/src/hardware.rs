@@ -165,12 +165,6 @@ pub trait Hardware: Send + Sync {
     /// What the host's driver says.
     fn unmask_intx(&self) -> io::Result<()>;
 
-    /// Silences the wire while it is enabled, and so that it stays silent when it is disabled.
-    ///
-    /// # Errors
-    /// What the host's driver says.
-    fn mask_intx(&self) -> io::Result<()>;
-
     /// Resets the function. The host restores its configuration space afterwards.
     ///
     /// # Errors

@@ -12,9 +12,11 @@ use crate::warning::FirstOnly;
 
 /// The vectors of one interrupt type of a physical function.
 ///
-/// Vectors are added to the live ones with one `VFIO_DEVICE_SET_IRQS` for each contiguous run. Where the
-/// host cannot add vectors later, the first call sets up the whole table and leaves the unused ones silent:
-/// disabling and enabling again would lose interrupts of vectors that are live.
+/// The first call enables the type on the hardware, if need be with a vector 0 that has no event: the host's
+/// driver enables MSI-X with the first vector that it sets up (`vfio_msi_enable`,
+/// drivers/vfio/pci/vfio_pci_intrs.c). Vectors are added to the live ones with one `VFIO_DEVICE_SET_IRQS` for
+/// each contiguous run. Where the host cannot add vectors later, the first call sets up the whole table and
+/// leaves the unused ones silent: disabling and enabling again would lose interrupts of vectors that are live.
 pub struct VectorSet {
     hardware: Arc<dyn Hardware>,
     kind: InterruptKind,
@@ -64,7 +66,7 @@ impl VectorSet {
         }
     }
 
-    /// The first vectors in use: enables the type. Returns how many vectors the host has set up.
+    /// Enables the type with the first vectors in use, if any. Returns how many vectors the host has set up.
     fn enable(&self, span: u16, events: &[(u16, BorrowedFd<'_>)]) -> Result<u16, BindVectorsError> {
         let info = self.hardware.interrupt(self.kind);
         let (first, last) = bounds(events);
@@ -90,8 +92,10 @@ impl VectorSet {
     /// Further vectors beside live ones.
     fn add(&self, ready: u16, events: &[(u16, BorrowedFd<'_>)]) -> Result<u16, BindVectorsError> {
         let (_, last) = bounds(events);
-        if last >= ready && !self.hardware.interrupt(self.kind).resizable {
-            return Err(self.too_few(u32::from(ready), last));
+        let info = self.hardware.interrupt(self.kind);
+        let available = if info.resizable { info.count } else { ready.into() };
+        if u32::from(last) >= available {
+            return Err(self.too_few(available, last));
         }
         for run in events.chunk_by(|before, after| before.0 + 1 == after.0) {
             let (first, last) = bounds(run);
@@ -137,14 +141,11 @@ impl VectorSet {
 
 impl VectorBinder for VectorSet {
     fn bind(&self, span: u16, events: &[(u16, BorrowedFd<'_>)]) -> Result<(), BindError> {
-        if events.is_empty() {
-            return Ok(());
-        }
         let mut ready = lock(&self.ready);
-        *ready = if *ready == 0 {
-            self.enable(span, events)?
-        } else {
-            self.add(*ready, events)?
+        *ready = match *ready {
+            0 => self.enable(span, events)?,
+            ready if events.is_empty() => ready,
+            ready => self.add(ready, events)?,
         };
         Ok(())
     }
@@ -274,6 +275,42 @@ mod tests {
         let f = fixture(hardware(true));
         f.bind(&[10]).expect_err("there are ten");
         assert!(f.hardware.take_calls().is_empty());
+    }
+
+    #[test]
+    fn a_vector_beyond_those_of_the_device_is_refused_beside_live_ones_too() {
+        let f = fixture(hardware(true));
+        f.bind(&[]).expect("enabled");
+        f.bind(&[10]).expect_err("there are ten");
+        assert_eq!(f.hardware.take_calls(), [f.set(0, &[false])]);
+    }
+
+    #[test]
+    fn the_type_is_enabled_with_no_vector_in_use() {
+        let dynamic = fixture(hardware(true));
+        dynamic.bind(&[]).expect("enabled");
+        dynamic.bind(&[]).expect("enabled before");
+        dynamic.bind(&[0]).expect("bound");
+        let calls = [dynamic.set(0, &[false]), dynamic.set(0, &[true])];
+        assert_eq!(dynamic.hardware.take_calls(), calls);
+
+        let whole = fixture(hardware(false));
+        whole.bind(&[]).expect("enabled");
+        whole.bind(&[9]).expect("bound");
+        let calls = [whole.set(0, &[false; 10]), whole.set(9, &[true])];
+        assert_eq!(whole.hardware.take_calls(), calls);
+    }
+
+    #[test]
+    fn a_host_short_of_vectors_enables_what_it_has() {
+        let f = fixture(MockHardware {
+            vectors: 4,
+            ..hardware(false)
+        });
+        f.bind(&[]).expect("the host has four");
+        assert_eq!(f.hardware.take_calls().last(), Some(&f.set(0, &[false; 4])));
+        f.bind(&[3]).expect("the fourth");
+        f.bind(&[4]).expect_err("beyond the fourth");
     }
 
     #[test]

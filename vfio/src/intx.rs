@@ -67,7 +67,7 @@ impl Intx {
     }
 
     /// Lets the host signal the wire, or not. The host has either this or messages, never both: the wire is
-    /// to be disabled before messages are enabled.
+    /// to be disabled before messages are enabled, and the function to be silenced before the wire is disabled.
     pub(crate) fn set_enabled(&self, enabled: bool) {
         let mut state = lock(&self.state);
         if state.is_enabled == enabled {
@@ -82,12 +82,7 @@ impl Intx {
             }
             return;
         }
-        // Without a handler nobody would silence a function that asks: on a line that it shares on the host,
-        // the kernel would then give up the line, and with it the devices that it is shared with
-        // (`note_interrupt`, kernel/irq/spurious.c).
-        let masked = self.hardware.mask_intx();
-        let disabled = self.hardware.disable_interrupts(InterruptKind::Intx);
-        if let Err(error) = masked.and(disabled) {
+        if let Err(error) = self.hardware.disable_interrupts(InterruptKind::Intx) {
             self.report("disable", &error);
         }
         state.is_enabled = false;
@@ -97,8 +92,9 @@ impl Intx {
         let _ = self.event.read();
     }
 
-    /// Follows the guest's interrupt disable bit (PCIe §7.5.1.1.3). It costs the host nothing: a signal
-    /// that arrives meanwhile leaves the wire masked.
+    /// Follows the guest's interrupt disable bit (PCIe §7.5.1.1.3); to be called before the bit is written to
+    /// the hardware. What was raised is forgotten: a function that still asks when the bit is cleared makes
+    /// the host signal again (`vfio_basic_config_write`, drivers/vfio/pci/vfio_pci_config.c).
     pub(crate) fn set_silenced(&self, silenced: bool) {
         let mut state = lock(&self.state);
         if state.is_silenced == silenced {
@@ -107,9 +103,8 @@ impl Intx {
         state.is_silenced = silenced;
         if silenced {
             self.line.set_level(false);
-        } else if state.is_raised {
-            // The function may have changed its mind: the host knows.
-            self.unmask(&mut state);
+        } else {
+            state.is_raised = false;
         }
     }
 
@@ -233,15 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn a_silenced_wire_keeps_quiet_and_asks_the_host_when_it_may_speak() {
+    fn a_silenced_wire_keeps_quiet_and_hears_anew_when_it_may_speak() {
         let f = Fixture::enabled();
         f.intx.set_silenced(true);
         f.signal();
         assert!(f.line.levels().is_empty());
-        assert!(f.hardware.take_calls().is_empty());
         f.intx.set_silenced(false);
         assert!(!f.line.is_high(), "the host says whether it still asks");
-        assert_eq!(f.hardware.take_calls(), [Call::UnmaskIntx]);
+        f.signal();
+        assert!(f.line.is_high());
+        assert!(f.hardware.take_calls().is_empty());
     }
 
     #[test]
@@ -252,9 +248,12 @@ mod tests {
         f.intx.set_silenced(true);
         assert!(!f.line.is_high());
         f.shared.end_of_interrupt();
-        assert!(f.hardware.take_calls().is_empty());
         f.intx.set_silenced(false);
-        assert_eq!(f.hardware.take_calls(), [Call::UnmaskIntx]);
+        f.shared.end_of_interrupt();
+        assert!(
+            f.hardware.take_calls().is_empty(),
+            "the command register unmasks it on the host"
+        );
     }
 
     #[test]
@@ -288,8 +287,7 @@ mod tests {
         drop(intx);
         assert_eq!(
             hardware.take_calls(),
-            [Call::MaskIntx, Call::DisableInterrupts(InterruptKind::Intx)],
-            "silent before there is nobody to silence it"
+            [Call::DisableInterrupts(InterruptKind::Intx)]
         );
         assert!(!line.is_high());
     }

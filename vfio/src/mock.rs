@@ -19,7 +19,6 @@ pub(crate) enum Call {
     SetInterrupts(InterruptKind, u16, Vec<Option<RawFd>>),
     DisableInterrupts(InterruptKind),
     UnmaskIntx,
-    MaskIntx,
     Reset,
 }
 
@@ -32,7 +31,6 @@ pub(crate) enum Operation {
     SetInterrupts,
     DisableInterrupts,
     UnmaskIntx,
-    MaskIntx,
     Reset,
     Prepare,
 }
@@ -265,11 +263,6 @@ impl Hardware for MockHardware {
     fn unmask_intx(&self) -> io::Result<()> {
         lock(&self.calls).push(Call::UnmaskIntx);
         self.attempt(Operation::UnmaskIntx)
-    }
-
-    fn mask_intx(&self) -> io::Result<()> {
-        lock(&self.calls).push(Call::MaskIntx);
-        self.attempt(Operation::MaskIntx)
     }
 
     fn reset(&self) -> io::Result<()> {

@@ -201,12 +201,6 @@ pub(crate) fn unmask_irq(device: BorrowedFd<'_>, index: u32) -> io::Result<()> {
     set_irqs(device, flags, index, [0, 1], &[]).map(drop)
 }
 
-/// Silences the only vector of interrupt type `index`.
-pub(crate) fn mask_irq(device: BorrowedFd<'_>, index: u32) -> io::Result<()> {
-    let flags = uapi::VFIO_IRQ_SET_DATA_NONE | uapi::VFIO_IRQ_SET_ACTION_MASK;
-    set_irqs(device, flags, index, [0, 1], &[]).map(drop)
-}
-
 /// `range` is start and count; `fds` are `count` descriptors, or none where the flags say so.
 fn set_irqs(
     device: BorrowedFd<'_>,

@@ -102,10 +102,12 @@ pub(super) struct State {
     pub(super) bars: Bars,
     pub(super) rom: Option<RomBar>,
     pub(super) msi: Option<Msi>,
-    /// The command register of the hardware without bus mastering.
+    /// The command register of the hardware without DMA, and with the wire silent if there is one.
     idle_command: u16,
-    /// The hardware may issue DMA.
-    is_master: bool,
+    /// What it holds now.
+    hardware_command: u16,
+    /// Somebody serves the wire.
+    pub(super) is_heard: bool,
     /// The guest has MSI or MSI-X enabled.
     pub(super) has_messages: bool,
 }
@@ -194,7 +196,7 @@ impl Passthrough {
             .map(|at| msi_model(&hardware, router, snapshot.u16(at.offset + MSI_CONTROL)));
         let (rom_bar, rom) = rom::rom(&hardware, appearance.rom).unzip();
         let intx = wire::intx(&hardware, &layout, wires)?;
-        let idle_command = idle_command(snapshot.u16(header::COMMAND));
+        let idle_command = idle_command(snapshot.u16(header::COMMAND), intx.is_some());
         write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
             device: name.to_owned(),
             source,
@@ -205,7 +207,8 @@ impl Passthrough {
             rom: rom_bar,
             msi,
             idle_command,
-            is_master: false,
+            hardware_command: idle_command,
+            is_heard: false,
             has_messages: false,
         });
         Ok(Arc::new(Self {
@@ -226,21 +229,31 @@ impl Passthrough {
         *lock(&self.state).bars.declared()
     }
 
-    /// Follows the guest's command and power registers with what the hardware needs of them.
-    pub(super) fn update_master(&self, state: &mut State) {
-        let is_master = state.command() & command::BUS_MASTER != 0 && state.is_powered(&self.layout);
-        if is_master == state.is_master {
+    /// Follows the guest's command and power registers with what the hardware needs of them: DMA while the
+    /// guest wants it, and no signal on the wire while the guest wants none or nobody hears it.
+    pub(super) fn update_command(&self, state: &mut State) {
+        let (command, before) = (state.command(), state.hardware_command);
+        let mut value = state.idle_command;
+        if state.is_heard {
+            value &= !command::INTX_DISABLE;
+        }
+        value |= command & command::INTX_DISABLE;
+        if state.is_powered(&self.layout) {
+            value |= command & command::BUS_MASTER;
+        }
+        let changes_to =
+            |on: u16| (value ^ before) & command::BUS_MASTER != 0 && value & command::BUS_MASTER == on;
+        if value == before {
             return;
         }
-        let value = state.idle_command | if is_master { command::BUS_MASTER } else { 0 };
-        if is_master {
+        if changes_to(command::BUS_MASTER) {
             self.gate.set_bus_master(true);
         }
         match write_command(&*self.hardware, value) {
-            Ok(()) => state.is_master = is_master,
-            Err(error) => return self.report("switch bus mastering", &error),
+            Ok(()) => state.hardware_command = value,
+            Err(error) => return self.report("write the command register", &error),
         }
-        if !is_master {
+        if changes_to(0) {
             self.gate.set_bus_master(false);
         }
     }
@@ -367,18 +380,15 @@ impl Function for Passthrough {
             .map_or(0, |at| state.config.copy().u16(at + power::CONTROL));
         state.config.write(&*self.hardware, register, data);
         self.check_power(state, power_before);
-        if let Some(intx) = &self.intx
-            && self.enables_messages(register, data)
-        {
-            intx.set_enabled(false);
+        if self.enables_messages(register, data) {
+            self.stop_hearing(state);
         }
         self.write_special(state, register, data);
         if self.asks_for_reset(register, data) {
             log::info!("{}: the guest resets the function", self.name());
             self.reset_function(state);
         }
-        self.update_master(state);
-        self.update_intx(state);
+        self.update_interrupts(state);
         self.effect(&before, state)
     }
 
@@ -403,13 +413,14 @@ impl Function for Passthrough {
 }
 
 impl Drop for Passthrough {
-    /// No DMA once the guest is gone; the vectors untie themselves.
+    /// No DMA once the guest is gone, and no signal on the wire before nobody hears it; the vectors untie
+    /// themselves.
     fn drop(&mut self) {
         let state = lock(&self.state);
-        if state.is_master
+        if state.hardware_command != state.idle_command
             && let Err(error) = write_command(&*self.hardware, state.idle_command)
         {
-            log::warn!("{}: cannot turn off bus mastering: {error}", self.hardware.name());
+            log::warn!("{}: cannot turn off DMA: {error}", self.hardware.name());
         }
     }
 }
@@ -479,9 +490,10 @@ fn msi_model(hardware: &Arc<dyn Hardware>, router: Arc<dyn MsiRouter>, control: 
     )
 }
 
-/// Decoding on and DMA off; how errors are reported stays as the host has it.
-fn idle_command(host: u16) -> u16 {
-    host & (command::PARITY | command::SERR) | command::IO | command::MEMORY
+/// Decoding on, DMA off and the wire silent; how errors are reported stays as the host has it.
+fn idle_command(host: u16, has_wire: bool) -> u16 {
+    let silent = if has_wire { command::INTX_DISABLE } else { 0 };
+    host & (command::PARITY | command::SERR) | command::IO | command::MEMORY | silent
 }
 
 fn write_command(hardware: &dyn Hardware, value: u16) -> io::Result<()> {

@@ -35,7 +35,8 @@ impl Passthrough {
     /// Undoes what the guest set: no DMA, no interrupts, no BARs.
     pub(super) fn reset_registers(&self, state: &mut State) {
         state.config.reset();
-        self.update_master(state);
+        state.is_heard = false;
+        self.update_command(state);
         state.bars.reset();
         if let Some(rom) = &mut state.rom {
             rom.reset();
@@ -46,6 +47,6 @@ impl Passthrough {
         if let Some(msix) = &self.msix {
             lock(msix).reset();
         }
-        self.update_intx(state);
+        self.update_interrupts(state);
     }
 }

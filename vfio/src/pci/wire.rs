@@ -22,24 +22,49 @@ impl Passthrough {
         self.intx.as_ref()
     }
 
-    /// Follows the guest's registers with the wire. A function with messages enabled does not use it (PCIe
-    /// §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that could be told anything.
+    /// Follows the guest's registers with the wire and the command register. A function with messages enabled
+    /// does not use its wire (PCIe §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that
+    /// could be told anything.
     ///
     /// When messages go, the host's kernel lets the function use its wire again (`pci_intx_for_msi`,
-    /// drivers/pci/msi/msi.c), also one that decodes nothing: its wire is enabled and disabled then, which
-    /// silences it.
-    pub(super) fn update_intx(&self, state: &mut State) {
-        let Some(intx) = &self.intx else { return };
+    /// drivers/pci/msi/msi.c), also one that nobody hears: its wire is enabled and disabled then, which
+    /// silences it as the command register says (`vfio_intx_enable`).
+    pub(super) fn update_interrupts(&self, state: &mut State) {
         let has_messages = state.msi.as_ref().is_some_and(Msi::is_enabled)
             || self.msix.as_ref().is_some_and(|msix| lock(msix).is_enabled());
+        let had_messages = mem::replace(&mut state.has_messages, has_messages);
         let command = state.command();
         let decodes = command & (command::IO | command::MEMORY) != 0 && state.is_powered(&self.layout);
-        let had_messages = mem::replace(&mut state.has_messages, has_messages);
-        intx.set_silenced(command & command::INTX_DISABLE != 0);
-        if had_messages && !has_messages {
-            intx.set_enabled(true);
+        if let Some(intx) = &self.intx {
+            intx.set_silenced(command & command::INTX_DISABLE != 0);
+            if had_messages && !has_messages {
+                intx.set_enabled(true);
+            }
         }
-        intx.set_enabled(decodes && !has_messages);
+        match decodes && !has_messages {
+            true => self.start_hearing(state),
+            false => self.stop_hearing(state),
+        }
+    }
+
+    /// Somebody is there before the function may signal.
+    fn start_hearing(&self, state: &mut State) {
+        if let Some(intx) = &self.intx {
+            intx.set_enabled(true);
+            state.is_heard = true;
+        }
+        self.update_command(state);
+    }
+
+    /// The function is silent before nobody is there: on a line that it shares on the host, the kernel would
+    /// give up the line, and with it the devices that it is shared with (`note_interrupt`,
+    /// kernel/irq/spurious.c).
+    pub(super) fn stop_hearing(&self, state: &mut State) {
+        state.is_heard = false;
+        self.update_command(state);
+        if let Some(intx) = &self.intx {
+            intx.set_enabled(false);
+        }
     }
 
     /// A write that turns messages on. The host refuses them while it has the wire (`vfio_pci_set_irqs_ioctl`,

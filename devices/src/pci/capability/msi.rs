@@ -396,11 +396,11 @@ mod tests {
             "only the bits of vectors that exist"
         );
         msi.write(MESSAGE_CONTROL, &(ENABLE | 1 << 4).to_le_bytes());
-        assert!(binder.calls().is_empty());
+        assert_eq!(binder.calls(), [bind(2, &[])], "the function knows at once");
         msi.write(0x10, &[0x1]);
         msi.write(0x10, &[0x3]);
         msi.write(0x10, &[0x0]);
-        assert_eq!(binder.calls(), [bind(2, &[1]), bind(2, &[0])]);
+        assert_eq!(binder.calls()[1..], [bind(2, &[1]), bind(2, &[0])]);
         let data = |route: usize| {
             router.routes()[route]
                 .settings()

@@ -11,11 +11,13 @@ pub type BindError = Box<dyn Error + Send + Sync>;
 
 /// The hardware that raises a function's vectors, for a function that has any.
 ///
-/// A vector is bound when the guest first unmasks it, and stays bound while it is masked and unmasked
-/// again: masking costs the hardware nothing (the route holds the event back). Binding one vector must not
-/// disturb those that are bound.
+/// The function is in the capability's mode from the guest's own write of its enable bit on: a device may look
+/// at the bit when its driver starts it, and decide by it how it will interrupt. A vector is bound when the
+/// guest first unmasks it, and stays bound while it is masked and unmasked again: masking costs the hardware
+/// nothing (the route holds the event back). Binding one vector must not disturb those that are bound.
 pub trait VectorBinder: Send + Sync {
-    /// From now on each vector in `events` (ascending, none of them bound yet) signals its event.
+    /// From now on each vector in `events` (ascending, none of them bound yet) signals its event. The first
+    /// call after [`release`](Self::release) puts the function into the mode, also with no event at all.
     ///
     /// `span` is how many vectors the function has in use at most: the MSI-X table size, or the number of
     /// messages enabled for MSI.
@@ -24,7 +26,7 @@ pub trait VectorBinder: Send + Sync {
     /// What the hardware's driver says; none of `events` counts as bound then.
     fn bind(&self, span: u16, events: &[(u16, BorrowedFd<'_>)]) -> Result<(), BindError>;
 
-    /// Unties every vector: the guest disabled the capability, or the function is reset.
+    /// Unties every vector and leaves the mode: the guest disabled the capability, or the function is reset.
     fn release(&self);
 }
 
@@ -45,6 +47,8 @@ pub struct Vectors {
     router: Arc<dyn MsiRouter>,
     binder: Arc<dyn VectorBinder>,
     vectors: Vec<Vector>,
+    /// The hardware is in the mode.
+    enabled: bool,
     /// Set by the first failure, so that a guest cannot fill the log.
     failed: bool,
 }
@@ -64,13 +68,14 @@ impl Vectors {
             router,
             binder,
             vectors: vec![Vector::default(); usize::from(count)],
+            enabled: false,
             failed: false,
         }
     }
 
-    /// Brings every vector `n` to `message(n)`, with at most one call to its route each and one to the
-    /// binder for all; vectors that already are there are left alone. It is one change of the machine's
-    /// routes.
+    /// Puts the hardware into the mode if it is not, and brings every vector `n` to `message(n)`, with at most
+    /// one call to its route each and one to the binder for all; vectors that already are there are left
+    /// alone. It is one change of the machine's routes.
     pub fn update(&mut self, span: u16, message: impl Fn(u16) -> Option<MsiMessage>) {
         let router = Arc::clone(&self.router);
         router.together(&mut || {
@@ -78,22 +83,19 @@ impl Vectors {
                 self.set_route(n, message(n));
             }
         });
-        self.bind_new(span, 0..self.count());
+        self.bind_new(span, 0..self.count(), !self.enabled);
     }
 
     /// Brings one vector to `message`.
     pub fn set(&mut self, span: u16, n: u16, message: Option<MsiMessage>) {
         self.set_route(n, message);
-        self.bind_new(span, n..n.saturating_add(1));
+        self.bind_new(span, n..n.saturating_add(1), false);
     }
 
     /// Silences and unties all vectors and frees their routes; what was pending is gone.
     pub fn release(&mut self) {
-        if self.vectors.iter().all(|vector| vector.route.is_none()) {
-            return;
-        }
         // The hardware first: it holds the events that the routes own.
-        if self.vectors.iter().any(|vector| vector.bound) {
+        if std::mem::take(&mut self.enabled) {
             self.binder.release();
         }
         self.vectors.fill(Vector::default());
@@ -135,9 +137,10 @@ impl Vectors {
         }
     }
 
-    /// Binds those of `range` that now send a message and never did so far. The route comes first: an event
-    /// that fires at once already has its way.
-    fn bind_new(&mut self, span: u16, range: std::ops::Range<u16>) {
+    /// Binds those of `range` that now send a message and never did so far; with none of them the binder is
+    /// only told where the hardware shall enter the mode. The route comes first: an event that fires at once
+    /// already has its way.
+    fn bind_new(&mut self, span: u16, range: std::ops::Range<u16>, enters: bool) {
         let new = |vector: &Vector| !vector.bound && vector.message.is_some();
         let mut events = Vec::new();
         for n in range.clone() {
@@ -146,18 +149,19 @@ impl Vectors {
                 _ => {}
             }
         }
-        if events.is_empty() {
+        if events.is_empty() && !enters {
             return;
         }
         match self.binder.bind(span, &events) {
             Ok(()) => {
+                self.enabled = true;
                 let range = usize::from(range.start)..usize::from(range.end).min(self.vectors.len());
                 for vector in self.vectors[range].iter_mut().filter(|vector| new(vector)) {
                     vector.bound = true;
                 }
             }
             Err(error) => {
-                let first = events[0].0;
+                let first = events.first().map_or(0, |event| event.0);
                 self.report(first, &*error);
             }
         }

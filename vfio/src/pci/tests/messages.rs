@@ -62,7 +62,10 @@ fn masking_costs_the_device_no_call_and_keeps_its_event() {
     guest.write(MSIX + 2, &[0x02, 0x80]);
     program(&**bar.device(), 0, 0, 0..4, [0xfee0_1000, 0, 0x41, 0]);
     let bound = guest.hardware.take_calls();
-    assert!(matches!(bound[..], [Call::SetInterrupts(_, 0, _)]), "{bound:?}");
+    assert!(
+        matches!(bound[..], [Call::SetInterrupts(..), Call::SetInterrupts(_, 0, _)]),
+        "{bound:?}"
+    );
     let route = guest.router.routes()[0].clone();
     for _ in 0..100 {
         program(&**bar.device(), 0, 0, 3..4, [0, 0, 0, 1]);
@@ -95,7 +98,7 @@ fn the_last_of_2048_vectors_works_wherever_the_table_stands() {
     );
     let calls = guest.hardware.take_calls();
     assert!(
-        matches!(&calls[..], [Call::SetInterrupts(InterruptKind::Msix, 2047, events)] if events.len() == 1),
+        matches!(&calls[1..], [Call::SetInterrupts(InterruptKind::Msix, 2047, events)] if events.len() == 1),
         "{calls:?}"
     );
     guest.router.routes()[0].set_pending(true);

@@ -148,7 +148,7 @@ fn registers_of_the_device_itself_pass_through() {
 fn allowed() -> Vec<u8> {
     let mut allowed = vec![0; 4096];
     let mut allow = |at: u16, mask: &[u8]| allowed[usize::from(at)..][..mask.len()].copy_from_slice(mask);
-    allow(0x04, &[0x04]);
+    allow(0x04, &[0x04, 0x04]);
     allow(EXPRESS + 0x08, &[0x10, 0x78]);
     allow(EXPRESS + 0x28, &[0x1f]);
     allow(VPD + 2, &[0xff, 0x7f]);

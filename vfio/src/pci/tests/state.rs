@@ -22,6 +22,7 @@ fn bus_mastering_is_the_guests() {
     assert_eq!(
         guest.hardware.take_calls(),
         [
+            config_write(0x04, &[0x07, 0x05]),
             config_write(0x04, &[0x07, 0x01]),
             config_write(0x04, &[0x03, 0x01])
         ]
