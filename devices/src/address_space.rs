@@ -204,7 +204,11 @@ impl AddressSpace {
         Effect::None
     }
 
-    fn remap(&self, layout: &mut Layout, Remap { region, from, to }: &Remap) {
+    fn remap(&self, layout: &mut Layout, remap: &Remap) {
+        let Remap { region, from, to, .. } = remap;
+        if !region.admits(remap.turn) {
+            return;
+        }
         let was_there = from.is_some_and(|place| self.take(layout, place, region));
         if !was_there {
             self.take_anywhere(layout, region);

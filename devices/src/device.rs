@@ -43,6 +43,10 @@ pub enum Effect {
 }
 
 /// One region that changes its place.
+///
+/// Changes are made under the lock of the function that owns the region and applied later, with no lock held:
+/// those of two vCPUs may arrive in either order. Each has a turn, and one that a later one overtook is void,
+/// so that the map ends where the function's registers say.
 #[derive(Clone)]
 pub struct Remap {
     /// The region; identity is the `Arc`.
@@ -51,6 +55,32 @@ pub struct Remap {
     pub from: Option<Place>,
     /// Where it shall be, `None` for nowhere.
     pub to: Option<Place>,
+    /// Its number among the changes of this region.
+    pub(crate) turn: u64,
+}
+
+impl Remap {
+    /// The next change of `region`. To be made under the lock that decides on its place.
+    pub fn new(region: Arc<Region>, from: Option<Place>, to: Option<Place>) -> Self {
+        let turn = region.next_turn();
+        Self {
+            region,
+            from,
+            to,
+            turn,
+        }
+    }
+
+    /// The last change of `region`, which leaves `from` and is refused from then on.
+    pub fn last(region: Arc<Region>, from: Option<Place>) -> Self {
+        let (to, turn) = (None, Region::LAST_TURN);
+        Self {
+            region,
+            from,
+            to,
+            turn,
+        }
+    }
 }
 
 /// An address in one of the two spaces a CPU can access.

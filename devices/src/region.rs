@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::device::{Device, Effect};
 
@@ -46,11 +47,17 @@ pub struct MappedPiece {
 pub struct Region {
     len_bytes: u64,
     kind: MemoryKind,
+    /// Changes of its place that were decided on, and the last one that was applied.
+    decided: AtomicU64,
+    applied: AtomicU64,
     pieces: Vec<MappedPiece>,
     device: Arc<dyn Device>,
 }
 
 impl Region {
+    /// The turn of a change after which there is no other.
+    pub(crate) const LAST_TURN: u64 = u64::MAX;
+
     /// A region of `len_bytes` in which every access traps to `device`.
     pub fn trapped(device: Arc<dyn Device>, len_bytes: u64) -> Arc<Self> {
         Self::with_pieces(device, len_bytes, Vec::new())
@@ -67,6 +74,8 @@ impl Region {
         Arc::new(Self {
             len_bytes,
             kind: MemoryKind::Device,
+            decided: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
             device,
             pieces,
         })
@@ -79,6 +88,8 @@ impl Region {
         Arc::new(Self {
             len_bytes,
             kind: MemoryKind::Ram,
+            decided: AtomicU64::new(0),
+            applied: AtomicU64::new(0),
             device: Arc::new(RamTrap),
             pieces,
         })
@@ -102,6 +113,17 @@ impl Region {
     /// Who answers trapped accesses.
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
+    }
+
+    /// The turn of the next change of its place.
+    pub(crate) fn next_turn(&self) -> u64 {
+        self.decided.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Takes note of a change that is about to be applied; false for one that a later one overtook. Called
+    /// with the address space's layout locked.
+    pub(crate) fn admits(&self, turn: u64) -> bool {
+        self.applied.fetch_max(turn, Ordering::Relaxed) < turn
     }
 
     /// The pieces that need no trap, in the order they were given.

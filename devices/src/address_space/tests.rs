@@ -31,11 +31,7 @@ fn half_mapped(device: Arc<dyn Device>) -> Arc<Region> {
 }
 
 fn moved(region: &Arc<Region>, from: Option<u64>, to: Option<u64>) -> Effect {
-    Effect::Remap(vec![Remap {
-        region: region.clone(),
-        from: from.map(at),
-        to: to.map(at),
-    }])
+    Effect::Remap(vec![Remap::new(region.clone(), from.map(at), to.map(at))])
 }
 
 fn byte_at(space: &AddressSpace, address: u64) -> u8 {
@@ -288,4 +284,29 @@ fn a_region_stays_in_one_place_whatever_order_its_moves_arrive_in() {
         .filter(|heard| matches!(heard, Heard::Map(..)))
         .count();
     assert_eq!((maps, heard.len()), (3, 6), "what was mapped was unmapped");
+}
+
+#[test]
+fn a_move_that_a_later_one_overtook_is_void() {
+    let space = AddressSpace::new();
+    let region = half_mapped(RamDevice::new("bar", 0x2000));
+    let earlier = moved(&region, None, Some(0x10000));
+    let later = moved(&region, Some(0x10000), None);
+    let _none = space.apply(later);
+    let _none = space.apply(earlier);
+    assert_eq!(space.to_string(), "");
+}
+
+#[test]
+fn a_region_that_left_for_good_is_refused() {
+    let space = AddressSpace::new();
+    let region = half_mapped(RamDevice::new("bar", 0x2000));
+    let _none = space.apply(moved(&region, None, Some(0x10000)));
+    let _none = space.apply(Effect::Remap(vec![Remap::last(
+        region.clone(),
+        Some(at(0x10000)),
+    )]));
+    let _none = space.apply(moved(&region, None, Some(0x10000)));
+    assert_eq!(space.to_string(), "");
+    assert_eq!(Arc::strong_count(&region), 1, "nothing keeps it");
 }

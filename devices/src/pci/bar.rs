@@ -252,11 +252,7 @@ pub fn remaps(from: &Places, to: &Places, regions: &[Option<Arc<Region>>; BAR_CO
     moved
         .filter_map(|index| {
             let region = regions[index].clone()?;
-            Some(Remap {
-                region,
-                from: from[index],
-                to: to[index],
-            })
+            Some(Remap::new(region, from[index], to[index]))
         })
         .collect()
 }

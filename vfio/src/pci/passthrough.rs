@@ -110,6 +110,8 @@ pub(super) struct State {
     pub(super) is_heard: bool,
     /// The guest has MSI or MSI-X enabled.
     pub(super) has_messages: bool,
+    /// It left the machine. A vCPU that found it before may still come with a write.
+    is_gone: bool,
 }
 
 impl State {
@@ -210,6 +212,7 @@ impl Passthrough {
             hardware_command: idle_command,
             is_heard: false,
             has_messages: false,
+            is_gone: false,
         });
         Ok(Arc::new(Self {
             hardware,
@@ -324,7 +327,7 @@ impl Passthrough {
         let mut remaps = bar::remaps(&from.0, &to.0, &self.regions);
         if let Some(region) = self.rom.clone().filter(|_| from.1 != to.1) {
             let (from, to) = (from.1, to.1);
-            remaps.push(Remap { region, from, to });
+            remaps.push(Remap::new(region, from, to));
         }
         if remaps.is_empty() {
             Effect::None
@@ -347,6 +350,9 @@ impl Function for Passthrough {
 
     fn read_config(&self, register: u16, data: &mut [u8]) {
         let state = lock(&self.state);
+        if state.is_gone {
+            return data.fill(0xff);
+        }
         state.config.read(&*self.hardware, register, data);
         if let Some((at, bytes)) = part_mut(register, data, header::BAR0, BAR_REGISTERS_LEN) {
             state.bars.read(at, bytes);
@@ -373,6 +379,9 @@ impl Function for Passthrough {
     fn write_config(&self, register: u16, data: &[u8]) -> Effect {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
+        if state.is_gone {
+            return Effect::None;
+        }
         let before = state.places(&self.layout);
         let power_before = self
             .layout
@@ -395,6 +404,9 @@ impl Function for Passthrough {
     fn reset(&self) -> Effect {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
+        if state.is_gone {
+            return Effect::None;
+        }
         let before = state.places(&self.layout);
         self.reset_function(state);
         self.hardware.retire();
@@ -406,9 +418,16 @@ impl Function for Passthrough {
     fn unplug(&self) -> Effect {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let before = state.places(&self.layout);
+        let (places, rom_place) = state.places(&self.layout);
+        state.is_gone = true;
         self.reset_registers(state);
-        self.effect(&before, state)
+        let bars = self.regions.iter().zip(places);
+        let regions = bars.chain([(&self.rom, rom_place)]);
+        Effect::Remap(
+            regions
+                .filter_map(|(region, place)| Some(Remap::last(region.clone()?, place)))
+                .collect(),
+        )
     }
 }
 

@@ -78,11 +78,7 @@ impl Endpoint {
         let (from, to) = (before, core.places());
         let mut remaps = bar::remaps(&from.0, &to.0, &self.regions);
         if from.1 != to.1 {
-            remaps.push(Remap {
-                region: self.rom.clone(),
-                from: from.1,
-                to: to.1,
-            });
+            remaps.push(Remap::new(self.rom.clone(), from.1, to.1));
         }
         Effect::Remap(remaps)
     }

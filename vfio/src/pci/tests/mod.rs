@@ -21,6 +21,7 @@ mod interrupts;
 mod liars;
 mod lies;
 mod messages;
+mod races;
 mod registers;
 mod rom;
 mod state;
