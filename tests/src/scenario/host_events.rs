@@ -52,6 +52,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .strait_only()
         .full(),
+        Scenario::new(
+            "unbind-reboot",
+            "the host unbinds a NIC and the guest reboots before it lets go: the NIC is pulled",
+            240,
+            unbind_reboot,
+        )
+        .strait_only(),
         with(
             "error-unplug",
             "a NIC reports an error: it is unplugged, the guest goes on",
@@ -108,6 +115,33 @@ fn unbind(lab: &Context, viommu: bool, seen: &str, words: &str) -> Result<Verdic
         let held = lab.agent.sh(&holds)?;
         let still = held.lines().find(|line| line.contains("vfio-device"));
         ensure!(still.is_none(), "The VMM still has a part of the NIC: {still:?}");
+        end_without_nic(guest)
+    })?;
+    nic.restore()?;
+    works_again(lab)?;
+    Ok(Verdict::Passed)
+}
+
+/// The guest keeps its NIC for some seconds after it is asked, and reboots meanwhile. The host has the NIC when
+/// the next boot begins, not when somebody asks that one again.
+fn unbind_reboot(lab: &Context) -> Result<Verdict> {
+    let nic = lab.bind_nic()?;
+    lab.with_guest(&lab.config_with(&nic, "ask,gone,ask"), |guest| {
+        guest.expect("ask")?;
+        let driver = format!("/sys/bus/pci/devices/{}/driver", nic.bdf);
+        lab.agent.sh(&format!(
+            "(echo {} > {driver}/unbind) > /dev/null 2>&1 & sleep 1",
+            nic.bdf
+        ))?;
+        guest.type_line("reboot")?;
+        guest.expect("init").context("The guest did not come back")?;
+        let state = lab
+            .agent
+            .sh(&format!("test -e {driver} && echo held || echo free"))?;
+        ensure!(
+            state.trim() == "free",
+            "The host does not have the NIC back: {state}"
+        );
         end_without_nic(guest)
     })?;
     nic.restore()?;

@@ -68,7 +68,10 @@ fn run_on(config: &Config, host: Host, signals: &Arc<Signals>) -> Result<Outcome
         let mut board = Board::build(&platform)?;
         let event = platform.run_guest(&mut board, &mut event_loop)?;
         match state::next(event, config.no_reboot) {
-            Next::Restart => board.reset_devices(),
+            Next::Restart => {
+                platform.end_patience(&mut board);
+                board.reset_devices();
+            }
             Next::End(outcome) => return Ok(outcome),
         }
     }

@@ -18,6 +18,7 @@ use super::board::Board;
 use super::host::Host;
 use super::passthrough::{HostDevices, Passed};
 use super::state::{Event, Events};
+use super::unplug::Leaving;
 use super::viommu::{self, Viommu};
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, Kernel};
@@ -52,6 +53,8 @@ pub struct Platform {
     mmio_64: Option<Range>,
     /// What follows when a device reports an error.
     pub(super) on_device_error: OnDeviceError,
+    /// Devices that the guest was asked to let go of.
+    pub(super) leaving: Leaving,
     /// The virtual machine.
     pub vm: Vm,
 }
@@ -91,6 +94,7 @@ impl Platform {
             kernel: host.kernel,
             mmio_64: placement.mmio_64,
             on_device_error: config.on_device_error,
+            leaving: Leaving::default(),
             vm,
         })
     }

@@ -18,9 +18,10 @@ use crate::event_loop::{EventLoop, Sources, Wake};
 /// (drivers/pci/hotplug/pciehp_ctrl.c).
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Ports whose devices were asked for, with the time until which the guest may keep them.
+/// Ports whose devices were asked for, with the time until which the guest may keep them. A reset of the guest
+/// ends its time: a new boot knows nothing of what the one before was asked for.
 #[derive(Debug, Default)]
-struct Leaving(BTreeMap<u8, Instant>);
+pub(super) struct Leaving(BTreeMap<u8, Instant>);
 
 impl Leaving {
     fn next(&self) -> Option<Instant> {
@@ -31,6 +32,10 @@ impl Leaving {
         let overdue = self.0.iter().filter(|(_, until)| **until <= now);
         overdue.map(|(port, _)| *port).collect()
     }
+
+    fn all(&self) -> Vec<u8> {
+        self.0.keys().copied().collect()
+    }
 }
 
 impl Platform {
@@ -39,26 +44,36 @@ impl Platform {
     /// # Errors
     /// When the host's poll fails.
     pub(super) fn serve(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> io::Result<Event> {
-        let mut leaving = Leaving::default();
         loop {
-            match self.wait(board, event_loop, leaving.next())? {
+            match self.wait(board, event_loop, self.leaving.next())? {
                 Wake::Ejected(port) => {
-                    self.let_go(board, port, &mut leaving, "the guest let go of it");
+                    self.let_go(board, port, "the guest let go of it");
                 }
                 Wake::Event(event) => return Ok(event),
                 Wake::Host => {
-                    if let Some(event) = self.hear_host(board, &mut leaving) {
+                    if let Some(event) = self.hear_host(board) {
                         return Ok(event);
                     }
                 }
                 Wake::Deadline => {
-                    for port in leaving.overdue(Instant::now()) {
+                    for port in self.leaving.overdue(Instant::now()) {
                         let seconds = PATIENCE.as_secs();
                         let why = format!("pulled, for the guest did not let go of it in {seconds} s");
-                        self.let_go(board, port, &mut leaving, &why);
+                        self.let_go(board, port, &why);
                     }
                 }
             }
+        }
+    }
+
+    /// Takes what was asked for from a guest that was reset before it let go.
+    pub(super) fn end_patience(&mut self, board: &mut Board) {
+        for port in self.leaving.all() {
+            self.let_go(
+                board,
+                port,
+                "pulled, for the guest was reset before it let go of it",
+            );
         }
     }
 
@@ -78,11 +93,11 @@ impl Platform {
     }
 
     /// Does what the host's signals ask for; an event if it ends the guest.
-    fn hear_host(&mut self, board: &mut Board, leaving: &mut Leaving) -> Option<Event> {
+    fn hear_host(&mut self, board: &mut Board) -> Option<Event> {
         let mut ports = Vec::new();
         for passed in self.passed() {
             let (bdf, port) = (passed.device.bdf(), passed.seat.port);
-            if passed.device.is_asked_for() && !leaving.0.contains_key(&port) {
+            if passed.device.is_asked_for() && !self.leaving.0.contains_key(&port) {
                 log::warn!("{bdf}: the host asks for the device back");
                 ports.push(port);
             }
@@ -104,29 +119,24 @@ impl Platform {
             }
         }
         for port in ports {
-            self.ask(board, port, leaving);
+            self.ask(board, port);
         }
         None
     }
 
-    fn ask(&mut self, board: &mut Board, port: u8, leaving: &mut Leaving) {
-        if leaving.0.contains_key(&port) {
+    fn ask(&mut self, board: &mut Board, port: u8) {
+        if self.leaving.0.contains_key(&port) {
             return;
         }
         match board.ask_to_unplug(port) {
-            true => _ = leaving.0.insert(port, Instant::now() + PATIENCE),
-            false => self.let_go(
-                board,
-                port,
-                leaving,
-                "pulled, for the guest does not listen to hot plug",
-            ),
+            true => _ = self.leaving.0.insert(port, Instant::now() + PATIENCE),
+            false => self.let_go(board, port, "pulled, for the guest does not listen to hot plug"),
         }
     }
 
     /// The device is out of the guest and back with the host when this returns.
-    fn let_go(&mut self, board: &mut Board, port: u8, leaving: &mut Leaving, why: &str) {
-        leaving.0.remove(&port);
+    fn let_go(&mut self, board: &mut Board, port: u8, why: &str) {
+        self.leaving.0.remove(&port);
         let behind = self.passed().iter().filter(|passed| passed.seat.port == port);
         for passed in behind {
             log::warn!("{}: unplugged: {why}", passed.device.bdf());
@@ -150,5 +160,6 @@ mod tests {
         assert_eq!(leaving.next(), Some(now));
         assert_eq!(leaving.overdue(now), [1]);
         assert_eq!(leaving.overdue(now + PATIENCE), [1, 2]);
+        assert_eq!(leaving.all(), [1, 2], "a reset waits for neither");
     }
 }
