@@ -91,7 +91,8 @@ fn a_function_level_reset_takes_the_bars_away_first() {
     let gone = guest.write(EXPRESS + 8, &[0x10, 0xa8]);
     assert_eq!(
         gone.iter().map(|remap| remap.to).collect::<Vec<_>>(),
-        [None, None]
+        [None; 3],
+        "all regions, also the ports that nothing decodes"
     );
     let calls = guest.hardware.take_calls();
     assert_eq!(calls.last(), Some(&Call::Reset));
@@ -209,7 +210,8 @@ fn unplugging_takes_everything_away_and_resets_nothing() {
     let gone = remaps(guest.function.unplug());
     assert_eq!(
         gone.iter().map(|remap| remap.to).collect::<Vec<_>>(),
-        [None, None]
+        [None; 3],
+        "all regions, also the ports that nothing decodes"
     );
     let calls = guest.hardware.take_calls();
     assert!(
