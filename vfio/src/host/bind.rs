@@ -36,6 +36,16 @@ pub enum BindError {
         /// What ends the use.
         remedy: String,
     },
+    /// The host needs it, and it cannot be taken even by force.
+    #[error("{bdf} is in use: {uses}; {remedy} (--force would not help)")]
+    Needed {
+        /// The device.
+        bdf: HostBdf,
+        /// How.
+        uses: String,
+        /// What to do.
+        remedy: String,
+    },
     /// Somebody else has plans with it.
     #[error(
         "driver_override of {bdf} is {driver} already, set by another tool; undo it there (driverctl \

@@ -4,13 +4,14 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::HostBdf;
 use super::group::Group;
 use super::iommu;
-use super::process;
+use super::process::{self, Holder};
 use super::sysfs::{PciDevice, Root};
+use super::usage::Usage;
 
 /// Why devices cannot be passed through, and what to do: a fact and a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,15 @@ pub enum CheckError {
     Twice(HostBdf),
     /// A bridge stays with the host.
     Bridge(HostBdf),
+    /// Its DMA carries the address of a controller that keeps its PCI domain (`pci_real_dma_dev`).
+    Behind {
+        /// Which function.
+        bdf: HostBdf,
+        /// The controller, as Intel VMD.
+        keeper: HostBdf,
+        /// Its driver.
+        driver: String,
+    },
     /// There is no IOMMU.
     NoIommu {
         /// Which function.
@@ -106,6 +116,10 @@ impl CheckError {
             Self::NoSuchDevice(bdf) => format!("there is no PCI device {bdf}"),
             Self::Twice(bdf) => format!("{bdf} is given twice"),
             Self::Bridge(bdf) => format!("{bdf} is a bridge and stays with the host"),
+            Self::Behind { bdf, keeper, driver } => format!(
+                "{bdf} is behind {keeper} ({driver}) and does DMA under its address, so it cannot be passed \
+                 while {driver} has {keeper}"
+            ),
             Self::NoIommu { bdf, .. } => format!("{bdf} is in no IOMMU group, so the host's IOMMU is off"),
             Self::NotBound { bdf, driver } => format!("{bdf} is bound to {driver} instead of vfio-pci"),
             Self::NotViable { bdf, group, culprits } => {
@@ -138,6 +152,11 @@ impl CheckError {
         Some(match self {
             Self::NoSuchDevice(_) => "`strait host list` shows those there are".to_owned(),
             Self::Bridge(_) => "pass the devices behind it".to_owned(),
+            Self::Behind { bdf, keeper, .. } => format!(
+                "turn VMD off in the firmware setup, which is no way for a disk of a RAID volume that VMD \
+                 makes: {bdf} is a device like any other then; or pass {keeper} with all that is behind it, \
+                 where strait host doctor {keeper} says that the host can do without it"
+            ),
             Self::NoIommu { remedy, .. } => remedy.clone(),
             Self::NotBound { bdf, .. } => format!("give it up with: strait host bind {bdf}"),
             Self::NotViable { bdf, .. } => {
@@ -222,11 +241,16 @@ fn check_device(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
     Ok(group)
 }
 
-/// No bridge, and in an IOMMU group, which it returns.
+/// No bridge, not behind another function, and in an IOMMU group, which it returns.
 pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
     let bdf = device.bdf;
     if device.is_bridge {
         return Err(CheckError::Bridge(bdf));
+    }
+    if let Some(keeper) = root.keeper(bdf) {
+        let driver = root.device(keeper).ok().flatten();
+        let driver = driver.map_or_else(|| "its driver".to_owned(), |one| one.driver_name().to_owned());
+        return Err(CheckError::Behind { bdf, keeper, driver });
     }
     device.group.ok_or_else(|| CheckError::NoIommu {
         bdf,
@@ -299,16 +323,22 @@ pub(super) fn check_file(root: &Root, group: &Group, bdf: HostBdf) -> Result<(),
         io::ErrorKind::ResourceBusy => CheckError::InUse {
             bdf,
             path,
-            holder: holder(root, &absolute),
+            holder: holder(root, group),
         },
         io::ErrorKind::PermissionDenied => CheckError::Permission { bdf, path },
         _ => CheckError::Open { bdf, path, source },
     })
 }
 
-fn holder(root: &Root, path: &Path) -> String {
-    match process::holder(root, path) {
-        Some(process::Holder { pid, name }) => format!("process {pid} ({name})"),
+/// By the group's own file, or by that of a member, which keeps the group busy too.
+fn holder(root: &Root, group: &Group) -> String {
+    let usage = Usage::read(root);
+    let mut holders = group
+        .members
+        .iter()
+        .filter_map(|member| usage.guest(root, member.bdf));
+    match holders.next() {
+        Some(Holder { pid, name, .. }) => format!("process {pid} ({name})"),
         None => "another process (run as root to see which)".to_owned(),
     }
 }

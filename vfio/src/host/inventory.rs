@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::HostBdf;
+use super::kernel::Kernel;
 use super::modules::Modules;
 use super::sysfs::{PciDevice, Root, functions_on, link_name, names_in, read_text};
 use super::usage::{Usage, Use};
@@ -60,7 +61,7 @@ impl Inventory {
     ///
     /// # Errors
     /// When there is no PCI bus in sysfs.
-    pub fn read(root: &Root) -> io::Result<Self> {
+    pub fn read(root: &Root, kernel: &dyn Kernel) -> io::Result<Self> {
         let folder = root.path("sys/bus/pci/devices");
         folder.read_dir().map_err(|error| {
             io::Error::new(error.kind(), format!("cannot list /sys/bus/pci/devices: {error}"))
@@ -71,7 +72,7 @@ impl Inventory {
             match name.parse().map(|bdf| root.device(bdf)) {
                 Ok(Ok(Some(pci))) => inventory
                     .functions
-                    .push(Function::read(root, pci, &modules, &usage)),
+                    .push(Function::read(root, kernel, pci, &modules, &usage)),
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
                 Ok(Err(error)) => inventory.unreadable.push((name, error)),
@@ -84,7 +85,7 @@ impl Inventory {
 }
 
 impl Function {
-    fn read(root: &Root, pci: PciDevice, modules: &Modules, usage: &Usage) -> Self {
+    fn read(root: &Root, kernel: &dyn Kernel, pci: PciDevice, modules: &Modules, usage: &Usage) -> Self {
         let bdf = pci.bdf;
         let folder = root.function(bdf);
         let file = |name: &str| read_text(&folder.join(name)).ok();
@@ -105,7 +106,7 @@ impl Function {
             physical_function: physical_function(&folder),
             interfaces: usage.interfaces(bdf),
             disks: usage.disks(bdf),
-            uses: usage.of(root, bdf),
+            uses: usage.of(root, kernel, bdf),
             pci,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,6 +13,8 @@ use super::netlink;
 
 /// A driver that needs longer than this to let go of a device waits for a process that uses it.
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
+/// A disk that works opens at once.
+const CLAIM_LIMIT: Duration = Duration::from_secs(1);
 
 /// What the kernel does when it is asked to.
 pub trait Kernel {
@@ -33,6 +36,12 @@ pub trait Kernel {
     /// What the driver of the physical function says.
     fn set_vf_link(&self, interface: &str, index: u32, link: &VfLink) -> io::Result<()>;
 
+    /// Asks for the whole disk whose file is at `path` alone, and lets go of it at once.
+    ///
+    /// # Errors
+    /// `EBUSY` when something of the kernel has it or a part of it, `TimedOut` when the disk does not answer.
+    fn claim(&self, path: &Path) -> io::Result<()>;
+
     /// Waits while the kernel or udev works.
     fn pause(&self, time: Duration);
 }
@@ -51,22 +60,9 @@ pub struct VfLink {
 pub struct RunningKernel;
 
 impl Kernel for RunningKernel {
-    /// In a thread of its own: a write to `unbind` that hangs cannot be called off.
     fn write(&self, path: &Path, text: &str) -> io::Result<()> {
-        let (sender, receiver) = mpsc::channel();
         let (path, text): (PathBuf, String) = (path.to_owned(), text.to_owned());
-        thread::spawn(move || {
-            // Nobody listens any more once the time is up.
-            let _ = sender.send(write_once(&path, &text));
-        });
-        match receiver.recv_timeout(WRITE_LIMIT) {
-            Ok(result) => result,
-            Err(RecvTimeoutError::Timeout) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("the kernel does not come back within {} s", WRITE_LIMIT.as_secs()),
-            )),
-            Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the write was given up")),
-        }
+        in_time(WRITE_LIMIT, move || write_once(&path, &text))
     }
 
     fn load_module(&self, name: &str) -> io::Result<()> {
@@ -86,8 +82,41 @@ impl Kernel for RunningKernel {
         netlink::set_vf_link(interface, index, link)
     }
 
+    /// Without waiting for a medium: a drive would close its tray.
+    fn claim(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_owned();
+        in_time(CLAIM_LIMIT, move || {
+            let flags = libc::O_EXCL | libc::O_NONBLOCK;
+            File::options()
+                .read(true)
+                .custom_flags(flags)
+                .open(path)
+                .map(drop)
+        })
+    }
+
     fn pause(&self, time: Duration) {
         thread::sleep(time);
+    }
+}
+
+/// In a thread of its own: a write to `unbind` that hangs cannot be called off.
+fn in_time<T: Send + 'static>(
+    limit: Duration,
+    call: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        // Nobody listens any more once the time is up.
+        let _ = sender.send(call());
+    });
+    match receiver.recv_timeout(limit) {
+        Ok(result) => result,
+        Err(RecvTimeoutError::Timeout) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("the kernel does not come back within {} s", limit.as_secs()),
+        )),
+        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the kernel's answer was given up")),
     }
 }
 

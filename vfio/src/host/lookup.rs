@@ -1,7 +1,7 @@
 //! Finding a device by what its user calls it.
 
 use super::sysfs::Root;
-use super::usage::Usage;
+use super::usage::Names;
 use super::{HostBdf, PciDevice};
 
 /// A name that leads to no device, or to several.
@@ -39,7 +39,7 @@ pub fn find(root: &Root, text: &str) -> Result<HostBdf, LookupError> {
         return by_ids(root, text, vendor, device);
     }
     let name = text.strip_prefix("/dev/").unwrap_or(text);
-    Usage::read(root)
+    Names::read(root)
         .function_with(name)
         .ok_or_else(|| LookupError::Unknown(text.to_owned()))
 }

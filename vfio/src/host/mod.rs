@@ -45,7 +45,7 @@ pub use plan::{Move, Plan, Request, plan};
 pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};
-pub use usage::{Usage, Use};
+pub use usage::{Usage, Use, Whole};
 
 #[cfg(test)]
 mod tests;

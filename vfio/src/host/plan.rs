@@ -6,6 +6,7 @@ use super::check::{self, CheckError};
 use super::group::{Group, is_quiet_driver, is_vfio_driver};
 use super::inventory::override_driver;
 use super::journal::{self, Entry, Owner};
+use super::kernel::Kernel;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{Usage, Use};
 
@@ -71,7 +72,7 @@ impl Plan {
 ///
 /// # Errors
 /// The first thing in the way.
-pub fn plan(root: &Root, request: Request) -> Result<Plan, BindError> {
+pub fn plan(root: &Root, kernel: &dyn Kernel, request: Request) -> Result<Plan, BindError> {
     if !journal::is_driver_name(&request.driver) {
         return Err(BindError::DriverName(request.driver));
     }
@@ -87,7 +88,8 @@ pub fn plan(root: &Root, request: Request) -> Result<Plan, BindError> {
         if is_ready(&device, &plan.request.driver) {
             plan.ready.push(device);
         } else {
-            plan.moves.push(plan_move(root, &usage, &device, &plan.request)?);
+            plan.moves
+                .push(plan_move(root, kernel, &usage, &device, &plan.request)?);
         }
     }
     Ok(plan)
@@ -109,7 +111,8 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
             let number = check::check_grouped(root, &device)?;
             if request.group {
                 let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
-                wanted.extend(group.members.into_iter().filter(comes_along));
+                let others = group.members.into_iter().filter(comes_along);
+                wanted.extend(others.filter(|one| root.keeper(one.bdf).is_none()));
             }
         }
         wanted.push(device);
@@ -119,7 +122,7 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
     Ok(wanted)
 }
 
-/// Bridges stay, and so does what is given away already.
+/// Bridges stay, and so does what is given away already. What is behind a function vanishes with its driver.
 fn comes_along(member: &PciDevice) -> bool {
     let stays = member.driver.as_deref().is_some_and(is_quiet_driver);
     !member.is_bridge && !member.is_given && !stays
@@ -134,13 +137,22 @@ fn in_the_way(root: &Root, wanted: &[PciDevice]) -> Vec<PciDevice> {
     let mut others: Vec<PciDevice> = groups
         .flat_map(|group| group.culprits().cloned().collect::<Vec<_>>())
         .collect();
-    others.retain(|other| wanted.iter().all(|device| device.bdf != other.bdf));
+    others.retain(|other| {
+        let gone = [Some(other.bdf), root.keeper(other.bdf)];
+        wanted.iter().all(|device| !gone.contains(&Some(device.bdf)))
+    });
     others.sort_by_key(|other| other.bdf);
     others.dedup();
     others
 }
 
-fn plan_move(root: &Root, usage: &Usage, device: &PciDevice, request: &Request) -> Result<Move, BindError> {
+fn plan_move(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &Usage,
+    device: &PciDevice,
+    request: &Request,
+) -> Result<Move, BindError> {
     let bdf = device.bdf;
     let folder = root.function(bdf);
     if !folder.join("driver_override").exists() {
@@ -157,18 +169,9 @@ fn plan_move(root: &Root, usage: &Usage, device: &PciDevice, request: &Request) 
         let driver = driver.clone();
         return Err(BindError::Overridden { bdf, driver });
     }
-    let mut uses = usage.of(root, bdf);
+    let mut uses = usage.of(root, kernel, bdf);
     uses.retain(Use::is_blocking);
-    if let Some(first) = uses.first()
-        && !request.force
-    {
-        let each: Vec<String> = uses.iter().map(Use::to_string).collect();
-        return Err(BindError::InUse {
-            bdf,
-            remedy: first.remedy(bdf),
-            uses: each.join(", "),
-        });
-    }
+    check_uses(bdf, &uses, request.force)?;
     Ok(Move {
         bdf,
         from: device.driver.clone(),
@@ -176,4 +179,26 @@ fn plan_move(root: &Root, usage: &Usage, device: &PciDevice, request: &Request) 
         uses,
         entry,
     })
+}
+
+/// With `force` only what outlasts it is in the way.
+fn check_uses(bdf: HostBdf, uses: &[Use], force: bool) -> Result<(), BindError> {
+    let each: Vec<String> = uses.iter().map(Use::to_string).collect();
+    let uses_text = each.join(", ");
+    if let Some(lasting) = uses.iter().find(|one| one.outlasts_force()) {
+        let remedy = lasting.remedy(bdf);
+        return Err(BindError::Needed {
+            bdf,
+            uses: uses_text,
+            remedy,
+        });
+    }
+    match uses.first() {
+        Some(first) if !force => Err(BindError::InUse {
+            bdf,
+            remedy: first.remedy(bdf),
+            uses: uses_text,
+        }),
+        _ => Ok(()),
+    }
 }

@@ -1,35 +1,202 @@
-//! What procfs says of processes: who holds a file, and what this one may lock.
+//! What procfs says of processes: who has a device file open, and what this one may lock.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::sysfs::Root;
+use super::sysfs::{Root, names_in};
 
 /// `CAP_IPC_LOCK` (linux/capability.h): no limit on locked memory.
 const CAP_IPC_LOCK: u32 = 14;
+
+/// A file below /dev, as its driver calls it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Node {
+    /// Its path below /dev.
+    pub(crate) name: String,
+    /// Whether it is a block device.
+    pub(crate) is_block: bool,
+    /// Major and minor, where they are known: containers call files as they like.
+    pub(crate) numbers: Option<(u32, u32)>,
+}
+
+impl Node {
+    /// One that is known by its name alone.
+    pub(crate) fn named(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            is_block: false,
+            numbers: None,
+        }
+    }
+
+    /// From the text of `uevent`, `None` for what has no file.
+    pub(crate) fn from_event(event: &str) -> Option<Self> {
+        let value = |key: &str| event.lines().find_map(|line| line.strip_prefix(key));
+        let number = |key| value(key)?.parse().ok();
+        Some(Self {
+            name: value("DEVNAME=")?.trim_start_matches("/dev/").to_owned(),
+            is_block: matches!(value("DEVTYPE="), Some("disk" | "partition")),
+            numbers: number("MAJOR=").zip(number("MINOR=")),
+        })
+    }
+}
 
 /// A process that has a file open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
     pub(crate) pid: u32,
     pub(crate) name: String,
+    /// The file, from /dev on.
+    pub(crate) file: String,
 }
 
-/// A process that holds `file` open, if procfs lets us see it.
-pub(crate) fn holder(root: &Root, file: &Path) -> Option<Holder> {
-    let processes = fs::read_dir(root.path("proc")).ok()?;
-    processes.flatten().find_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let files = fs::read_dir(entry.path().join("fd")).ok()?;
-        let holds = files
-            .flatten()
-            .any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target == file));
-        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        holds.then(|| Holder {
-            pid,
-            name: name.trim().to_owned(),
-        })
+/// A descriptor on a device file.
+#[derive(Clone, Debug)]
+struct Opened {
+    pid: u32,
+    node: Node,
+}
+
+/// All open device files, read in one pass over `/proc/*/fd`.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenFiles {
+    root: Root,
+    opened: Vec<Opened>,
+    /// Numbers and names of what is open.
+    numbers: BTreeSet<(u32, u32)>,
+    names: BTreeSet<String>,
+    /// Process and inode of each socket.
+    sockets: Vec<(u32, String)>,
+    /// Whether there were processes that this user may not look into.
+    pub(crate) some_hidden: bool,
+}
+
+impl OpenFiles {
+    pub(crate) fn read(root: &Root) -> Self {
+        let mut files = Self {
+            root: root.clone(),
+            opened: Vec::new(),
+            numbers: BTreeSet::new(),
+            names: BTreeSet::new(),
+            sockets: Vec::new(),
+            some_hidden: false,
+        };
+        for pid in root.names("proc").iter().filter_map(|name| name.parse().ok()) {
+            match fs::read_dir(root.path(format!("proc/{pid}/fd"))) {
+                Ok(descriptors) => files.add(pid, descriptors.flatten().map(|one| one.path())),
+                Err(error) => files.some_hidden |= error.kind() == io::ErrorKind::PermissionDenied,
+            }
+        }
+        files
+    }
+
+    fn add(&mut self, pid: u32, descriptors: impl Iterator<Item = impl AsRef<Path>>) {
+        let mut seen = BTreeSet::new();
+        for path in descriptors {
+            let Ok(target) = fs::read_link(&path) else {
+                continue;
+            };
+            let Some(target) = target.to_str() else { continue };
+            if let Some(inode) = target.strip_prefix("socket:[") {
+                self.sockets.push((pid, inode.trim_end_matches(']').to_owned()));
+            } else if let Some(node) = node_at(path.as_ref(), target)
+                && seen.insert(node.name.clone())
+            {
+                self.numbers.extend(node.numbers);
+                self.names.insert(node.name.clone());
+                self.opened.push(Opened { pid, node });
+            }
+        }
+    }
+
+    /// The processes that have one of `nodes` open, each once.
+    pub(crate) fn holders(&self, nodes: &[Node]) -> Vec<Holder> {
+        let mut holders: Vec<Holder> = Vec::new();
+        let is_open = |node: &&Node| {
+            self.names.contains(&node.name) || node.numbers.is_some_and(|one| self.numbers.contains(&one))
+        };
+        let nodes: Vec<&Node> = nodes.iter().filter(is_open).collect();
+        if nodes.is_empty() {
+            return holders;
+        }
+        for Opened { pid, node } in &self.opened {
+            let is_new = holders.last().is_none_or(|last| last.pid != *pid);
+            if is_new && let Some(one) = nodes.iter().find(|one| is_same(one, node)) {
+                holders.push(Holder {
+                    pid: *pid,
+                    name: self.name_of(*pid),
+                    file: format!("/dev/{}", one.name),
+                });
+            }
+        }
+        holders
+    }
+
+    /// The process with socket `inode`.
+    pub(crate) fn holder_of_socket(&self, inode: &str) -> Option<(u32, String)> {
+        let (pid, _) = self.sockets.iter().find(|(_, one)| one == inode)?;
+        Some((*pid, self.name_of(*pid)))
+    }
+
+    /// The names of open files that `wanted` knows.
+    pub(crate) fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<Node> {
+        let names = self.names.iter().filter(|name| wanted(name));
+        names.map(Node::named).collect()
+    }
+
+    fn name_of(&self, pid: u32) -> String {
+        self.root.text(format!("proc/{pid}/comm")).unwrap_or_default()
+    }
+}
+
+/// By the numbers if both sides know them, else by the name.
+fn is_same(device: &Node, open: &Node) -> bool {
+    match (device.numbers, open.numbers) {
+        (Some(device_numbers), Some(numbers)) => {
+            device_numbers == numbers && device.is_block == open.is_block
+        }
+        _ => device.name == open.name,
+    }
+}
+
+/// The device file that descriptor `path` leads to: a chroot has a /dev of its own, and what was replaced
+/// there is marked as deleted.
+fn node_at(path: &Path, target: &str) -> Option<Node> {
+    const EVERYBODYS: [&str; 5] = ["null", "zero", "urandom", "random", "ptmx"];
+    let (_, name) = target.rsplit_once("/dev/")?;
+    let name = name.trim_end_matches(" (deleted)");
+    if EVERYBODYS.contains(&name) || name.starts_with("pts/") {
+        return None;
+    }
+    // Nothing directly below /dev is on a server that may have gone silent.
+    let data = target
+        .starts_with("/dev/")
+        .then(|| fs::metadata(path).ok())
+        .flatten();
+    let data = data.filter(|data| data.file_type().is_char_device() || data.file_type().is_block_device());
+    Some(Node {
+        name: name.to_owned(),
+        is_block: data
+            .as_ref()
+            .is_some_and(|data| data.file_type().is_block_device()),
+        numbers: data.map(|data| (libc::major(data.rdev()), libc::minor(data.rdev()))),
     })
+}
+
+/// VFIO's files for what is in `folder`: those of its group, and of the device alone.
+pub(crate) fn vfio_nodes(folder: &Path) -> Vec<Node> {
+    let group = fs::read_link(folder.join("iommu_group")).ok();
+    let group = group.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+    let names = group
+        .iter()
+        .flat_map(|group| [format!("vfio/{group}"), format!("vfio/noiommu-{group}")]);
+    let devices = names_in(&folder.join("vfio-dev"))
+        .into_iter()
+        .map(|name| format!("vfio/devices/{name}"));
+    names.chain(devices).map(Node::named).collect()
 }
 
 /// How many bytes this process may lock, `None` for no limit.

@@ -11,9 +11,10 @@ use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
 use super::modules::Modules;
-use super::process;
+use super::process::Holder;
 use super::saved;
 use super::sysfs::{PciDevice, Root};
+use super::usage::Usage;
 
 /// What became of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,11 +144,10 @@ fn is_overridden(folder: &Path) -> bool {
 /// No process has it, and nobody else took it on.
 fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<(), RestoreError> {
     let bdf = device.bdf;
-    if let Some(group) = device.group
-        && device.is_given
-        && let Some(holder) = process::holder(root, Path::new(&format!("/dev/vfio/{group}")))
+    let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
+    if (device.is_given || device.driver.as_ref().is_some_and(is_ours))
+        && let Some(Holder { pid, name, .. }) = Usage::read(root).holder(root, bdf)
     {
-        let process::Holder { pid, name } = holder;
         return Err(RestoreError::InUse { bdf, pid, name });
     }
     match (entry, &device.driver) {

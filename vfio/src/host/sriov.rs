@@ -1,7 +1,6 @@
 //! Virtual functions: how many a physical function has, and what they are called on the wire.
 
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use super::HostBdf;
@@ -10,9 +9,9 @@ use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::{Kernel, VfLink};
-use super::process;
+use super::process::Holder;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
-use super::usage::{Usage, Use};
+use super::usage::{Names, Usage, Use};
 
 /// udev runs through its queue within this time, unless one of its rules hangs.
 const SETTLE_TRIES: u32 = 100;
@@ -171,7 +170,7 @@ pub fn set_virtual_functions(
     let active = check_physical(root, &device, wanted)?;
     if active != wanted {
         let old = virtual_functions(root, bdf);
-        check_unused(root, bdf, &old, force)?;
+        check_unused(root, kernel, bdf, &old, force)?;
         let _lock = journal::lock(root)?;
         change(root, kernel, bdf, active, wanted)?;
         for vf in old.iter().filter(|vf| !root.function(vf.bdf).exists()) {
@@ -189,7 +188,7 @@ pub fn set_links(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, links: &[VfLink
     if links.is_empty() {
         return Ok(());
     }
-    let interfaces = Usage::read(root).interfaces(bdf);
+    let interfaces = Names::read(root).interfaces(bdf);
     let interface = interfaces.first().ok_or(SriovError::NoInterface(bdf))?;
     for (index, link) in links.iter().enumerate() {
         let set = kernel.set_vf_link(interface, index as u32, link);
@@ -239,16 +238,19 @@ fn makes_virtual_functions(root: &Root, device: &PciDevice) -> bool {
 }
 
 /// No guest and, without force, nothing of the host uses `vfs`.
-fn check_unused(root: &Root, bdf: HostBdf, vfs: &[VirtualFunction], force: bool) -> Result<(), SriovError> {
+fn check_unused(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    vfs: &[VirtualFunction],
+    force: bool,
+) -> Result<(), SriovError> {
     let usage = Usage::read(root);
-    for VirtualFunction { bdf: vf, group, .. } in vfs {
-        let vf = *vf;
-        let file = group.map(|group| format!("/dev/vfio/{group}"));
-        if let Some(holder) = file.and_then(|file| process::holder(root, Path::new(&file))) {
-            let process::Holder { pid, name } = holder;
+    for vf in vfs.iter().map(|one| one.bdf) {
+        if let Some(Holder { pid, name, .. }) = usage.guest(root, vf) {
             return Err(SriovError::Guest { bdf, vf, pid, name });
         }
-        let uses = usage.of(root, vf);
+        let uses = usage.of(root, kernel, vf);
         let uses: Vec<String> = uses
             .iter()
             .filter(|one| one.is_blocking())
@@ -310,13 +312,13 @@ fn settle(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, wanted: u32) -> Result
 /// In the order of their numbers.
 fn virtual_functions(root: &Root, bdf: HostBdf) -> Vec<VirtualFunction> {
     let folder = root.function(bdf);
-    let usage = Usage::read(root);
+    let names = Names::read(root);
     let link = |index| link_name(&folder.join(format!("virtfn{index}"))).ok().flatten();
-    let names = (0..MAX_VFS).map_while(link);
-    let functions = names.filter_map(|name| root.device(name.parse().ok()?).ok()?);
+    let functions = (0..MAX_VFS).map_while(link);
+    let functions = functions.filter_map(|name| root.device(name.parse().ok()?).ok()?);
     functions
         .map(|device| {
-            let interface = usage.interfaces(device.bdf).into_iter().next();
+            let interface = names.interfaces(device.bdf).into_iter().next();
             let address = |name: &String| root.text(format!("sys/class/net/{name}/address"));
             VirtualFunction {
                 bdf: device.bdf,

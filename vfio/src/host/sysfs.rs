@@ -55,6 +55,12 @@ impl Root {
         self.path("sys/bus/pci/devices").join(bdf.to_string())
     }
 
+    /// The function that keeps the PCI domain of `bdf`, as Intel VMD does.
+    pub(crate) fn keeper(&self, bdf: HostBdf) -> Option<HostBdf> {
+        let path = fs::canonicalize(self.function(bdf)).ok()?;
+        owners(&path).get(1).copied()
+    }
+
     /// The function `bdf`, `None` if the host has none.
     ///
     /// # Errors
@@ -163,13 +169,30 @@ pub(crate) fn functions_on(path: &Path) -> Vec<HostBdf> {
     let Ok(path) = fs::canonicalize(path) else {
         return Vec::new();
     };
-    let names = path.components().filter_map(|part| part.as_os_str().to_str());
-    names
-        .filter_map(|name| {
-            let bdf: HostBdf = name.parse().ok()?;
-            (bdf.to_string() == name).then_some(bdf)
-        })
-        .collect()
+    names_on(&path).filter_map(function_named).collect()
+}
+
+/// The functions that go away with the device at `path`, which has no links in it, the nearest first: the one
+/// it is a part of, and those that keep a PCI domain of their own with it in, as Intel VMD does. Bridges
+/// stay with the host.
+pub(crate) fn owners(path: &Path) -> Vec<HostBdf> {
+    let names: Vec<&str> = names_on(path).collect();
+    let is_bridge = |next: Option<&&str>| next.is_some_and(|next| function_named(next).is_some());
+    let owners = names.iter().enumerate().rev().filter_map(|(n, name)| {
+        let bdf = function_named(name)?;
+        (!is_bridge(names.get(n + 1))).then_some(bdf)
+    });
+    owners.collect()
+}
+
+/// The function whose folder is called `name`.
+pub(crate) fn function_named(name: &str) -> Option<HostBdf> {
+    let bdf: HostBdf = name.parse().ok()?;
+    (bdf.to_string() == name).then_some(bdf)
+}
+
+fn names_on(path: &Path) -> impl Iterator<Item = &str> {
+    path.components().filter_map(|part| part.as_os_str().to_str())
 }
 
 fn hex_file(path: &Path) -> io::Result<u32> {

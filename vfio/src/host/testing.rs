@@ -20,6 +20,8 @@ const DRIVERS: &str = "sys/bus/pci/drivers";
 pub struct FakeHost {
     folder: TempDir,
     faults: RefCell<Vec<Fault>>,
+    /// Disks that do not open, and the errno.
+    claims: RefCell<BTreeMap<String, i32>>,
 }
 
 /// Something that goes wrong at the `nth` write (from 0) to a file whose path ends in `file`.
@@ -76,6 +78,7 @@ impl FakeHost {
         let host = Self {
             folder: folder.expect("a temporary folder"),
             faults: RefCell::default(),
+            claims: RefCell::default(),
         };
         host.file("proc/sys/kernel/osrelease", "6.12.0\n");
         host.file("proc/cmdline", "quiet intel_iommu=on\n");
@@ -209,9 +212,19 @@ impl FakeHost {
     pub fn add_process(&self, pid: u32, name: &str, file: &str) -> &Self {
         self.file(&format!("proc/{pid}/comm"), &format!("{name}\n"));
         fs::create_dir_all(self.path(format!("proc/{pid}/fd"))).expect("a folder");
-        // Targets are as the host sees them.
-        symlink(file, self.path(format!("proc/{pid}/fd/9"))).expect("a link");
+        let fd = self.path(format!("proc/{pid}/fd"));
+        let number = names_in(&fd).len() + 3;
+        symlink(
+            self.path(file.trim_start_matches('/')),
+            fd.join(number.to_string()),
+        )
+        .expect("a link");
         self
+    }
+
+    /// Whoever asks for the whole of `disk` gets `number` for an answer.
+    pub fn claimed(&self, disk: &str, number: i32) {
+        self.claims.borrow_mut().insert(disk.to_owned(), number);
     }
 
     /// Has something go wrong.
@@ -457,6 +470,14 @@ impl Kernel for FakeHost {
             &format!("{:x?} {:?}\n", link.mac, link.vlan),
         );
         Ok(())
+    }
+
+    fn claim(&self, path: &Path) -> io::Result<()> {
+        let disk = path.file_name().unwrap_or_default().to_string_lossy();
+        match self.claims.borrow().get(&*disk) {
+            Some(number) => Err(errno(*number)),
+            None => Ok(()),
+        }
     }
 
     /// Time passes at once.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{CheckError, Group, HostBdf, Root, check, process};
+use super::{CheckError, Group, HostBdf, Root, Usage, check};
 
 const NIC: &str = "0000:01:00.0";
 const MEMORY: u64 = 512 << 20;
@@ -46,6 +46,7 @@ impl Host {
 
     fn link(&self, path: &str, target: impl AsRef<Path>) {
         let path = self.path(path);
+        let _ = fs::remove_file(&path);
         fs::create_dir_all(path.parent().expect("a link in a folder")).expect("a folder");
         symlink(target, path).expect("a link");
     }
@@ -276,9 +277,13 @@ fn who_holds_a_group_is_found() {
     host.file("proc/41/comm", "cat\n");
     host.link("proc/4711/fd/9", "/dev/vfio/7");
     host.file("proc/4711/comm", "qemu-system-x86\n");
-    let holder = process::holder(&host.root(), Path::new("/dev/vfio/7")).expect("process 4711");
+    let nic = NIC.parse().expect("a name");
+    let holder = Usage::read(&host.root())
+        .guest(&host.root(), nic)
+        .expect("process 4711");
     assert_eq!((holder.pid, holder.name.as_str()), (4711, "qemu-system-x86"));
-    assert_eq!(process::holder(&host.root(), Path::new("/dev/vfio/8")), None);
+    host.link("proc/4711/fd/9", "/dev/vfio/8");
+    assert_eq!(Usage::read(&host.root()).guest(&host.root(), nic), None);
 }
 
 #[test]

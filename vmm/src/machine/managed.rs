@@ -33,7 +33,7 @@ impl<'a> Managed<'a> {
             save: false,
             owner: Owner::this(root),
         };
-        let plan = host::plan(root, request)?;
+        let plan = host::plan(root, kernel, request)?;
         host::bind(root, kernel, &plan)?;
         managed.taken = plan.moves.iter().map(|one| one.bdf).collect();
         Ok(managed)

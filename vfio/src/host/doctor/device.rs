@@ -39,26 +39,32 @@ pub(super) fn examine(
         format!("yes, in group {}", group.number)
     })];
     if let Ok((device, group)) = &found {
-        findings.extend(ownership(root, usage, device, group));
+        findings.extend(ownership(root, kernel, usage, device, group));
         findings.extend(hardware(root, kernel, device, wishes));
     }
     findings.into_iter().map(|finding| finding.about(bdf)).collect()
 }
 
 /// Who has the device and its group.
-fn ownership(root: &Root, usage: &Usage, device: &PciDevice, group: &Group) -> Vec<Finding> {
+fn ownership(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &Usage,
+    device: &PciDevice,
+    group: &Group,
+) -> Vec<Finding> {
     let bdf = device.bdf;
     let bound = check::check_driver(device);
     let mut findings = Vec::new();
     if bound.is_err() {
-        findings.push(uses(&usage.of(root, bdf), bdf));
+        findings.push(uses(&usage.of(root, kernel, bdf), bdf));
     }
     findings.push(Finding::of("driver", "Is it bound to vfio-pci?", &bound, |()| {
         format!("yes, to {}", device.driver_name())
     }));
     let others: Vec<_> = group
         .culprits()
-        .filter(|member| member.bdf != bdf)
+        .filter(|member| member.bdf != bdf && root.keeper(member.bdf) != Some(bdf))
         .cloned()
         .collect();
     let viable = match others.is_empty() {
@@ -95,7 +101,13 @@ fn uses(uses: &[Use], bdf: HostBdf) -> Finding {
     let finding = Finding::pass("in-use", question, evidence);
     match blocking.first() {
         None => finding,
-        Some(one) => finding.fail(one.remedy(bdf)),
+        Some(one) if blocking.iter().all(|one| one.is_unknown()) => finding.unknown(one.remedy(bdf)),
+        Some(_) => {
+            let known = blocking.iter().filter(|one| !one.is_unknown());
+            let mut remedies: Vec<String> = known.map(|one| one.remedy(bdf)).collect();
+            remedies.dedup();
+            finding.fail(remedies.join("; then "))
+        }
     }
 }
 

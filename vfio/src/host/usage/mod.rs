@@ -1,175 +1,177 @@
 //! What the host does with a device right now: what would break if the device went away.
+//!
+//! Use is looked for from the device upwards: its whole folder in sysfs, with the PCI domain that it may keep;
+//! every disk and interface in there; what is made of those; and who has a file of any of them open. What
+//! cannot be found out is a use of its own kind, [`Use::Unknown`].
 
+mod blocks;
 mod console;
+mod file_systems;
 mod network;
-mod process;
 mod storage;
-
-use std::fmt;
+mod subtree;
+mod uses;
 
 use super::HostBdf;
+use super::kernel::Kernel;
+use super::process::{Holder, OpenFiles, vfio_nodes};
 use super::sysfs::Root;
 
 pub(crate) use console::boot_screen;
+pub use uses::{Use, Whole};
 
+use blocks::Blocks;
 use console::Consoles;
 use network::Network;
-use process::OpenFiles;
-use storage::Storage;
+use storage::{Asked, Storage};
+use subtree::{Subtree, is_nvidia};
 
-/// One way in which the host uses a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Use {
-    /// A network interface is up.
-    InterfaceUp {
-        /// Its name.
-        interface: String,
-    },
-    /// An address of the host is reached through it.
-    Address {
-        /// The interface.
-        interface: String,
-        /// The bond, bridge or VLAN above it that has the address, or the interface itself.
-        holder: String,
-    },
-    /// The default route goes through it.
-    DefaultRoute {
-        /// The interface.
-        interface: String,
-        /// The bond, bridge or VLAN above it that has the route, or the interface itself.
-        holder: String,
-    },
-    /// A file system on it is mounted.
-    Mounted {
-        /// The disk.
-        disk: String,
-        /// Where.
-        at: String,
-    },
-    /// The host swaps to it.
-    Swap {
-        /// The disk.
-        disk: String,
-    },
-    /// The kernel's console is on it.
-    Console {
-        /// Which console.
-        console: String,
-        /// Whether there is no other one.
-        last: bool,
-    },
-    /// It has virtual functions, which vanish with its driver.
-    VirtualFunctions {
-        /// How many.
-        count: u32,
-    },
-    /// A process has its device file open.
-    Process {
-        /// The process.
-        pid: u32,
-        /// Its name.
-        name: String,
-        /// The file.
-        file: String,
-    },
-}
+/// More processes than this are counted, not named.
+const MAX_PROCESSES: usize = 4;
 
-impl Use {
-    /// Whether the device must not be taken away without being told to.
-    pub fn is_blocking(&self) -> bool {
-        !matches!(self, Self::InterfaceUp { .. } | Self::Console { last: false, .. })
-    }
-
-    /// How the host lets go of it.
-    pub fn remedy(&self, bdf: HostBdf) -> String {
-        match self {
-            Self::InterfaceUp { interface } => format!("ip link set {interface} down"),
-            Self::Address { holder, .. } => format!("ip address flush dev {holder}"),
-            Self::DefaultRoute { holder, .. } => {
-                format!("move the default route to another interface, then ip address flush dev {holder}")
-            }
-            Self::Mounted { at, .. } => format!("umount {at}"),
-            Self::Swap { disk } => format!("swapoff every partition of {disk}"),
-            Self::Console { .. } => "add another console to the kernel's command line, as in \
-                                     console=tty0 console=ttyS0, and reboot"
-                .to_owned(),
-            Self::VirtualFunctions { .. } => format!("strait host vf {bdf} 0"),
-            Self::Process { pid, name, .. } => format!("end process {pid} ({name})"),
-        }
-    }
-}
-
-impl fmt::Display for Use {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let through = |interface: &str, holder: &str| match interface == holder {
-            true => interface.to_owned(),
-            false => format!("{interface} (through {holder})"),
-        };
-        match self {
-            Self::InterfaceUp { interface } => write!(f, "{interface} is up"),
-            Self::Address { interface, holder } => write!(f, "{} has an address", through(interface, holder)),
-            Self::DefaultRoute { interface, holder } => {
-                write!(f, "{} carries the default route", through(interface, holder))
-            }
-            Self::Mounted { disk, at } => write!(f, "{disk} is mounted at {at}"),
-            Self::Swap { disk } => write!(f, "{disk} is swap space"),
-            Self::Console { console, last: true } => write!(f, "it is the last console ({console})"),
-            Self::Console { console, last: false } => write!(f, "{console} is a console on it"),
-            Self::VirtualFunctions { count: 1 } => write!(f, "it has an active virtual function"),
-            Self::VirtualFunctions { count } => write!(f, "it has {count} active virtual functions"),
-            Self::Process { pid, name, file } => write!(f, "process {pid} ({name}) has {file} open"),
-        }
-    }
-}
-
-/// Interfaces, disks, consoles and open files of the whole host, read once.
+/// Interfaces, disks, consoles and open files of the whole host, each read once.
 #[derive(Clone, Debug)]
 pub struct Usage {
-    network: Network,
+    names: Names,
     storage: Storage,
     consoles: Consoles,
     files: OpenFiles,
 }
 
-impl Usage {
-    /// Reads it all. What cannot be read counts as not used.
-    pub fn read(root: &Root) -> Self {
+/// Which function each network interface and disk is on.
+#[derive(Clone, Debug)]
+pub(crate) struct Names {
+    network: Network,
+    blocks: Blocks,
+}
+
+impl Names {
+    pub(crate) fn read(root: &Root) -> Self {
         Self {
             network: Network::read(root),
-            storage: Storage::read(root),
+            blocks: Blocks::read(root),
+        }
+    }
+
+    /// Network interfaces of function `bdf` itself.
+    pub(crate) fn interfaces(&self, bdf: HostBdf) -> Vec<String> {
+        self.network.interfaces(bdf)
+    }
+
+    /// Disks of function `bdf` itself.
+    pub(crate) fn disks(&self, bdf: HostBdf) -> Vec<String> {
+        let own = self.blocks.all().filter(|disk| disk.functions.contains(&bdf));
+        own.map(|disk| disk.name.clone()).collect()
+    }
+
+    /// The function with network interface or disk `name`.
+    pub(crate) fn function_with(&self, name: &str) -> Option<HostBdf> {
+        let disk = || self.blocks.get(name)?.functions.first().copied();
+        self.network.function_of(name).or_else(disk)
+    }
+}
+
+impl Usage {
+    /// Reads it all.
+    pub fn read(root: &Root) -> Self {
+        let names = Names::read(root);
+        Self {
+            storage: Storage::read(root, &names.blocks),
+            names,
             consoles: Consoles::read(root),
             files: OpenFiles::read(root),
         }
     }
 
-    /// Network interfaces of function `bdf`.
+    /// Network interfaces of function `bdf` itself.
     pub fn interfaces(&self, bdf: HostBdf) -> Vec<String> {
-        self.network.interfaces(bdf)
+        self.names.interfaces(bdf)
     }
 
-    /// Disks of function `bdf`.
+    /// Disks of function `bdf` itself.
     pub fn disks(&self, bdf: HostBdf) -> Vec<String> {
-        self.storage.disks(bdf)
+        self.names.disks(bdf)
     }
 
-    /// The function with network interface or disk `name`.
-    pub fn function_with(&self, name: &str) -> Option<HostBdf> {
-        self.network
-            .function_of(name)
-            .or_else(|| self.storage.function_of(name))
-    }
-
-    /// Every use of function `bdf`, the gravest kinds first.
-    pub fn of(&self, root: &Root, bdf: HostBdf) -> Vec<Use> {
-        let mut uses = self.storage.uses(bdf);
-        uses.extend(self.network.uses(bdf));
+    /// Every use of function `bdf` and of what is behind it, the gravest kinds first.
+    pub fn of(&self, root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Vec<Use> {
+        let asked = Asked {
+            root,
+            kernel,
+            files: &self.files,
+            blocks: &self.names.blocks,
+        };
+        let subtree = Subtree::read(root, bdf, &self.files);
+        let mut uses = self.storage.uses(asked, bdf);
+        uses.extend(self.names.network.uses(&self.files, bdf));
+        uses.extend(subtree.interface_elsewhere.then_some(Use::InterfaceElsewhere));
         uses.extend(self.consoles.uses(bdf));
-        let count = root.text(root.function(bdf).join("sriov_numvfs"));
-        match count.and_then(|count| count.parse().ok()) {
-            Some(0) | None => {}
-            Some(count) => uses.push(Use::VirtualFunctions { count }),
-        }
-        uses.extend(self.files.uses(root, bdf));
+        uses.extend(virtual_functions(root, bdf));
+        uses.extend(self.processes(&subtree, bdf));
         uses
     }
+
+    /// The process that has VFIO's file of `bdf` or of its group open: a guest, with whatever VMM.
+    pub(crate) fn guest(&self, root: &Root, bdf: HostBdf) -> Option<Holder> {
+        let nodes = vfio_nodes(&root.function(bdf));
+        self.files.holders(&nodes).into_iter().next()
+    }
+
+    /// The process that has any file of `bdf`'s driver open.
+    pub(crate) fn holder(&self, root: &Root, bdf: HostBdf) -> Option<Holder> {
+        let subtree = Subtree::read(root, bdf, &self.files);
+        self.files.holders(&subtree.nodes).into_iter().next()
+    }
+
+    fn processes(&self, subtree: &Subtree, bdf: HostBdf) -> Vec<Use> {
+        let mut nodes = subtree.nodes.clone();
+        let disks = self.names.blocks.disks(bdf);
+        nodes.extend(disks.flat_map(|disk| self.names.blocks.nodes(disk)));
+        let holders = self.files.holders(&nodes);
+        let more = holders.len().saturating_sub(MAX_PROCESSES);
+        let mut uses: Vec<Use> = holders.into_iter().map(by_process).collect();
+        uses.sort_by_key(|one| !one.outlasts_force());
+        uses.truncate(MAX_PROCESSES);
+        if more > 0 {
+            uses.push(Use::OtherProcesses { count: more });
+        }
+        if self.files.some_hidden && !nodes.is_empty() {
+            uses.push(unseen(
+                "whether another user's process has a file of it open",
+                "run as root",
+            ));
+        }
+        if subtree.is_cut {
+            uses.push(unseen(
+                "whether all of it is free, its folder in /sys is too large",
+                "look there",
+            ));
+        }
+        uses
+    }
+}
+
+/// NVIDIA's driver waits for as long as a file of the card is open (`nv_pci_remove`: "Attempting to remove
+/// device ... with non-zero usage count").
+fn by_process(holder: Holder) -> Use {
+    let hangs = holder.file.strip_prefix("/dev/").is_some_and(is_nvidia);
+    let Holder { pid, name, file } = holder;
+    Use::Process {
+        pid,
+        name,
+        file,
+        hangs,
+    }
+}
+
+fn unseen(what: &str, remedy: &str) -> Use {
+    Use::Unknown {
+        what: what.to_owned(),
+        remedy: remedy.to_owned(),
+    }
+}
+
+fn virtual_functions(root: &Root, bdf: HostBdf) -> Option<Use> {
+    let count = root.text(root.function(bdf).join("sriov_numvfs"))?.parse().ok()?;
+    (count > 0).then_some(Use::VirtualFunctions { count })
 }

@@ -1,170 +1,208 @@
-//! Disks, and the file systems and swap space on them.
+//! Disks, and what the host has on them: looked for from each disk upwards.
 
-use std::fs;
-
-use super::Use;
+use super::blocks::{Block, Blocks};
+use super::file_systems::{FileSystem, FileSystems};
+use super::uses::{Use, Whole};
 use crate::host::HostBdf;
-use crate::host::sysfs::{Root, functions_on, link_name, names_in};
+use crate::host::kernel::Kernel;
+use crate::host::process::OpenFiles;
+use crate::host::sysfs::Root;
 
-/// File systems on volumes on RAID on partitions: more layers than this are a loop.
-const MAX_LAYERS: u32 = 8;
+/// Folders of the kernel's storage targets, how deep in them each export has a folder, and the file in there
+/// that names its device (Documentation/target, drivers/nvme/target/configfs.c).
+const EXPORTS: [(&str, usize, &str); 2] = [
+    ("sys/kernel/config/target/core", 2, "udev_path"),
+    ("sys/kernel/config/nvmet/subsystems", 3, "device_path"),
+];
 
-/// A whole disk.
-#[derive(Clone, Debug)]
-struct Disk {
-    name: String,
-    /// More than one where a disk has several controllers.
-    functions: Vec<HostBdf>,
+/// Who is asked about disks.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) root: &'a Root,
+    pub(super) kernel: &'a dyn Kernel,
+    pub(super) files: &'a OpenFiles,
+    pub(super) blocks: &'a Blocks,
 }
 
-/// All of the host's disks, and where they are used.
-#[derive(Clone, Debug, Default)]
+/// What is on the host's disks.
+#[derive(Clone, Debug)]
 pub(super) struct Storage {
-    disks: Vec<Disk>,
-    /// Disk, and where a file system on it is mounted.
-    mounted: Vec<(String, String)>,
-    swap: Vec<String>,
+    systems: FileSystems,
+    /// Block device, and its file as /proc/swaps names it.
+    swaps: Vec<(String, String)>,
+    /// Block device, and the folder of its export.
+    exports: Vec<(String, String)>,
+    /// Where the host would wake up from.
+    resume: Option<String>,
 }
 
 impl Storage {
-    pub(super) fn read(root: &Root) -> Self {
-        let mut storage = Self::default();
-        for name in root.names("sys/class/block") {
-            let is_partition = root.path(format!("sys/class/block/{name}/partition")).exists();
-            if !is_partition {
-                let functions = functions(root, &name);
-                storage.disks.push(Disk { name, functions });
-            }
-        }
-        storage.disks.retain(|disk| !disk.functions.is_empty());
-        storage.read_mounts(root);
-        storage.read_swap(root);
-        storage
-    }
-
-    /// The mounts of this process, and of the first one: this one may be in a container.
-    fn read_mounts(&mut self, root: &Root) {
-        for process in ["self", "1"] {
-            let text = root.text(format!("proc/{process}/mountinfo")).unwrap_or_default();
-            for line in text.lines() {
-                let Some((at, device)) = mount(root, line) else {
-                    continue;
-                };
-                for disk in disks_below(root, &device, 0) {
-                    let entry = (disk, at.clone());
-                    if !self.mounted.contains(&entry) {
-                        self.mounted.push(entry);
-                    }
-                }
-            }
+    pub(super) fn read(root: &Root, blocks: &Blocks) -> Self {
+        let resume = root.text("sys/power/resume").unwrap_or_default();
+        Self {
+            systems: FileSystems::read(root, blocks),
+            swaps: swaps(root, blocks),
+            exports: exports(root, blocks),
+            resume: blocks.numbered(&resume).map(str::to_owned),
         }
     }
 
-    /// `/dev/nvme0n1p2 partition size used priority`; files lie on a mounted file system anyway.
-    fn read_swap(&mut self, root: &Root) {
-        let text = root.text("proc/swaps").unwrap_or_default();
-        for line in text.lines().skip(1) {
-            let path = line.split_whitespace().next().unwrap_or_default();
-            if let Some(name) = block_name(root, path) {
-                self.swap.extend(disks_below(root, &name, 0));
-            }
+    pub(super) fn uses(&self, asked: Asked<'_>, bdf: HostBdf) -> Vec<Use> {
+        let mut uses: Vec<Use> = Vec::new();
+        let mut has_disk = false;
+        for disk in asked.blocks.disks(bdf) {
+            let own = self.uses_of(asked, disk);
+            let is_quiet = !own.iter().any(Use::is_blocking) && !asked.is_open(disk);
+            uses.extend(own);
+            uses.extend(is_quiet.then(|| claim(asked, disk)).flatten());
+            has_disk = true;
         }
-        self.swap.dedup();
-    }
-
-    pub(super) fn disks(&self, bdf: HostBdf) -> Vec<String> {
-        self.of(bdf).map(|disk| disk.name.clone()).collect()
-    }
-
-    pub(super) fn function_of(&self, name: &str) -> Option<HostBdf> {
-        let disk = self.disks.iter().find(|disk| disk.name == name)?;
-        disk.functions.first().copied()
-    }
-
-    fn of(&self, bdf: HostBdf) -> impl Iterator<Item = &Disk> {
-        self.disks
-            .iter()
-            .filter(move |disk| disk.functions.contains(&bdf))
-    }
-
-    pub(super) fn uses(&self, bdf: HostBdf) -> Vec<Use> {
-        let mut uses = Vec::new();
-        for disk in self.of(bdf) {
-            let name = &disk.name;
-            let mounted = self.mounted.iter().filter(|(mounted, _)| mounted == name);
-            uses.extend(mounted.map(|(_, at)| Use::Mounted {
-                disk: name.clone(),
-                at: at.clone(),
-            }));
-            if self.swap.contains(name) {
-                uses.push(Use::Swap { disk: name.clone() });
-            }
+        if has_disk && uses.is_empty() {
+            uses.extend(self.systems.scattered_pools.iter().map(|pool| scattered(pool)));
         }
         uses
     }
-}
 
-/// The functions that disk `name` hangs on.
-fn functions(root: &Root, name: &str) -> Vec<HostBdf> {
-    let path = root.path("sys/class/block").join(name);
-    if let Some(&function) = functions_on(&path).last() {
-        return vec![function];
+    fn uses_of(&self, asked: Asked<'_>, disk: &Block) -> Vec<Use> {
+        let stack = asked.blocks.stack(disk);
+        let name = || disk.name.clone();
+        let mut uses = Vec::new();
+        let at = self.mounts(&stack);
+        if !at.is_empty() {
+            uses.push(Use::Mounted { disk: name(), at });
+        }
+        let swaps = self.swaps.iter().filter(|(device, _)| is_in(&stack, device));
+        uses.extend(swaps.map(|(_, file)| Use::Swap {
+            disk: name(),
+            file: file.clone(),
+        }));
+        let wholes = self.wholes(asked, &stack);
+        let others = wholes.len().saturating_sub(1);
+        uses.extend(wholes.into_iter().next().map(|whole| Use::Part {
+            disk: name(),
+            whole,
+            others,
+        }));
+        if self.resume.as_ref().is_some_and(|device| is_in(&stack, device)) {
+            uses.push(Use::Resume { disk: name() });
+        }
+        uses
     }
-    // An NVMe disk that may have several controllers is a child of its subsystem, beside links to them.
-    let Some(subsystem) = fs::canonicalize(&path)
-        .ok()
-        .and_then(|path| path.parent().map(ToOwned::to_owned))
-    else {
-        return Vec::new();
-    };
-    let controllers = names_in(&subsystem)
-        .into_iter()
-        .filter(|link| link.starts_with("nvme"));
-    let mut functions: Vec<HostBdf> = controllers
-        .filter_map(|link| functions_on(&subsystem.join(link)).last().copied())
-        .collect();
-    functions.sort();
-    functions.dedup();
-    functions
-}
 
-/// Mount point and block device of a line `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
-fn mount(root: &Root, line: &str) -> Option<(String, String)> {
-    let (left, right) = line.split_once(" - ")?;
-    let mut fields = left.split(' ').skip(2);
-    let numbers = fields.next()?;
-    let at = fields.nth(1)?.replace("\\040", " ");
-    let by_number = link_name(&root.path(format!("sys/dev/block/{numbers}")));
-    // btrfs has numbers of its own, but says which device it was mounted from.
-    let device = match by_number {
-        Ok(Some(name)) => name,
-        _ => block_name(root, right.split(' ').nth(1)?)?,
-    };
-    Some((at, device))
-}
-
-/// `sda1` of `/dev/sda1`, `dm-0` of `/dev/mapper/root`.
-fn block_name(root: &Root, path: &str) -> Option<String> {
-    let relative = path.strip_prefix("/dev/")?;
-    let target = link_name(&root.path("dev").join(relative)).ok().flatten();
-    let name = target.unwrap_or_else(|| relative.to_owned());
-    let known = root.path("sys/class/block").join(&name).exists();
-    (known && !name.contains('/')).then_some(name)
-}
-
-/// The whole disks that block device `name` lies on.
-fn disks_below(root: &Root, name: &str, layer: u32) -> Vec<String> {
-    let folder = root.path("sys/class/block").join(name);
-    let below = names_in(&folder.join("slaves"));
-    if !below.is_empty() && layer < MAX_LAYERS {
-        let each = below.iter().map(|name| disks_below(root, name, layer + 1));
-        return each.flatten().collect();
+    /// Where something in `stack` is mounted, the root first: it settles the matter.
+    fn mounts(&self, stack: &[&Block]) -> Vec<String> {
+        let systems = self.systems.all.iter().filter(|one| one.is_on(stack));
+        let mut at: Vec<String> = systems.flat_map(|one| one.at.iter().cloned()).collect();
+        at.sort();
+        at.dedup();
+        at
     }
-    if !folder.join("partition").exists() {
-        return vec![name.to_owned()];
+
+    /// What `stack` is a part of, beside file systems that are mounted.
+    fn wholes(&self, asked: Asked<'_>, stack: &[&Block]) -> Vec<Whole> {
+        let systems = self.systems.all.iter().filter(|one| one.is_on(stack));
+        let mut wholes: Vec<Whole> = systems.filter_map(FileSystem::standing).collect();
+        let exports = self.exports.iter().filter(|(device, _)| is_in(stack, device));
+        wholes.extend(exports.map(|(_, folder)| Whole::Export(folder.clone())));
+        wholes.extend(stack.iter().filter_map(|block| self.idle(asked, block)));
+        wholes
     }
-    let whole = fs::canonicalize(&folder)
-        .ok()
-        .and_then(|path| Some(path.parent()?.file_name()?.to_string_lossy().into_owned()));
-    whole.into_iter().collect()
+
+    /// What `block` is, if it was made of disks and nothing shows what for.
+    fn idle(&self, asked: Asked<'_>, block: &Block) -> Option<Whole> {
+        let whole = block.whole(asked.root)?;
+        let stack = asked.blocks.stack(block);
+        let is_used = self.systems.all.iter().any(|system| system.is_on(&stack))
+            || self
+                .swaps
+                .iter()
+                .chain(&self.exports)
+                .any(|(device, _)| is_in(&stack, device))
+            || asked.is_open(block)
+            || stack
+                .iter()
+                .skip(1)
+                .any(|block| block.whole(asked.root).is_some());
+        (!is_used).then_some(whole)
+    }
+}
+
+impl Asked<'_> {
+    /// Whether a process has `block`, or something made of it, open.
+    fn is_open(&self, block: &Block) -> bool {
+        !self.files.holders(&self.blocks.nodes(block)).is_empty()
+    }
+}
+
+fn is_in(stack: &[&Block], name: &str) -> bool {
+    stack.iter().any(|block| block.name == name)
+}
+
+/// What the kernel says when `disk` is asked for as a whole and alone: every mount in any namespace, array,
+/// pool and target has it or a part of it claimed (`bd_prepare_to_claim`, block/bdev.c).
+fn claim(asked: Asked<'_>, disk: &Block) -> Option<Use> {
+    if disk.is_hidden {
+        return None;
+    }
+    let name = disk.name.clone();
+    let file = asked.root.path("dev").join(&disk.node.name);
+    match asked.kernel.claim(&file) {
+        Ok(()) => None,
+        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Some(Use::Claimed { disk: name }),
+        // Nothing is in the drive.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEDIUM | libc::ENXIO)) => None,
+        Err(error) => Some(Use::Unknown {
+            what: format!("whether something of the kernel keeps {name}, since it does not open: {error}"),
+            remedy: match error.raw_os_error() {
+                Some(libc::EACCES | libc::EPERM) => "run as root".to_owned(),
+                _ => format!("look with lsblk /dev/{name}"),
+            },
+        }),
+    }
+}
+
+fn scattered(pool: &str) -> Use {
+    Use::Unknown {
+        what: format!("whether it has a disk of the ZFS pool {pool}"),
+        remedy: format!("look with zpool status -P {pool}"),
+    }
+}
+
+/// `/dev/nvme0n1p2 partition size used priority`; files lie on a mounted file system anyway.
+fn swaps(root: &Root, blocks: &Blocks) -> Vec<(String, String)> {
+    let text = root.text("proc/swaps").unwrap_or_default();
+    let paths = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next());
+    paths
+        .filter_map(|path| Some((blocks.name_of_file(root, path)?, path.to_owned())))
+        .collect()
+}
+
+fn exports(root: &Root, blocks: &Blocks) -> Vec<(String, String)> {
+    let mut exports = Vec::new();
+    for (folder, depth, file) in EXPORTS {
+        let mut folders = vec![folder.to_owned()];
+        for _ in 0..depth {
+            let inner = folders.iter().flat_map(|folder| {
+                root.names(folder)
+                    .into_iter()
+                    .map(move |name| format!("{folder}/{name}"))
+            });
+            folders = inner.collect();
+        }
+        for folder in folders {
+            if root.text(format!("{folder}/enable")).as_deref() == Some("0") {
+                continue;
+            }
+            let path = root.text(format!("{folder}/{file}")).unwrap_or_default();
+            exports.extend(
+                blocks
+                    .name_of_file(root, &path)
+                    .map(|name| (name, format!("/{folder}"))),
+            );
+        }
+    }
+    exports
 }

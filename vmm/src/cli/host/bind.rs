@@ -89,7 +89,7 @@ impl BindArgs {
             save: self.save,
             owner: None,
         };
-        let plan = host::plan(root, request).map_err(failure)?;
+        let plan = host::plan(root, kernel, request).map_err(failure)?;
         if !self.dry_run {
             host::bind(root, kernel, &plan).map_err(failure)?;
         }

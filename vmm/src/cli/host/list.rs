@@ -1,7 +1,7 @@
 //! `strait host list`.
 
 use clap::{Args, ValueEnum};
-use strait_vfio::host::{CheckError, Function, Inventory, PciIds, Root, Use};
+use strait_vfio::host::{CheckError, Function, Inventory, Kernel, PciIds, Root, Use};
 
 use super::listing::Listed;
 use super::screen::{Screen, Tone};
@@ -52,11 +52,16 @@ impl Class {
 }
 
 impl ListArgs {
-    pub(super) fn run(self, root: &Root, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+    pub(super) fn run(
+        self,
+        root: &Root,
+        kernel: &dyn Kernel,
+        screen: &mut Screen<'_>,
+    ) -> Result<u8, Failure> {
         let Inventory {
             functions,
             unreadable,
-        } = Inventory::read(root)?;
+        } = Inventory::read(root, kernel)?;
         let ids = PciIds::read(root);
         let named = find_all(root, &self.devices)?;
         if let Some(absent) = named
@@ -152,7 +157,7 @@ fn driver(screen: &Screen<'_>, function: &Function) -> String {
 
 /// A use in its colour, marked when it keeps the device on the host.
 pub(super) fn painted(screen: &Screen<'_>, one: &Use) -> String {
-    match one.is_blocking() {
+    match one.is_blocking() && !one.is_unknown() {
         true => screen.paint(Tone::Warning, &format!("in use: {one}")),
         false => one.to_string(),
     }

@@ -91,12 +91,12 @@ impl HostArgs {
     pub fn run(self, root: &Root, kernel: &dyn Kernel, screen: &mut Screen<'_>) -> Result<u8, Failure> {
         give_back_orphans(root, kernel);
         let done = match self.command {
-            HostCommand::List(args) => args.run(root, screen),
+            HostCommand::List(args) => args.run(root, kernel, screen),
             HostCommand::Doctor(args) => args.run(root, kernel, screen),
             HostCommand::Bind(args) => args.run(root, kernel, screen),
             HostCommand::Restore(args) => args.run(root, kernel, screen),
             HostCommand::Vf(args) => args.run(root, kernel, screen),
-            HostCommand::Names => names::print(root, screen),
+            HostCommand::Names => names::print(root, kernel, screen),
             HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.

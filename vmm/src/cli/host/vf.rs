@@ -64,7 +64,7 @@ impl VfArgs {
         if made.is_empty() {
             screen.line(format!("{physical} has no virtual functions now"))?;
         } else {
-            warn_if_down(root, screen, physical)?;
+            warn_if_down(root, kernel, screen, physical)?;
         }
         Ok(0)
     }
@@ -128,12 +128,17 @@ fn bind(root: &Root, kernel: &dyn Kernel, functions: &[VirtualFunction]) -> Resu
         save: false,
         owner: None,
     };
-    let plan = host::plan(root, request)?;
+    let plan = host::plan(root, kernel, request)?;
     Ok(host::bind(root, kernel, &plan)?)
 }
 
-fn warn_if_down(root: &Root, screen: &mut Screen<'_>, physical: HostBdf) -> Result<(), Failure> {
-    let functions = Inventory::read(root)?.functions;
+fn warn_if_down(
+    root: &Root,
+    kernel: &dyn Kernel,
+    screen: &mut Screen<'_>,
+    physical: HostBdf,
+) -> Result<(), Failure> {
+    let functions = Inventory::read(root, kernel)?.functions;
     let Some(function) = functions.iter().find(|function| function.pci.bdf == physical) else {
         return Ok(());
     };

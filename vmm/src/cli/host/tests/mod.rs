@@ -5,6 +5,7 @@ mod mistakes;
 mod odd;
 mod show;
 mod unknown;
+mod used;
 mod vf;
 
 use strait_vfio::host::testing::{FakeFunction, FakeHost};

@@ -164,7 +164,7 @@ pub(super) const IN_USE: &[Mistake] = &[
         "a disk mounted by btrfs",
         |host| mounted(host, "0:42"),
         "bind nvme0n1",
-        "nvme0n1 is mounted at /srv/my data; umount /srv/my data",
+        "nvme0n1 is mounted at /srv/my data; umount '/srv/my data'",
     ),
     error(
         "a disk mounted by LVM",

@@ -1,0 +1,128 @@
+//! What a function's drivers have made below its folder in sysfs, and in the PCI domain that it keeps.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::host::HostBdf;
+use crate::host::process::{Node, OpenFiles, vfio_nodes};
+use crate::host::sysfs::{Root, function_named, link_name, read_text};
+
+/// Most folders looked into for one function: ten thousand disks on one adapter are about as many.
+const MAX_FOLDERS: usize = 400_000;
+/// Hubs on hubs behind a controller in a domain of its own: deeper than this is a loop.
+const MAX_DEPTH: usize = 40;
+/// Folders without device files, some of them large: a NIC has one for each of its queues.
+const BARREN: [&str; 7] = [
+    "power",
+    "msi_irqs",
+    "statistics",
+    "queues",
+    "mq",
+    "integrity",
+    "wakeup",
+];
+
+/// The device files of a function, and what else its folders tell.
+#[derive(Debug, Default)]
+pub(super) struct Subtree {
+    /// Files below /dev.
+    pub(super) nodes: Vec<Node>,
+    /// A folder for network interfaces without one: it is in another network namespace.
+    pub(super) interface_elsewhere: bool,
+    /// There is more than was looked at.
+    pub(super) is_cut: bool,
+}
+
+impl Subtree {
+    pub(super) fn read(root: &Root, bdf: HostBdf, files: &OpenFiles) -> Self {
+        let mut subtree = Self {
+            nodes: without_folder(root, bdf, files),
+            ..Self::default()
+        };
+        let mut folders = vec![(root.function(bdf), 0, false)];
+        let mut looked_at = 0;
+        while let Some((folder, depth, in_domain)) = folders.pop() {
+            looked_at += 1;
+            if looked_at > MAX_FOLDERS || depth > MAX_DEPTH {
+                subtree.is_cut = true;
+                break;
+            }
+            for inner in subtree.look_into(&folder) {
+                let name = inner
+                    .file_name()
+                    .and_then(|name| name.to_str())
+                    .unwrap_or_default();
+                let in_domain = in_domain || is_domain(name);
+                // Behind a bridge are functions of their own; a domain goes with who keeps it.
+                if !BARREN.contains(&name) && (in_domain || function_named(name).is_none()) {
+                    folders.push((inner, depth + 1, in_domain));
+                }
+            }
+        }
+        subtree
+    }
+
+    /// Notes what `folder` tells, and returns the folders in it.
+    fn look_into(&mut self, folder: &Path) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(folder) else {
+            return Vec::new();
+        };
+        let (mut inner, mut has_event, mut has_group) = (Vec::new(), false, false);
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            has_event |= name == "uevent";
+            // Of a function, or of a mediated device in it.
+            has_group |= name == "iommu_group" || name == "vfio-dev";
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                inner.push(entry.path());
+            }
+        }
+        if has_event {
+            let event = read_text(&folder.join("uevent")).unwrap_or_default();
+            self.nodes.extend(Node::from_event(&event));
+        }
+        if has_group {
+            self.nodes.extend(vfio_nodes(folder));
+        }
+        self.interface_elsewhere |= inner.is_empty() && folder.file_name().is_some_and(|name| name == "net");
+        inner
+    }
+}
+
+/// `pci10000:e0`, the root bus of a domain.
+fn is_domain(name: &str) -> bool {
+    name.strip_prefix("pci").is_some_and(|rest| rest.contains(':'))
+}
+
+/// Files that their drivers make without a folder in sysfs.
+fn without_folder(root: &Root, bdf: HostBdf, files: &OpenFiles) -> Vec<Node> {
+    match link_name(&root.function(bdf).join("driver"))
+        .ok()
+        .flatten()
+        .as_deref()
+    {
+        Some("nvidia") => nvidia(root, bdf, files),
+        // One for all cards.
+        Some("amdgpu") => vec![Node::named("kfd")],
+        _ => Vec::new(),
+    }
+}
+
+/// `/dev/nvidia<minor>`; where the driver does not tell the minor it may be any.
+fn nvidia(root: &Root, bdf: HostBdf, files: &OpenFiles) -> Vec<Node> {
+    let text = root.text(format!("proc/driver/nvidia/gpus/{bdf}/information"));
+    let minor = text.as_deref().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("Device Minor:"))?;
+        line.trim().parse::<u32>().ok()
+    });
+    match minor {
+        Some(minor) => vec![Node::named(format!("nvidia{minor}"))],
+        None => files.names(is_nvidia),
+    }
+}
+
+/// Whether `name` is the file of one of NVIDIA's cards.
+pub(super) fn is_nvidia(name: &str) -> bool {
+    name.strip_prefix("nvidia")
+        .is_some_and(|minor| minor.parse::<u32>().is_ok())
+}

@@ -1,0 +1,340 @@
+//! The ways in which the host uses a device, what each is called, and how it ends.
+
+use std::fmt;
+
+use crate::host::HostBdf;
+
+/// One way in which the host uses a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// A network interface is up.
+    InterfaceUp {
+        /// Its name.
+        interface: String,
+    },
+    /// An address of the host is reached through it.
+    Address {
+        /// The interface.
+        interface: String,
+        /// The bond, bridge or VLAN above it that has the address, or the interface itself.
+        holder: String,
+    },
+    /// The default route goes through it.
+    DefaultRoute {
+        /// The interface.
+        interface: String,
+        /// The bond, bridge or VLAN above it that has the route, or the interface itself.
+        holder: String,
+    },
+    /// Another interface stands on it.
+    Carries {
+        /// The interface.
+        interface: String,
+        /// The bond, bridge, VLAN, macvlan or switch.
+        upper: String,
+        /// Whether it is a port of `upper`, which is there without it.
+        is_port: bool,
+    },
+    /// A process receives everything that passes it.
+    Watched {
+        /// The interface.
+        interface: String,
+        /// The process, where it can be seen.
+        process: Option<(u32, String)>,
+    },
+    /// Its interface is in another network namespace, where its addresses are not seen.
+    InterfaceElsewhere,
+    /// File systems on it are mounted.
+    Mounted {
+        /// The disk.
+        disk: String,
+        /// Where.
+        at: Vec<String>,
+    },
+    /// The host swaps to it.
+    Swap {
+        /// The disk.
+        disk: String,
+        /// The partition or volume, as /proc/swaps names it.
+        file: String,
+    },
+    /// It holds what the host would wake up from.
+    Resume {
+        /// The disk.
+        disk: String,
+    },
+    /// Something that is active is made of it.
+    Part {
+        /// The disk.
+        disk: String,
+        /// What.
+        whole: Whole,
+        /// How many more there are.
+        others: usize,
+    },
+    /// The kernel keeps it from others, and nothing tells for whom.
+    Claimed {
+        /// The disk.
+        disk: String,
+    },
+    /// The kernel's console is on it.
+    Console {
+        /// Which console.
+        console: String,
+        /// Whether there is no other one.
+        last: bool,
+    },
+    /// It has virtual functions, which vanish with its driver.
+    VirtualFunctions {
+        /// How many.
+        count: u32,
+    },
+    /// A process has a device file of it open.
+    Process {
+        /// The process.
+        pid: u32,
+        /// Its name.
+        name: String,
+        /// The file.
+        file: String,
+        /// Whether its driver would wait for the process, for ever and with no way back.
+        hangs: bool,
+    },
+    /// More processes than are worth a line each.
+    OtherProcesses {
+        /// How many.
+        count: usize,
+    },
+    /// Something could not be found out.
+    Unknown {
+        /// What: `whether ...`.
+        what: String,
+        /// How it can be.
+        remedy: String,
+    },
+}
+
+/// What is made of disks, or stands on one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// An array of md.
+    Raid(String),
+    /// A volume of the device mapper.
+    Volume {
+        /// Its name below /dev/mapper.
+        name: String,
+        /// What made it, the first word of its UUID.
+        maker: String,
+    },
+    /// A device of bcache.
+    Cache(String),
+    /// A loop device.
+    Loop(String),
+    /// A mounted btrfs.
+    Btrfs(String),
+    /// An imported ZFS pool.
+    Pool(String),
+    /// A mounted file system whose journal is on this block device.
+    Journaled(String),
+    /// A target of iSCSI, Fibre Channel or NVMe, by its folder.
+    Export(String),
+    /// Any other block device.
+    Other(String),
+}
+
+impl Use {
+    /// Whether the device must not be taken away without being told to.
+    pub fn is_blocking(&self) -> bool {
+        !matches!(
+            self,
+            Self::InterfaceUp { .. } | Self::Resume { .. } | Self::Console { last: false, .. }
+        )
+    }
+
+    /// Whether it is not a use but a question without an answer.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Unknown { .. })
+    }
+
+    /// Whether the device stays even when it is to be taken by force: the kernel could not do it, or would
+    /// have nothing left to run from.
+    pub fn outlasts_force(&self) -> bool {
+        match self {
+            Self::Process { hangs, .. } => *hangs,
+            Self::Mounted { at, .. } => at.iter().any(|at| at == "/"),
+            _ => false,
+        }
+    }
+
+    /// How the host lets go of it.
+    pub fn remedy(&self, bdf: HostBdf) -> String {
+        match self {
+            Self::InterfaceUp { interface } => format!("ip link set {interface} down"),
+            Self::Address { holder, .. } => format!("ip address flush dev {holder}"),
+            Self::DefaultRoute { holder, .. } => {
+                format!("move the default route to another interface, then ip address flush dev {holder}")
+            }
+            Self::Carries {
+                interface,
+                upper,
+                is_port,
+            } => leave(interface, upper, *is_port),
+            Self::Watched { interface, process } => match process {
+                Some((pid, name)) => format!("end process {pid} ({name})"),
+                None => format!("end what listens on {interface} (ss -0 -p shows it to root)"),
+            },
+            Self::InterfaceElsewhere => "stop the container that has it, or look with lsns -t net and move \
+                                         it back with ip link set NAME netns 1 in there"
+                .to_owned(),
+            Self::Mounted { at, .. } => unmount(at),
+            Self::Swap { file, .. } => format!("swapoff {}", quoted(file)),
+            Self::Resume { .. } => "take resume= from the kernel's command line".to_owned(),
+            Self::Part { whole, .. } => whole.remedy(),
+            Self::Claimed { disk } => format!(
+                "look with lsblk /dev/{disk} and, for containers that have it mounted, with lsns -t mnt, and \
+                 end that"
+            ),
+            Self::Console { .. } => "add another console to the kernel's command line, as in \
+                                     console=tty0 console=ttyS0, and reboot"
+                .to_owned(),
+            Self::VirtualFunctions { .. } => format!("strait host vf {bdf} 0"),
+            Self::Process { pid, name, .. } => format!("end process {pid} ({name})"),
+            Self::OtherProcesses { .. } => format!("end them, strait host list {bdf} shows who is left"),
+            Self::Unknown { remedy, .. } => remedy.clone(),
+        }
+    }
+}
+
+/// How an interface leaves what stands on it.
+fn leave(interface: &str, upper: &str, is_port: bool) -> String {
+    match (is_port, upper) {
+        // Its ports are entries of its own database, which would only be set up again.
+        (true, "ovs-system" | "ovs-netdev") => format!("ovs-vsctl del-port {interface}"),
+        (true, _) => format!("ip link set {interface} nomaster"),
+        (false, _) => format!("ip link delete {upper}"),
+    }
+}
+
+fn unmount(at: &[String]) -> String {
+    if at.iter().any(|at| at == "/") {
+        return "the host runs from it, so pass another device".to_owned();
+    }
+    let at: Vec<String> = at.iter().map(|at| quoted(at)).collect();
+    format!("umount {}", at.join(" "))
+}
+
+/// For a shell.
+fn quoted(path: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
+    match path.bytes().all(is_plain) {
+        true => path.to_owned(),
+        false => format!("'{}'", path.replace('\'', r"'\''")),
+    }
+}
+
+impl Whole {
+    fn remedy(&self) -> String {
+        match self {
+            Self::Raid(name) => format!("mdadm --stop /dev/{name}"),
+            Self::Volume { name, maker } => match maker.as_str() {
+                "LVM" => format!("lvchange -an /dev/mapper/{name}"),
+                "CRYPT" => format!("cryptsetup close {name}"),
+                "mpath" => format!("multipath -f {name}"),
+                _ => format!("dmsetup remove {name}"),
+            },
+            Self::Cache(name) => format!("echo 1 > /sys/block/{name}/bcache/stop"),
+            Self::Loop(name) => format!("losetup -d /dev/{name}"),
+            Self::Btrfs(_) => "unmount it in the mount namespace that has it (lsns -t mnt)".to_owned(),
+            Self::Pool(name) => format!("zpool export {name}"),
+            Self::Journaled(_) => "unmount that file system".to_owned(),
+            Self::Export(folder) => format!("end the export in {folder}"),
+            Self::Other(name) => format!("take down {name} (lsblk shows what it is)"),
+        }
+    }
+}
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raid(name) => write!(f, "the active RAID array {name}"),
+            Self::Volume { name, maker } => match maker.as_str() {
+                "LVM" => write!(f, "the active LVM volume {name}"),
+                "CRYPT" => write!(f, "the open encrypted volume {name}"),
+                "mpath" => write!(f, "the multipath device {name}"),
+                _ => write!(f, "the mapped device {name}"),
+            },
+            Self::Cache(name) => write!(f, "the cached device {name}"),
+            Self::Loop(name) => write!(f, "the loop device {name}"),
+            Self::Btrfs(id) => write!(f, "the mounted btrfs {id}"),
+            Self::Pool(name) => write!(f, "the imported ZFS pool {name}"),
+            Self::Journaled(journal) => write!(f, "a mounted file system, whose journal is on {journal}"),
+            Self::Export(folder) => write!(f, "what the host exports by {folder}"),
+            Self::Other(name) => write!(f, "the block device {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Use {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InterfaceUp { interface } => write!(f, "{interface} is up"),
+            Self::Address { interface, holder } => write!(f, "{} has an address", through(interface, holder)),
+            Self::DefaultRoute { interface, holder } => {
+                write!(f, "{} carries the default route", through(interface, holder))
+            }
+            Self::Carries {
+                interface,
+                upper,
+                is_port: true,
+            } => write!(f, "{interface} is a port of {upper}"),
+            Self::Carries { interface, upper, .. } => write!(f, "{upper} stands on {interface}"),
+            Self::Watched { interface, process } => match process {
+                Some((pid, name)) => write!(f, "process {pid} ({name}) receives all that passes {interface}"),
+                None => write!(f, "a process receives all that passes {interface}"),
+            },
+            Self::InterfaceElsewhere => write!(f, "its interface is in another network namespace"),
+            Self::Mounted { disk, at } => write!(f, "{disk} is mounted at {}", listed(at)),
+            Self::Swap { disk, .. } => write!(f, "{disk} is swap space"),
+            Self::Resume { disk } => write!(f, "the host would wake up from {disk}"),
+            Self::Part {
+                disk,
+                whole,
+                others: 0,
+            } => write!(f, "{disk} is part of {whole}"),
+            Self::Part { disk, whole, others } => write!(f, "{disk} is part of {whole} and of {others} more"),
+            Self::Claimed { disk } => write!(f, "the kernel keeps {disk} for something of its own"),
+            Self::Console { console, last: true } => write!(f, "it is the last console ({console})"),
+            Self::Console { console, last: false } => write!(f, "{console} is a console on it"),
+            Self::VirtualFunctions { count: 1 } => write!(f, "it has an active virtual function"),
+            Self::VirtualFunctions { count } => write!(f, "it has {count} active virtual functions"),
+            Self::Process {
+                pid,
+                name,
+                file,
+                hangs: false,
+            } => write!(f, "process {pid} ({name}) has {file} open"),
+            Self::Process { pid, name, file, .. } => write!(
+                f,
+                "process {pid} ({name}) has {file} open, and the driver would wait for it for ever"
+            ),
+            Self::OtherProcesses { count } => write!(f, "{count} more processes have its files open"),
+            Self::Unknown { what, .. } => write!(f, "not known: {what}"),
+        }
+    }
+}
+
+fn through(interface: &str, holder: &str) -> String {
+    match interface == holder {
+        true => interface.to_owned(),
+        false => format!("{interface} (through {holder})"),
+    }
+}
+
+/// The first few, and how many more.
+fn listed(places: &[String]) -> String {
+    const SHOWN: usize = 4;
+    match places.len().saturating_sub(SHOWN) {
+        0 => places.join(", "),
+        more => format!("{} and {more} more", places[..SHOWN].join(", ")),
+    }
+}
