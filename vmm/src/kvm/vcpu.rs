@@ -126,11 +126,7 @@ impl Vcpu {
         .map_err(|_| VcpuError::Cpuid(id))?;
         fd.set_cpuid2(&cpuid).map_err(failed("set the CPUID"))?;
         set_msrs(&fd, &[MTRR_DEFAULT_TYPE, MISC_ENABLE]).map_err(failed("set the registers"))?;
-        let list = system
-            .kvm()
-            .get_msr_index_list()
-            .map_err(failed("list the registers"))?;
-        let reset_state = ResetState::capture(&fd, list.as_slice()).map_err(failed("read the state"))?;
+        let reset_state = ResetState::capture(&fd, system.kvm()).map_err(failed("read the state"))?;
         fd.map_coalesced_mmio_ring()
             .map_err(failed("map the ring of writes"))?;
         Ok(Self {
