@@ -201,9 +201,11 @@ impl Platform {
         Ok(threads)
     }
 
+    /// Stops all vCPUs. What happened to the guest is known by then, or nothing did.
     fn stop(&mut self, threads: Vec<VcpuThread>) {
         threads.iter().for_each(VcpuThread::ask_to_stop);
         self.vcpus = threads.into_iter().filter_map(VcpuThread::join).collect();
+        self.events.forget();
     }
 }
 

@@ -70,7 +70,8 @@ pub(super) fn next(event: Event, no_reboot: bool) -> Next {
 }
 
 /// Where vCPUs leave events for the event loop. Only the first counts until it is taken: what several
-/// vCPUs report while the guest goes down is one event. Devices that leave are told of beside it.
+/// vCPUs report while the guest goes down is one event, also when it is taken before all of them have stopped.
+/// Devices that leave are told of beside it.
 pub struct Events {
     reported: Mutex<Reported>,
     wake: OwnedFd,
@@ -124,6 +125,13 @@ impl Events {
         self.lock().ejected.pop_first()
     }
 
+    /// Drops all that was left. Called when no vCPU runs any more: what they still reported on their way out
+    /// belongs to a guest that is gone.
+    pub fn forget(&self) {
+        *self.lock() = Reported::default();
+        self.clear();
+    }
+
     /// Sleeps again; to be called before looking at what was left.
     pub fn clear(&self) {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
@@ -166,6 +174,17 @@ mod tests {
         events.report(Event::Reset);
         assert_eq!(events.take(), Some(Event::GuestPanic));
         assert_eq!(events.take(), None);
+    }
+
+    #[test]
+    fn what_is_left_of_a_guest_does_not_meet_the_next() {
+        let events = Events::new().expect("an eventfd");
+        events.report(Event::Reset);
+        assert_eq!(events.take(), Some(Event::Reset));
+        events.report(Event::TripleFault);
+        events.eject(1);
+        events.forget();
+        assert_eq!((events.take(), events.take_ejected()), (None, None));
     }
 
     #[test]
