@@ -2,15 +2,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use strait_devices::address_space::AddressSpace;
 use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::{Effect, GuestAddress};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use crate::kvm::StopFlag;
 use crate::kvm::vcpu::{Exit, Vcpu};
 use crate::machine::{Event, Events};
 
@@ -27,7 +26,7 @@ pub struct Surroundings {
 
 /// A running vCPU.
 pub struct VcpuThread {
-    stop: Arc<AtomicBool>,
+    stop: Arc<StopFlag>,
     thread: JoinHandle<Vcpu>,
 }
 
@@ -37,27 +36,23 @@ impl VcpuThread {
     /// # Errors
     /// When the host gives no more threads.
     pub fn start(vcpu: Vcpu, surroundings: Surroundings) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let seen = stop.clone();
+        let stop = vcpu.stop_flag().clone();
         let thread = thread::Builder::new()
             .name(format!("vcpu{}", vcpu.id()))
-            .spawn(move || run(vcpu, &surroundings, &seen))?;
+            .spawn(move || run(vcpu, &surroundings))?;
         Ok(Self { stop, thread })
     }
 
     /// Asks the vCPU to leave the guest, without waiting.
     pub fn ask_to_stop(&self) {
-        self.stop.store(true, Ordering::Release);
+        self.stop.set(true);
+        // A thread that is at its end already needs no signal.
+        let _ = self.thread.kill(SIGRTMIN());
     }
 
-    /// Waits until the vCPU has left the guest, and gives it back. `None` if its thread panicked.
+    /// Waits until the vCPU has left the guest, as it was asked to or because something happened to the
+    /// guest, and gives it back. `None` if its thread panicked.
     pub fn join(self) -> Option<Vcpu> {
-        self.ask_to_stop();
-        // A signal between the thread's look at `stop` and KVM_RUN has no effect, so it is repeated.
-        while !self.thread.is_finished() {
-            let _ = self.thread.kill(SIGRTMIN());
-            thread::sleep(Duration::from_millis(1));
-        }
         self.thread.join().ok()
     }
 }
@@ -71,8 +66,10 @@ pub fn install_kick() -> io::Result<()> {
     register_signal_handler(SIGRTMIN(), ignore).map_err(io::Error::from)
 }
 
-fn run(mut vcpu: Vcpu, to: &Surroundings, stop: &AtomicBool) -> Vcpu {
-    while !stop.load(Ordering::Acquire) {
+/// Runs the vCPU until it is asked to stop or something happens to the guest; then it is between two
+/// instructions, so that its registers may be set.
+fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
+    while !vcpu.stop_flag().is_set() {
         let mut earlier = None;
         let mut noted = |place, data: &[u8]| {
             earlier = earlier.take().or(event_of(to.space.write_at(place, data), to));
@@ -93,6 +90,13 @@ fn run(mut vcpu: Vcpu, to: &Surroundings, stop: &AtomicBool) -> Vcpu {
                 break;
             }
         }
+    }
+    let mut noted = |place, data: &[u8]| _ = to.space.write_at(place, data);
+    if !vcpu.finish(&mut noted) {
+        log::error!(
+            "The guest's CPU {} does not finish the instruction it is at; started again, it may go wrong",
+            vcpu.id()
+        );
     }
     vcpu
 }
@@ -137,3 +141,6 @@ fn event_of(effect: Effect, to: &Surroundings) -> Option<Event> {
         Effect::Panic => Some(Event::GuestPanic),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -59,7 +59,7 @@ impl EntryState {
         }
     }
 
-    pub(super) fn protected_mode(eip: GuestAddress, start_info: GuestAddress) -> Self {
+    pub(crate) fn protected_mode(eip: GuestAddress, start_info: GuestAddress) -> Self {
         Self {
             mode: Mode::Protected,
             rip: eip,

@@ -5,7 +5,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "memory slots, and the data of an I/O exit in the shared kvm_run page"
+    reason = "memory slots, and the kvm_run page: the data of an exit, and the flag that ends a run"
 )]
 
 pub mod cpuid;
@@ -13,11 +13,15 @@ pub mod irq;
 mod reset_state;
 mod shortcut;
 pub mod slots;
+mod stop;
 mod system;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod vcpu;
 mod vfio;
 mod vm;
 
+pub use stop::StopFlag;
 pub use system::{System, SystemError};
 pub use vfio::VfioGroups;
 pub use vm::{Vm, VmError};

@@ -11,6 +11,7 @@ use strait_devices::Place;
 use super::cpuid::{self, Identity};
 use super::reset_state::ResetState;
 use super::shortcut::Ring;
+use super::stop::StopFlag;
 use super::system::System;
 use super::vm::Vm;
 use crate::boot::EntryState;
@@ -20,6 +21,10 @@ use crate::boot::EntryState;
 const MTRR_DEFAULT_TYPE: (u32, u64) = (0x2ff, 1 << 11 | 6);
 /// IA32_MISC_ENABLE with fast string operations, as every firmware leaves it.
 const MISC_ENABLE: (u32, u64) = (0x1a0, 1);
+
+/// Most exits that the rest of one instruction makes: each is an access of up to 8 bytes, and the widest
+/// instruction that KVM emulates (FXRSTOR, 512 bytes) makes 64.
+const MOST_LEFT_OVER: usize = 256;
 
 /// A vCPU that cannot be set up or run.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +97,7 @@ pub struct Vcpu {
     id: u32,
     fd: VcpuFd,
     ring: Arc<Ring>,
+    stop: Arc<StopFlag>,
     reset_state: ResetState,
     /// Has not run since it was made.
     fresh: bool,
@@ -129,10 +135,16 @@ impl Vcpu {
         let reset_state = ResetState::capture(&fd, system.kvm()).map_err(failed("read the state"))?;
         fd.map_coalesced_mmio_ring()
             .map_err(failed("map the ring of writes"))?;
+        let stop = StopFlag::of(&fd).map_err(|source| VcpuError::Setup {
+            step: "map the shared page",
+            id,
+            source,
+        })?;
         Ok(Self {
             id,
             fd,
             ring: vm.ring().clone(),
+            stop: Arc::new(stop),
             reset_state,
             fresh: true,
         })
@@ -159,6 +171,7 @@ impl Vcpu {
             self.fd.set_sregs(&sregs).map_err(failed)?;
             self.fd.set_regs(&entry.regs()).map_err(failed)?;
         }
+        self.stop.set(false);
         Ok(())
     }
 
@@ -167,9 +180,25 @@ impl Vcpu {
         self.id
     }
 
-    /// Makes the next `run` return at once, or not.
-    pub fn set_immediate_exit(&mut self, on: bool) {
-        self.fd.set_kvm_immediate_exit(u8::from(on));
+    /// Through which another thread asks this vCPU to leave the guest, until it is reset.
+    pub fn stop_flag(&self) -> &Arc<StopFlag> {
+        &self.stop
+    }
+
+    /// Finishes the instruction in the middle of which the guest was left, as KVM does the rest of it with the
+    /// next KVM_RUN, over whatever the registers hold then (`complete_userspace_io`). What it still reads is
+    /// ones, and what it writes reaches nobody, but noted writes of other vCPUs go to `noted` as ever. False
+    /// if it does not come to an end.
+    pub fn finish(&mut self, noted: &mut dyn FnMut(Place, &[u8])) -> bool {
+        self.stop.set(true);
+        (0..MOST_LEFT_OVER).any(|_| match self.run(noted) {
+            Exit::Interrupted => true,
+            Exit::PortRead { data, .. } | Exit::MemoryRead(_, data) => {
+                data.fill(0xff);
+                false
+            }
+            _ => false,
+        })
     }
 
     /// Runs until the guest needs us. Writes that the kernel noted down meanwhile go to `noted` first.
