@@ -101,7 +101,12 @@ pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindErr
             return Err(give_back(root, kernel, &plan.moves[..done], failure));
         }
         if let Err(failure) = take(root, kernel, one, &plan.request.driver) {
-            return Err(give_back(root, kernel, &plan.moves[..=done], failure.into()));
+            // What the kernel still works on cannot be put back now; the journal keeps its way back.
+            let touched = match failure {
+                BindingError::Pending { .. } => &plan.moves[..done],
+                _ => &plan.moves[..=done],
+            };
+            return Err(give_back(root, kernel, touched, failure.into()));
         }
     }
     if plan.request.save {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::HostBdf;
 use super::inventory::override_driver;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, is_pending};
 use super::sysfs::{Root, link_name};
 
 /// Probing is done when the write comes back; only a driver that probes in the background needs more.
@@ -25,6 +25,20 @@ pub enum BindingError {
         /// What was tried, with which function.
         doing: String,
         /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel has not come back, and may yet do it.
+    #[error(
+        "cannot {doing} yet; a process that uses it keeps the driver waiting, and the kernel still works on it; \
+         end that process, then strait host restore {bdf}"
+    )]
+    Pending {
+        /// What was tried, with which function.
+        doing: String,
+        /// The function.
+        bdf: HostBdf,
+        /// How long it was waited for.
         #[source]
         source: io::Error,
     },
@@ -74,7 +88,6 @@ fn hint(error: &io::Error) -> &'static str {
         Some(libc::EACCES | libc::EPERM) => "; run as root",
         Some(libc::EROFS) => "; /sys is read-only here, run on the host itself or in a privileged container",
         Some(libc::EBUSY) => "; another process uses it",
-        _ if error.kind() == io::ErrorKind::TimedOut => "; a process that uses it keeps the driver waiting",
         _ => "",
     }
 }
@@ -127,6 +140,8 @@ impl Binding<'_> {
             &self.bdf.to_string(),
         );
         match (written, self.driver()?) {
+            // The kernel takes the link away first and asks the driver then.
+            (Err(error @ BindingError::Pending { .. }), _) => Err(error),
             // Whoever did it, it is done.
             (_, None) => Ok(()),
             (Err(error), _) => Err(error),
@@ -189,10 +204,11 @@ impl Binding<'_> {
 
     fn write(&self, doing: &str, path: &Path, text: &str) -> Result<(), BindingError> {
         self.kernel.write(path, text).map_err(|source| {
-            let doing = doing.to_owned();
-            match self.root.function(self.bdf).exists() {
+            let (doing, bdf) = (doing.to_owned(), self.bdf);
+            match self.root.function(bdf).exists() {
+                true if is_pending(&source) => BindingError::Pending { doing, bdf, source },
                 true => BindingError::Write { doing, source },
-                false => BindingError::Vanished(self.bdf),
+                false => BindingError::Vanished(bdf),
             }
         })
     }

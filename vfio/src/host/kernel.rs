@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::netlink;
 
@@ -15,16 +15,28 @@ use super::netlink;
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
 /// A disk that works opens at once.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+/// How often it is asked whether to wait on.
+const WAIT_STEP: Duration = Duration::from_secs(1);
 
 /// What the kernel does when it is asked to.
 pub trait Kernel {
-    /// Writes `text` to the sysfs file at `path`.
+    /// Writes `text` to the sysfs file at `path`, and waits 20 s for the kernel.
     ///
     /// # Errors
-    /// What the kernel says; `TimedOut` when it does not come back.
-    fn write(&self, path: &Path, text: &str) -> io::Result<()>;
+    /// What the kernel says; or that it has not come back, see [`is_pending`].
+    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+        self.write_while(path, text, &mut |waited| waited < WRITE_LIMIT)
+    }
 
-    /// Loads module `name` and what it needs.
+    /// Writes `text` to the sysfs file at `path`. While the kernel works, `go_on` is asked each second, with
+    /// the time that has passed, whether to wait on.
+    ///
+    /// # Errors
+    /// What the kernel says; or that it has not come back, see [`is_pending`].
+    fn write_while(&self, path: &Path, text: &str, go_on: &mut dyn FnMut(Duration) -> bool)
+    -> io::Result<()>;
+
+    /// Loads module `name` and what they need.
     ///
     /// # Errors
     /// What modprobe says.
@@ -46,6 +58,19 @@ pub trait Kernel {
     fn pause(&self, time: Duration);
 }
 
+/// Whether a write was waited for in vain. It cannot be called off: the kernel still works on it, holds the device's
+/// lock meanwhile, so that every further write would wait as well, and may yet do what it was asked for.
+pub(super) fn is_pending(error: &io::Error) -> bool {
+    // A driver's own ETIMEDOUT has a number.
+    error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none()
+}
+
+/// The error for which [`is_pending`] is true.
+pub(super) fn pending(waited: Duration) -> io::Error {
+    let text = format!("the kernel has not come back within {} s", waited.as_secs());
+    io::Error::new(io::ErrorKind::TimedOut, text)
+}
+
 /// What a virtual function is on the wire; `None` leaves it as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VfLink {
@@ -60,9 +85,14 @@ pub struct VfLink {
 pub struct RunningKernel;
 
 impl Kernel for RunningKernel {
-    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+    fn write_while(
+        &self,
+        path: &Path,
+        text: &str,
+        go_on: &mut dyn FnMut(Duration) -> bool,
+    ) -> io::Result<()> {
         let (path, text): (PathBuf, String) = (path.to_owned(), text.to_owned());
-        in_time(WRITE_LIMIT, move || write_once(&path, &text))
+        in_time(go_on, move || write_once(&path, &text))
     }
 
     fn load_module(&self, name: &str) -> io::Result<()> {
@@ -85,7 +115,7 @@ impl Kernel for RunningKernel {
     /// Without waiting for a medium: a drive would close its tray.
     fn claim(&self, path: &Path) -> io::Result<()> {
         let path = path.to_owned();
-        in_time(CLAIM_LIMIT, move || {
+        in_time(&mut |waited| waited < CLAIM_LIMIT, move || {
             let flags = libc::O_EXCL | libc::O_NONBLOCK;
             File::options()
                 .read(true)
@@ -102,7 +132,7 @@ impl Kernel for RunningKernel {
 
 /// In a thread of its own: a write to `unbind` that hangs cannot be called off.
 fn in_time<T: Send + 'static>(
-    limit: Duration,
+    go_on: &mut dyn FnMut(Duration) -> bool,
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
@@ -110,13 +140,16 @@ fn in_time<T: Send + 'static>(
         // Nobody listens any more once the time is up.
         let _ = sender.send(call());
     });
-    match receiver.recv_timeout(limit) {
-        Ok(result) => result,
-        Err(RecvTimeoutError::Timeout) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("the kernel does not come back within {} s", limit.as_secs()),
-        )),
-        Err(RecvTimeoutError::Disconnected) => Err(io::Error::other("the kernel's answer was given up")),
+    let start = Instant::now();
+    loop {
+        match receiver.recv_timeout(WAIT_STEP) {
+            Ok(result) => return result,
+            Err(RecvTimeoutError::Timeout) if go_on(start.elapsed()) => {}
+            Err(RecvTimeoutError::Timeout) => return Err(pending(start.elapsed())),
+            Err(RecvTimeoutError::Disconnected) => {
+                return Err(io::Error::other("the kernel's answer was given up"));
+            }
+        }
     }
 }
 
@@ -127,5 +160,47 @@ fn write_once(path: &Path, text: &str) -> io::Result<()> {
     match written == text.len() {
         true => Ok(()),
         false => Err(io::ErrorKind::WriteZero.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_drivers_own_timeout_is_an_answer() {
+        assert!(!is_pending(&io::Error::from_raw_os_error(libc::ETIMEDOUT)));
+        assert!(is_pending(&pending(WRITE_LIMIT)));
+    }
+
+    #[test]
+    fn a_write_is_waited_for_as_long_as_one_likes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let fifo = folder.path().join("sriov_numvfs");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            0o600.into(),
+            0,
+        )
+        .expect("a pipe");
+        // Nobody reads the pipe, so that opening it waits.
+        let error = RunningKernel
+            .write_while(&fifo, "1", &mut |_| false)
+            .expect_err("nobody listens");
+        assert!(is_pending(&error), "{error}");
+        // The third time it is asked, somebody does.
+        let (mut asked, mut reader) = (0, None);
+        let written = RunningKernel.write_while(&fifo, "2", &mut |_| {
+            asked += 1;
+            if asked == 3 {
+                let file = File::options().read(true).write(true).open(&fifo);
+                reader = Some(file.expect("a pipe"));
+            }
+            asked < 100
+        });
+        written.expect("read");
+        assert!(asked >= 3);
     }
 }

@@ -174,7 +174,8 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
     }
     let override_now = override_driver(&binding.root.function(binding.bdf));
     let moved = go_back(binding, entry);
-    if moved.is_err() {
+    let waits = matches!(moved, Err(BindingError::Pending { .. }));
+    if moved.is_err() && !waits {
         // As it was found, as far as that goes; the first failure is the one to tell.
         let _ = binding.set_override(override_now.as_deref());
         if let (Ok(None), Some(driver)) = (binding.driver(), &now) {

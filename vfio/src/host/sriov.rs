@@ -8,16 +8,18 @@ use super::check::{self, CheckError};
 use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
-use super::kernel::{Kernel, VfLink};
+use super::kernel::{Kernel, VfLink, is_pending};
 use super::process::Holder;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
 use super::usage::{Names, Usage, Use};
 
-/// udev runs through its queue within this time, unless one of its rules hangs.
+/// A driver makes or removes virtual functions one by one; mlx5 was seen to need 22 s for 64 and 65 s for 125.
+/// Four times that, and what any write may take.
+const WRITE_LIMIT: Duration = Duration::from_secs(20);
+const WRITE_LIMIT_EACH: Duration = Duration::from_secs(2);
+/// udev runs through its queue within this time and a try more for each function, unless one of its rules hangs.
 const SETTLE_TRIES: u32 = 100;
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
-/// A bus has room for no more.
-const MAX_VFS: u32 = 256;
 
 /// A virtual function as it is after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,13 +118,29 @@ pub enum SriovError {
         #[source]
         source: io::Error,
     },
+    /// The driver is still at it.
+    #[error(
+        "{bdf} has {made} virtual functions instead of {wanted} so far; its driver still works on it, so nothing \
+         was undone, see how far it is with: strait host list {bdf}"
+    )]
+    Pending {
+        /// The device.
+        bdf: HostBdf,
+        /// How many are there.
+        made: u32,
+        /// How many should.
+        wanted: u32,
+        /// How long it was waited for.
+        #[source]
+        source: io::Error,
+    },
     /// They did not come.
     #[error("{bdf} made {made} of {wanted} virtual functions; see the kernel's log")]
     Missing {
         /// The device.
         bdf: HostBdf,
         /// How many came.
-        made: usize,
+        made: u32,
         /// How many should.
         wanted: u32,
     },
@@ -155,7 +173,8 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 /// Gives physical function `bdf` `wanted` virtual ones and returns them. With another number all that there
-/// were vanish first. When the new ones do not come the old number is set again.
+/// were vanish first. When the new ones do not come the old number is set again. `progress` hears each second
+/// how many there are, and how long that took.
 ///
 /// # Errors
 /// When it cannot have so many, or those there are still used.
@@ -165,14 +184,22 @@ pub fn set_virtual_functions(
     bdf: HostBdf,
     wanted: u32,
     force: bool,
+    progress: &mut dyn FnMut(u32, Duration),
 ) -> Result<Vec<VirtualFunction>, SriovError> {
-    let device = check::device(root, bdf)?;
-    let active = check_physical(root, &device, wanted)?;
+    let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
     if active != wanted {
+        let _lock = journal::lock(root)?;
+        // Under the lock, since another command may just have changed it.
+        let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
         let old = virtual_functions(root, bdf);
         check_unused(root, kernel, bdf, &old, force)?;
-        let _lock = journal::lock(root)?;
-        change(root, kernel, bdf, active, wanted)?;
+        let mut change = Change {
+            root,
+            kernel,
+            bdf,
+            progress,
+        };
+        change.run(active, wanted)?;
         for vf in old.iter().filter(|vf| !root.function(vf.bdf).exists()) {
             journal::remove(root, vf.bdf)?;
         }
@@ -264,58 +291,98 @@ fn check_unused(
     Ok(())
 }
 
-/// The kernel goes from some to others only by none.
-fn change(
-    root: &Root,
-    kernel: &dyn Kernel,
+/// A change of the number of one physical function's virtual ones.
+struct Change<'a> {
+    root: &'a Root,
+    kernel: &'a dyn Kernel,
     bdf: HostBdf,
-    active: u32,
-    wanted: u32,
-) -> Result<(), SriovError> {
-    let file = root.function(bdf).join("sriov_numvfs");
-    let set = |number: u32| {
-        kernel
-            .write(&file, &number.to_string())
-            .map_err(|source| SriovError::Write { bdf, wanted, source })
-    };
-    if active > 0 {
-        set(0)?;
-    }
-    if wanted == 0 {
-        return Ok(());
-    }
-    let made = set(wanted).and_then(|()| settle(root, kernel, bdf, wanted));
-    if made.is_err() {
-        // As it was, as far as that still goes; the first failure is the one to tell.
-        let _ = set(0);
-        let _ = if active > 0 { set(active) } else { Ok(()) };
-    }
-    made
+    progress: &'a mut dyn FnMut(u32, Duration),
 }
 
-/// Waits until all are there and udev has found their drivers: it keeps a file while it works.
-fn settle(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, wanted: u32) -> Result<(), SriovError> {
-    let mut made = 0;
-    for _ in 0..SETTLE_TRIES {
-        made = virtual_functions(root, bdf).len();
-        if made == wanted as usize && !root.path("run/udev/queue").exists() {
+impl Change<'_> {
+    /// The kernel goes from some to others only by none.
+    fn run(&mut self, active: u32, wanted: u32) -> Result<(), SriovError> {
+        if active > 0 {
+            self.set(0, active)?;
+        }
+        if wanted == 0 {
             return Ok(());
         }
-        kernel.pause(SETTLE_PAUSE);
+        let made = self.set(wanted, wanted).and_then(|()| self.settle(wanted));
+        match made {
+            Ok(()) => Ok(()),
+            // A further write would wait for the first one, and then take away what that has made.
+            Err(error @ SriovError::Pending { .. }) => Err(error),
+            Err(error) => {
+                // As it was, as far as that still goes; the first failure is the one to tell.
+                let _ = self.set(0, wanted);
+                let _ = if active > 0 {
+                    self.set(active, active)
+                } else {
+                    Ok(())
+                };
+                Err(error)
+            }
+        }
     }
-    match made == wanted as usize {
-        true => Ok(()),
-        false => Err(SriovError::Missing { bdf, made, wanted }),
+
+    /// Has the driver make or remove `count` functions.
+    fn set(&mut self, wanted: u32, count: u32) -> Result<(), SriovError> {
+        let Self { root, bdf, .. } = *self;
+        let file = root.function(bdf).join("sriov_numvfs");
+        let limit = WRITE_LIMIT + WRITE_LIMIT_EACH * count;
+        let mut go_on = |waited| {
+            (self.progress)(count_virtual_functions(root, bdf), waited);
+            waited < limit
+        };
+        let written = self.kernel.write_while(&file, &wanted.to_string(), &mut go_on);
+        written.map_err(|source| match is_pending(&source) {
+            true => SriovError::Pending {
+                bdf,
+                made: count_virtual_functions(root, bdf),
+                wanted,
+                source,
+            },
+            false => SriovError::Write { bdf, wanted, source },
+        })
     }
+
+    /// Waits until all are there and udev has found their drivers: it keeps a file while it works.
+    fn settle(&self, wanted: u32) -> Result<(), SriovError> {
+        let Self { root, bdf, .. } = *self;
+        let mut made = 0;
+        for _ in 0..SETTLE_TRIES + wanted {
+            made = count_virtual_functions(root, bdf);
+            if made == wanted && !root.path("run/udev/queue").exists() {
+                return Ok(());
+            }
+            self.kernel.pause(SETTLE_PAUSE);
+        }
+        match made == wanted {
+            true => Ok(()),
+            false => Err(SriovError::Missing { bdf, made, wanted }),
+        }
+    }
+}
+
+/// The links to them, of which the kernel makes one with each.
+fn virtual_links(root: &Root, bdf: HostBdf) -> impl Iterator<Item = HostBdf> {
+    let folder = root.function(bdf);
+    // NumVFs has 16 bits (SR-IOV 1.1 §3.3.7).
+    (0..=u16::MAX).map_while(move |index| {
+        let name = link_name(&folder.join(format!("virtfn{index}"))).ok()??;
+        name.parse().ok()
+    })
+}
+
+fn count_virtual_functions(root: &Root, bdf: HostBdf) -> u32 {
+    virtual_links(root, bdf).count() as u32
 }
 
 /// In the order of their numbers.
 fn virtual_functions(root: &Root, bdf: HostBdf) -> Vec<VirtualFunction> {
-    let folder = root.function(bdf);
     let names = Names::read(root);
-    let link = |index| link_name(&folder.join(format!("virtfn{index}"))).ok().flatten();
-    let functions = (0..MAX_VFS).map_while(link);
-    let functions = functions.filter_map(|name| root.device(name.parse().ok()?).ok()?);
+    let functions = virtual_links(root, bdf).filter_map(|bdf| root.device(bdf).ok()?);
     functions
         .map(|device| {
             let interface = names.interfaces(device.bdf).into_iter().next();

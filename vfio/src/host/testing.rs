@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::kernel::{Kernel, VfLink};
+use super::HostBdf;
+use super::kernel::{Kernel, VfLink, pending};
 use super::sysfs::{Root, names_in, read_text};
 
 const DEVICES: &str = "sys/bus/pci/devices";
@@ -22,6 +23,8 @@ pub struct FakeHost {
     faults: RefCell<Vec<Fault>>,
     /// Disks that do not open, and the errno.
     claims: RefCell<BTreeMap<String, i32>>,
+    /// Writes that the kernel still works on.
+    pending: RefCell<Vec<(PathBuf, String)>>,
 }
 
 /// Something that goes wrong at the `nth` write (from 0) to a file whose path ends in `file`.
@@ -39,8 +42,12 @@ pub struct Fault {
 pub enum Does {
     /// The write fails with this errno.
     Fails(i32),
-    /// The kernel does not come back in time.
+    /// The kernel does not come back, until [`FakeHost::finish_writes`].
     Hangs,
+    /// The same, and the link to the driver is gone already (`__device_release_driver`).
+    HangsHalfway(&'static str),
+    /// The kernel needs so many seconds.
+    Takes(u64),
     /// The write succeeds and nothing happens.
     Nothing,
     /// The device is pulled out.
@@ -79,6 +86,7 @@ impl FakeHost {
             folder: folder.expect("a temporary folder"),
             faults: RefCell::default(),
             claims: RefCell::default(),
+            pending: RefCell::default(),
         };
         host.file("proc/sys/kernel/osrelease", "6.12.0\n");
         host.file("proc/cmdline", "quiet intel_iommu=on\n");
@@ -353,7 +361,7 @@ impl FakeHost {
         }
     }
 
-    /// Virtual functions are on device 0x10 of the same bus, as those of an 82576.
+    /// Virtual functions begin at device 0x10 of the same bus and take every second number, as those of an 82576.
     fn set_virtual_functions(&self, folder: &Path, count: u32) -> io::Result<()> {
         let number = |file: &str| read_text(&folder.join(file)).ok()?.parse::<u32>().ok();
         let (active, max) = (
@@ -372,9 +380,10 @@ impl FakeHost {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        let bus = bdf.rsplit_once(':').expect("a function").0.to_owned();
+        let HostBdf { domain, bus, .. } = bdf.parse().expect("a function");
         for vf in 0..active.max(count) {
-            let name = format!("{bus}:{:02x}.{}", 0x10 + vf * 2 / 8, vf * 2 % 8);
+            let id = (u32::from(bus) << 8) + 0x80 + 2 * vf;
+            let name = format!("{domain:04x}:{:02x}:{:02x}.{}", id >> 8, id >> 3 & 0x1f, id & 7);
             let link = folder.join(format!("virtfn{vf}"));
             if count == 0 {
                 self.unplug(&name);
@@ -401,6 +410,43 @@ impl FakeHost {
         fs::write(folder.join("sriov_numvfs"), format!("{count}\n"))
     }
 
+    /// What a write of `seconds` comes to, on a clock of its own.
+    fn work(
+        &self,
+        seconds: u64,
+        path: &Path,
+        text: &str,
+        go_on: &mut dyn FnMut(Duration) -> bool,
+    ) -> io::Result<()> {
+        for second in 1..seconds {
+            if !go_on(Duration::from_secs(second)) {
+                let write = (path.to_owned(), text.to_owned());
+                self.pending.borrow_mut().push(write);
+                return Err(pending(Duration::from_secs(second)));
+            }
+        }
+        self.obey(path, text)
+    }
+
+    /// Whether a write to `path` concerns a device that the kernel still works on.
+    fn is_locked(&self, path: &Path, text: &str) -> bool {
+        let device = |path: &Path, text: &str| match text.trim().parse::<HostBdf>() {
+            Ok(bdf) => Some(bdf.to_string()),
+            Err(_) => Some(path.parent()?.file_name()?.to_string_lossy().into_owned()),
+        };
+        let pending = self.pending.borrow();
+        let mut others = pending.iter().map(|(path, text)| device(path, text));
+        others.any(|other| other == device(path, text))
+    }
+
+    /// The kernel comes back from all writes that it still works on, the first one first.
+    pub fn finish_writes(&self) {
+        for (path, text) in self.pending.take() {
+            // Nobody listens any more. What a driver that lets go halfway has left to do shows nowhere.
+            let _ = self.obey(&path, &text);
+        }
+    }
+
     /// The fault that this write runs into, if any.
     fn next_fault(&self, path: &Path) -> Option<Does> {
         let mut faults = self.faults.borrow_mut();
@@ -417,13 +463,25 @@ impl FakeHost {
 }
 
 impl Kernel for FakeHost {
-    fn write(&self, path: &Path, text: &str) -> io::Result<()> {
+    fn write_while(
+        &self,
+        path: &Path,
+        text: &str,
+        go_on: &mut dyn FnMut(Duration) -> bool,
+    ) -> io::Result<()> {
+        // The device's lock is held by the write before.
+        if self.is_locked(path, text) {
+            return self.work(u64::MAX, path, text, go_on);
+        }
         let fault = self.next_fault(path);
         match fault {
             Some(Does::Fails(number)) => return Err(errno(number)),
-            Some(Does::Hangs) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "it does not come back"));
+            Some(Does::Hangs) => return self.work(u64::MAX, path, text, go_on),
+            Some(Does::HangsHalfway(bdf)) => {
+                fs::remove_file(self.path(format!("{DEVICES}/{bdf}/driver"))).expect("a driver");
+                return self.work(u64::MAX, path, text, go_on);
             }
+            Some(Does::Takes(seconds)) => return self.work(seconds, path, text, go_on),
             Some(Does::Nothing) => return Ok(()),
             Some(Does::Unplugs(bdf)) => {
                 self.unplug(bdf);

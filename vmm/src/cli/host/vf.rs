@@ -1,5 +1,7 @@
 //! `strait host vf`.
 
+use std::time::Duration;
+
 use clap::Args;
 use strait_vfio::host::{
     self, HostBdf, Inventory, Kernel, Request, Root, SriovError, Use, VfLink, VirtualFunction, set_links,
@@ -8,6 +10,9 @@ use strait_vfio::host::{
 
 use super::screen::{Screen, Tone};
 use super::{Failure, find_all};
+
+/// How often it is told how far a slow driver is.
+const PROGRESS_SECONDS: u64 = 5;
 
 /// Largest VLAN; 4095 is reserved (IEEE 802.1Q §9.6).
 const MAX_VLAN: i64 = 4094;
@@ -48,7 +53,16 @@ impl VfArgs {
         let [physical] = devices[..] else {
             return Err(Failure::usage("exactly one physical function is needed"));
         };
-        let made = set_virtual_functions(root, kernel, physical, self.count, self.force);
+        let mut progress = |there: u32, waited: Duration| {
+            let (seconds, wanted) = (waited.as_secs(), self.count);
+            if seconds % PROGRESS_SECONDS == 0 {
+                let text =
+                    format!("after {seconds} s there are {there} virtual functions, {wanted} are wanted");
+                // Who has gone away does not miss it.
+                let _ = screen.line(text);
+            }
+        };
+        let made = set_virtual_functions(root, kernel, physical, self.count, self.force, &mut progress);
         let made = made.map_err(|error| match error {
             SriovError::TooMany { .. } => Failure::usage(error.to_string()),
             error => error.into(),

@@ -3,6 +3,7 @@
 mod bind;
 mod mistakes;
 mod odd;
+mod pending;
 mod show;
 mod unknown;
 mod used;

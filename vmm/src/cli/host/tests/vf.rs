@@ -59,3 +59,69 @@ fn what_does_not_come_leaves_the_old_number() {
     assert_eq!(binding(&host, "0000:01:10.2"), "- -");
     assert!(!host.path("sys/bus/pci/devices/0000:01:10.4").exists());
 }
+
+const LARGE: &str = "0000:00:06.0/0000:40:00.0";
+
+/// A host with a NIC for `max` virtual functions at 40:00.0, and room on the buses behind.
+fn large(max: u32) -> FakeHost {
+    let host = host();
+    host.add(FakeFunction {
+        path: LARGE,
+        class: 0x02_0000,
+        ids: (0x15b3, 0x101d),
+        group: Some(40),
+        driver: Some("mlx5_core"),
+    });
+    host.add_interface(LARGE, "ens1").add_sriov(LARGE, max);
+    host
+}
+
+fn active(host: &FakeHost) -> String {
+    let file = format!("sys/devices/pci0000:00/{LARGE}/sriov_numvfs");
+    fs::read_to_string(host.path(file)).expect("a number")
+}
+
+#[test]
+fn many_take_their_time() {
+    for (count, seconds) in [(64, 22), (125, 65)] {
+        let host = large(127);
+        host.fault("sriov_numvfs", 0, Does::Takes(seconds));
+        let text = done(&host, &format!("host vf ens1 {count}"));
+        let told = format!("after 20 s there are 0 virtual functions, {count} are wanted\n");
+        assert!(text.contains(&told), "{text}");
+        assert_eq!(active(&host), format!("{count}\n"));
+        // They go as slowly as they came.
+        host.fault("sriov_numvfs", 0, Does::Takes(seconds));
+        done(&host, "host vf ens1 0");
+        assert_eq!(active(&host), "0\n");
+    }
+}
+
+#[test]
+fn they_may_fill_more_than_a_bus() {
+    let host = large(300);
+    let text = done(&host, "host vf ens1 300");
+    assert!(text.contains("VF 299  0000:42:1a.6"), "{text}");
+}
+
+#[test]
+fn what_the_driver_still_works_on_is_not_undone() {
+    let host = large(127);
+    done(&host, "host vf ens1 2");
+    // 0 goes well, 8 does not come back.
+    host.fault("sriov_numvfs", 1, Does::Hangs);
+    let failure = run(&host, "host vf ens1 8").expect_err("no answer");
+    let says = "has 0 virtual functions instead of 8 so far; its driver still works on it";
+    assert!(failure.message.contains(says), "{}", failure.message);
+    host.finish_writes();
+    assert_eq!(active(&host), "8\n");
+}
+
+#[test]
+fn what_the_driver_gives_up_is_undone() {
+    let host = large(127);
+    done(&host, "host vf ens1 2");
+    host.fault("sriov_numvfs", 1, Does::Fails(libc::ETIMEDOUT));
+    run(&host, "host vf ens1 8").expect_err("the firmware does not answer");
+    assert_eq!(active(&host), "2\n");
+}

@@ -56,15 +56,6 @@ pub(super) const RESTORE: &[Mistake] = &[
         "there is no driver igb",
     ),
     error(
-        "vfio-pci hangs",
-        |host| {
-            taken(host);
-            host.fault("driver/unbind", 0, Does::Hangs);
-        },
-        "restore 01:00.0",
-        "keeps the driver waiting",
-    ),
-    error(
         "the old driver fails",
         |host| {
             taken(host);

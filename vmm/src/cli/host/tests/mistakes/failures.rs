@@ -53,12 +53,6 @@ pub(super) const FAILURES: &[Mistake] = &[
         "igb does not let go of 0000:01:00.0",
     ),
     error(
-        "a driver that hangs",
-        |host| host.fault("driver/unbind", 0, Does::Hangs),
-        "bind 01:00.0",
-        "a process that uses it keeps the driver waiting",
-    ),
-    error(
         "a driver that does not want it",
         |host| host.fault("drivers_probe", 0, Does::Nothing),
         "bind 01:00.0",

@@ -1,0 +1,92 @@
+//! A driver that does not come back within the time that a command waits: the way back is kept.
+
+use strait_vfio::host::testing::Does;
+
+use super::*;
+
+fn has_way_back(host: &FakeHost, bdf: &str) -> bool {
+    host.path("run/strait/undo").join(bdf).exists()
+}
+
+/// Binding the NIC ends in `hang`, and says so.
+fn hung(hang: Does) -> FakeHost {
+    let host = host();
+    host.add_driver("vfio-pci");
+    host.fault("driver/unbind", 0, hang);
+    let failure = run(&host, "host bind 01:00.0").expect_err("no answer");
+    let says = "cannot take 0000:01:00.0 from igb yet; a process that uses it keeps the driver waiting, and the \
+                kernel still works on it; end that process, then strait host restore 0000:01:00.0: the kernel has \
+                not come back within 20 s";
+    assert_eq!(failure.message, says);
+    host
+}
+
+#[test]
+fn a_driver_that_lets_go_later_can_be_given_its_device_back() {
+    let host = hung(Does::Hangs);
+    assert!(has_way_back(&host, NIC));
+    host.finish_writes();
+    assert_eq!(binding(&host, NIC), "- vfio-pci");
+    assert_eq!(
+        done(&host, "host restore 01:00.0"),
+        "0000:01:00.0 went back to igb\n"
+    );
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn a_driver_that_has_only_lost_its_link_has_not_let_go() {
+    let host = hung(Does::HangsHalfway(NIC));
+    assert!(has_way_back(&host, NIC));
+    host.finish_writes();
+    done(&host, "host restore --all");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn restoring_too_early_keeps_the_way_back() {
+    let host = hung(Does::Hangs);
+    run(&host, "host restore 01:00.0").expect_err("the kernel still works on it");
+    assert!(has_way_back(&host, NIC));
+    host.finish_writes();
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn the_others_go_back_at_once() {
+    let host = host();
+    host.fault("driver/unbind", 1, Does::Hangs);
+    run(&host, "host bind 01:00.0 02:00.0").expect_err("no answer");
+    assert_eq!(binding(&host, NIC), "igb -");
+    assert!(!has_way_back(&host, NIC) && has_way_back(&host, NVME));
+}
+
+#[test]
+fn a_probe_that_hangs_keeps_the_way_back() {
+    let host = host();
+    host.fault("drivers_probe", 0, Does::Hangs);
+    run(&host, "host bind 01:00.0").expect_err("no answer");
+    assert!(has_way_back(&host, NIC));
+    host.finish_writes();
+    assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn vfio_that_hangs_at_restore_keeps_the_way_back() {
+    let host = host();
+    done(&host, "host bind 01:00.0");
+    host.fault("driver/unbind", 0, Does::Hangs);
+    let failure = run(&host, "host restore 01:00.0").expect_err("no answer");
+    assert!(
+        failure.message.contains("keeps the driver waiting"),
+        "{}",
+        failure.message
+    );
+    assert!(has_way_back(&host, NIC));
+    host.finish_writes();
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
