@@ -10,6 +10,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::netlink;
+use super::sysfs::Root;
+
+/// Where modprobe is unless the kernel is told otherwise (CONFIG_MODPROBE_PATH).
+const MODPROBE: &str = "/sbin/modprobe";
 
 /// A driver that needs longer than this to let go of a device waits for a process that uses it.
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
@@ -36,7 +40,7 @@ pub trait Kernel {
     fn write_while(&self, path: &Path, text: &str, go_on: &mut dyn FnMut(Duration) -> bool)
     -> io::Result<()>;
 
-    /// Loads module `name` and what they need.
+    /// Loads module `name`, or the modules with an alias that fits it, and what they need.
     ///
     /// # Errors
     /// What modprobe says.
@@ -96,11 +100,11 @@ impl Kernel for RunningKernel {
     }
 
     fn load_module(&self, name: &str) -> io::Result<()> {
-        let output = Command::new("modprobe")
-            .arg(name)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| io::Error::new(error.kind(), format!("modprobe: {error}")))?;
+        let mut modprobe = modprobe(&Root::real(), name);
+        let output = modprobe.output().map_err(|error| {
+            let program = modprobe.get_program().display();
+            io::Error::new(error.kind(), format!("{program}: {error}"))
+        })?;
         if output.status.success() {
             return Ok(());
         }
@@ -153,6 +157,24 @@ fn in_time<T: Send + 'static>(
     }
 }
 
+/// modprobe as the kernel itself runs it (`call_modprobe` in kernel/module/kmod.c): its path from the sysctl, a `--`
+/// before the name, and nothing of our environment, in which PATH or MODPROBE_OPTIONS could be anybody's.
+fn modprobe(root: &Root, name: &str) -> Command {
+    let configured = root.text("proc/sys/kernel/modprobe").unwrap_or_default();
+    // The sysctl is empty where the kernel itself must not load modules.
+    let program = match Path::new(&configured).is_absolute() {
+        true => &configured,
+        false => MODPROBE,
+    };
+    let mut command = Command::new(program);
+    command
+        .args(["--", name])
+        .env_clear()
+        .env("PATH", "/sbin:/usr/sbin:/bin:/usr/bin")
+        .stdin(Stdio::null());
+    command
+}
+
 /// All in one call, as sysfs wants it, into a file that must be there.
 fn write_once(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::options().write(true).open(path)?;
@@ -165,7 +187,43 @@ fn write_once(path: &Path, text: &str) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+
     use super::*;
+    use crate::host::testing::FakeHost;
+
+    /// Program and arguments, and the names of what is in its environment.
+    fn command(host: &FakeHost, name: &str) -> (String, Vec<String>) {
+        let command = modprobe(&host.root(), name);
+        let words = [command.get_program()].into_iter().chain(command.get_args());
+        let words: Vec<_> = words.map(OsStr::to_string_lossy).collect();
+        let set = command
+            .get_envs()
+            .map(|(name, _)| name.to_string_lossy().into_owned());
+        (words.join(" "), set.collect())
+    }
+
+    #[test]
+    fn modprobe_is_the_kernels_own() {
+        let host = FakeHost::new();
+        host.file("proc/sys/kernel/modprobe", "/nix/store/kmod/bin/modprobe\n");
+        let (words, environment) = command(&host, "-r");
+        assert_eq!(words, "/nix/store/kmod/bin/modprobe -- -r");
+        assert_eq!(environment, ["PATH"]);
+    }
+
+    #[test]
+    fn modprobe_is_never_looked_for() {
+        for configured in ["\n", "modprobe\n"] {
+            let host = FakeHost::new();
+            host.file("proc/sys/kernel/modprobe", configured);
+            assert_eq!(command(&host, "vfio-pci").0, "/sbin/modprobe -- vfio-pci");
+        }
+        assert_eq!(
+            command(&FakeHost::new(), "vfio-pci").0,
+            "/sbin/modprobe -- vfio-pci"
+        );
+    }
 
     #[test]
     fn the_drivers_own_timeout_is_an_answer() {
