@@ -3,7 +3,7 @@
 use std::io;
 
 use super::HostBdf;
-use super::binding::{self, Binding, BindingError};
+use super::binding::{Binding, BindingError};
 use super::check::CheckError;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
@@ -95,7 +95,9 @@ pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindErr
         return Ok(());
     }
     let _lock = journal::lock(root)?;
-    binding::load(root, kernel, &plan.request.driver)?;
+    if let Some(&Move { bdf, .. }) = plan.moves.first() {
+        Binding { root, kernel, bdf }.load(&plan.request.driver)?;
+    }
     for (done, one) in plan.moves.iter().enumerate() {
         if let Err(failure) = remember(root, kernel, one, &plan.request) {
             return Err(give_back(root, kernel, &plan.moves[..done], failure));

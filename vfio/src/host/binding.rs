@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::HostBdf;
 use super::inventory::override_driver;
 use super::kernel::{Kernel, is_pending};
+use super::modules;
 use super::sysfs::{Root, link_name};
 
 /// Probing is done when the write comes back; only a driver that probes in the background needs more.
@@ -176,7 +177,7 @@ impl Binding<'_> {
 
     /// Gives it to `driver`, whether the kernel would choose it or not.
     pub(super) fn give_to(&self, driver: &str) -> Result<(), BindingError> {
-        load(self.root, self.kernel, driver)?;
+        self.load(driver)?;
         // Loading the module may have been enough.
         if self.driver()?.as_deref() == Some(driver) {
             return Ok(());
@@ -188,6 +189,28 @@ impl Binding<'_> {
             &self.bdf.to_string(),
         )?;
         self.expect(driver)
+    }
+
+    /// Has `driver` in the kernel, by the module of that name or by those that know the function: xhci_hcd is in
+    /// xhci_pci, i801_smbus in i2c_i801.
+    pub(super) fn load(&self, driver: &str) -> Result<(), BindingError> {
+        let by_name = load(self.root, self.kernel, driver);
+        match by_name {
+            Err(BindingError::NoDriver { .. } | BindingError::NoSuchDriver(_)) => {
+                self.load_natural();
+                match is_registered(self.root, driver) {
+                    true => Ok(()),
+                    false => by_name,
+                }
+            }
+            by_name => by_name,
+        }
+    }
+
+    /// Loads what udev would load for the function. Modules that do not load are no loss.
+    pub(super) fn load_natural(&self) {
+        let modalias = modules::modalias(self.root, self.bdf);
+        let _ = modalias.map(|modalias| self.kernel.load_module(&modalias));
     }
 
     fn expect(&self, wanted: &str) -> Result<(), BindingError> {
@@ -214,18 +237,20 @@ impl Binding<'_> {
     }
 }
 
-/// Has driver `name` in the kernel.
-pub(super) fn load(root: &Root, kernel: &dyn Kernel, name: &str) -> Result<(), BindingError> {
-    let folder = root.path("sys/bus/pci/drivers").join(name);
-    if folder.exists() {
+fn load(root: &Root, kernel: &dyn Kernel, name: &str) -> Result<(), BindingError> {
+    if is_registered(root, name) {
         return Ok(());
     }
     let driver = name.to_owned();
     kernel
         .load_module(name)
         .map_err(|source| BindingError::NoDriver { driver, source })?;
-    match folder.exists() {
+    match is_registered(root, name) {
         true => Ok(()),
         false => Err(BindingError::NoSuchDriver(name.to_owned())),
     }
+}
+
+fn is_registered(root: &Root, driver: &str) -> bool {
+    root.path("sys/bus/pci/drivers").join(driver).exists()
 }

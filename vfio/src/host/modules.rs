@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::sysfs::{PciDevice, Root};
+use super::HostBdf;
+use super::sysfs::{PciDevice, Root, link_name};
 
 /// Where the folders of kernels are; the last one is NixOS's.
 pub(super) const FOLDERS: [&str; 3] = [
@@ -49,21 +50,27 @@ impl Modules {
         Self { aliases }
     }
 
-    /// The drivers that would take `device` by themselves, and vfio-pci where it is bound already.
+    /// The modules that would drive `device` by themselves, and its driver now, in place of the module that has it.
     pub fn drivers_for(&self, root: &Root, device: &PciDevice) -> Vec<String> {
-        let modalias = read_modalias(root, device);
-        let wants = self
-            .aliases
-            .iter()
-            .filter(|(pattern, _)| matches(pattern.as_bytes(), modalias.as_bytes()));
-        let mut drivers: Vec<String> = wants.map(|(_, module)| module.clone()).collect();
-        drivers.extend(device.driver.clone().filter(|driver| {
-            // modalias files write underscores where driver names may have hyphens.
-            !drivers.iter().any(|known| *known == driver.replace('-', "_"))
-        }));
+        let modalias = modalias(root, device.bdf).unwrap_or_default();
+        let bound = link_name(&root.function(device.bdf).join("driver/module"))
+            .ok()
+            .flatten();
+        let mut drivers = self.wanting(&modalias);
+        // xhci_hcd is in xhci_pci; and modules are written with underscores where their drivers may have hyphens.
+        let own = device.driver.as_ref().map(|driver| driver.replace('-', "_"));
+        drivers.retain(|module| Some(module) != bound.as_ref() && Some(module) != own.as_ref());
+        drivers.extend(device.driver.clone());
         drivers.sort();
         drivers.dedup();
         drivers
+    }
+
+    /// The modules that want a device with `modalias`.
+    pub(super) fn wanting(&self, modalias: &str) -> Vec<String> {
+        let fits = |pattern: &str| matches(pattern.as_bytes(), modalias.as_bytes());
+        let wanting = self.aliases.iter().filter(|(pattern, _)| fits(pattern));
+        wanting.map(|(_, module)| module.clone()).collect()
     }
 }
 
@@ -105,9 +112,9 @@ fn folder(root: &Root) -> Option<String> {
     places.find(|place| fs::exists(root.path(place)).unwrap_or(false))
 }
 
-fn read_modalias(root: &Root, device: &PciDevice) -> String {
-    let path = format!("sys/bus/pci/devices/{}/modalias", device.bdf);
-    root.text(path).unwrap_or_default()
+/// What a module must want to be loaded for `bdf`, as `pci:v00008086d000010C9sv...`.
+pub(super) fn modalias(root: &Root, bdf: HostBdf) -> Option<String> {
+    root.text(root.function(bdf).join("modalias"))
 }
 
 /// `alias pci:v00008086d000010C9sv*sd*bc*sc*i* igb`.

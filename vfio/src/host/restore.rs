@@ -4,13 +4,12 @@ use std::io;
 use std::path::Path;
 
 use super::HostBdf;
-use super::binding::{self, Binding, BindingError};
+use super::binding::{Binding, BindingError};
 use super::check::{self, CheckError};
 use super::group::is_vfio_driver;
 use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
-use super::modules::Modules;
 use super::process::Holder;
 use super::saved;
 use super::sysfs::{PciDevice, Root};
@@ -170,7 +169,7 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
         .filter(|driver| now.as_ref() != Some(driver))
     {
         // Before the device loses the driver that it has.
-        binding::load(binding.root, binding.kernel, driver)?;
+        binding.load(driver)?;
     }
     let override_now = override_driver(&binding.root.function(binding.bdf));
     let moved = go_back(binding, entry);
@@ -207,22 +206,9 @@ fn by_looks(binding: &Binding<'_>, device: &PciDevice) -> Result<Restored, Resto
     if bound || device.driver.is_none() {
         binding.unbind()?;
         if binding.probe_any()?.is_none() {
-            load_natural(binding, device);
+            binding.load_natural();
+            binding.probe_any()?;
         }
     }
     Ok(Restored::To(binding.driver()?))
-}
-
-/// Loads the modules that know the device, until one has it. One that does not load is no loss.
-fn load_natural(binding: &Binding<'_>, device: &PciDevice) {
-    let unbound = PciDevice {
-        driver: None,
-        ..device.clone()
-    };
-    for module in Modules::read(binding.root).drivers_for(binding.root, &unbound) {
-        let loaded = binding.kernel.load_module(&module);
-        if loaded.is_ok() && !matches!(binding.driver(), Ok(None)) {
-            return;
-        }
-    }
 }

@@ -12,10 +12,23 @@ use tempfile::TempDir;
 
 use super::HostBdf;
 use super::kernel::{Kernel, VfLink, pending};
+use super::modules::Modules;
 use super::sysfs::{Root, names_in, read_text};
 
 const DEVICES: &str = "sys/bus/pci/devices";
 const DRIVERS: &str = "sys/bus/pci/drivers";
+
+/// Modules that can be loaded, and the PCI driver that each has, if any.
+const MODULES: [(&str, Option<&str>); 8] = [
+    ("vfio-pci", Some("vfio-pci")),
+    ("igb", Some("igb")),
+    ("nvme", Some("nvme")),
+    ("uio_pci_generic", Some("uio_pci_generic")),
+    ("hollow", None),
+    ("xhci_hcd", None),
+    ("xhci_pci", Some("xhci_hcd")),
+    ("i2c_i801", Some("i801_smbus")),
+];
 
 /// A host in the making.
 pub struct FakeHost {
@@ -157,6 +170,13 @@ impl FakeHost {
         self.file(&format!("{folder}/class"), &format!("{class:#08x}\n"));
         self.file(&format!("{folder}/vendor"), &format!("{vendor:#06x}\n"));
         self.file(&format!("{folder}/device"), &format!("{device:#06x}\n"));
+        self.file(
+            &format!("{folder}/modalias"),
+            &format!(
+                "pci:v{vendor:08X}d{device:08X}sv00000000sd00000000bc{:02x}\n",
+                class >> 16
+            ),
+        );
         self.file(&format!("{folder}/driver_override"), "(null)\n");
         self.file(&format!("{folder}/reset_method"), "flr bus\n");
         self.file(&format!("{folder}/numa_node"), "-1\n");
@@ -507,15 +527,24 @@ impl Kernel for FakeHost {
                 "modprobe: FATAL: Module {name} not found."
             )));
         }
-        if !matches!(name, "vfio-pci" | "igb" | "nvme" | "uio_pci_generic" | "hollow") {
-            return Err(io::Error::other(format!(
+        let modules = match name.starts_with("pci:") {
+            true => Modules::read(&self.root()).wanting(name),
+            false => vec![name.to_owned()],
+        };
+        let known = MODULES
+            .iter()
+            .filter(|(known, _)| modules.iter().any(|module| module == known));
+        let drivers: Vec<Option<&str>> = known.map(|(_, driver)| *driver).collect();
+        drivers
+            .iter()
+            .flatten()
+            .for_each(|driver| self.add_driver(driver));
+        match drivers.is_empty() {
+            true => Err(io::Error::other(format!(
                 "modprobe: FATAL: Module {name} not found."
-            )));
+            ))),
+            false => Ok(()),
         }
-        if name != "hollow" {
-            self.add_driver(name);
-        }
-        Ok(())
     }
 
     /// Kept as a file, `mac vlan`.

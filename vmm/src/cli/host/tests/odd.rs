@@ -127,3 +127,50 @@ fn vfio_makes_virtual_functions_where_it_is_told_to() {
     done(&host, "host vf 01:00.0 1");
     assert_eq!(binding(&host, "0000:01:10.0"), "- -");
 }
+
+/// A host with a function whose `driver` is in a module of another name, which nothing has loaded since.
+fn unloaded(class: u32, module: &str, driver: &'static str) -> FakeHost {
+    let host = host();
+    let aliases = format!("alias pci:v000010DEd00001AF1sv*sd*bc* {module}\n");
+    host.file("lib/modules/6.12.0/modules.alias", &aliases);
+    add(&host, "0000:06:00.0", class, Some(driver));
+    done(&host, "host bind 06:00.0");
+    fs::remove_dir_all(host.path("sys/bus/pci/drivers").join(driver)).expect("unloaded");
+    host
+}
+
+#[test]
+fn a_driver_of_a_module_with_another_name_comes_back() {
+    for (class, module, driver) in [
+        (0x0c_0330, "xhci_pci", "xhci_hcd"),
+        (0x0c_0500, "i2c_i801", "i801_smbus"),
+    ] {
+        let host = unloaded(class, module, driver);
+        let text = done(&host, "host restore 06:00.0");
+        assert_eq!(text, format!("0000:06:00.0 went back to {driver}\n"));
+        let host = unloaded(class, module, driver);
+        fs::remove_dir_all(host.path("run/strait")).expect("as after a reboot");
+        done(&host, "host restore 06:00.0");
+        assert_eq!(binding(&host, "0000:06:00.0"), format!("{driver} -"));
+    }
+}
+
+#[test]
+fn a_device_can_be_given_to_a_driver_of_a_module_with_another_name() {
+    let host = unloaded(0x0c_0330, "xhci_pci", "xhci_hcd");
+    done(&host, "host bind --force --driver xhci_hcd 06:00.0");
+    assert_eq!(binding(&host, "0000:06:00.0"), "xhci_hcd xhci_hcd");
+}
+
+#[test]
+fn the_module_of_a_driver_is_no_second_driver() {
+    let host = host();
+    host.file(
+        "lib/modules/6.12.0/modules.alias",
+        "alias pci:v000010DEd00001AF1sv*sd*bc* xhci_pci\n",
+    );
+    add(&host, "0000:06:00.0", 0x0c_0330, Some("xhci_hcd"));
+    host.link("sys/bus/pci/drivers/xhci_hcd/module", "sys/module/xhci_pci");
+    let text = done(&host, "host list 06:00.0");
+    assert!(text.contains("    driver xhci_hcd, group 30"), "{text}");
+}
