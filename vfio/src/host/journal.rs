@@ -3,15 +3,22 @@
 //! An entry is on the disk before its device is touched, and goes when the device is back. `/run` is empty
 //! after a reboot, as the bindings are.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
 use super::sysfs::{Root, names_in, read_text};
 
+const STATE: &str = "run/strait";
 const FOLDER: &str = "run/strait/undo";
 const LOCK: &str = "run/strait/lock";
+/// Who may write here says what root will do; who may read sees no secret.
+const FOLDER_MODE: u32 = 0o755;
+const FILE_MODE: u32 = 0o644;
+/// Who may open the lock may hold it (flock(2) asks for no right to write).
+const LOCK_MODE: u32 = 0o600;
 /// First line of an entry.
 const MAGIC: &str = "strait undo 1";
 /// In place of a driver where there is none; no driver has such a name.
@@ -100,8 +107,14 @@ impl Owner {
 pub(super) fn lock(root: &Root) -> Result<File, JournalError> {
     let path = root.path(LOCK);
     let lock = || {
-        fs::create_dir_all(root.path(FOLDER))?;
-        let file = File::options().create(true).append(true).open(&path)?;
+        make_folders(&root.path(FOLDER))?;
+        // Also what an earlier version made, by the umask of its time.
+        for folder in [STATE, FOLDER] {
+            set_mode(&root.path(folder), FOLDER_MODE)?;
+        }
+        let mut options = File::options();
+        let file = options.create(true).append(true).mode(LOCK_MODE).open(&path)?;
+        set_mode(&path, LOCK_MODE)?;
         file.lock()?;
         Ok(file)
     };
@@ -198,15 +211,35 @@ pub(super) fn is_driver_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && !name.starts_with(['.', '-']) && name.bytes().all(plain)
 }
 
+/// Makes the folder at `path` and those above it that are missing, whatever the umask is.
+fn make_folders(path: &Path) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    make_folders(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.and_then(|()| set_mode(path, FOLDER_MODE)),
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::metadata(path)?.permissions().mode() & 0o7777 == mode {
+        true => Ok(()),
+        false => fs::set_permissions(path, Permissions::from_mode(mode)),
+    }
+}
+
 /// Writes a file beside its place, has it on the disk, and moves it there.
 pub(super) fn write_whole(path: &Path, content: &str) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
+    make_folders(folder)?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let draft: PathBuf = folder.join(format!(".{name}.new"));
     let mut file = File::create(&draft)?;
     let written = file
         .write_all(content.as_bytes())
+        .and_then(|()| file.set_permissions(Permissions::from_mode(FILE_MODE)))
         .and_then(|()| file.sync_all())
         .and_then(|()| fs::rename(&draft, path));
     if written.is_err() {
@@ -241,6 +274,42 @@ mod tests {
         remove(&root, entry().bdf).expect("removed");
         assert_eq!(read(&root, entry().bdf).expect("read"), None);
         assert!(taken(&root).is_empty());
+    }
+
+    #[test]
+    fn no_umask_lets_others_write_or_keeps_them_from_reading() {
+        let mode = |root: &Root, path: &str| {
+            let permissions = fs::metadata(root.path(path)).expect("there").permissions();
+            format!("{:o}", permissions.mode() & 0o7777)
+        };
+        for mask in [0o000, 0o077] {
+            let folder = tempfile::tempdir().expect("a folder");
+            let root = Root::at(folder.path());
+            let before = rustix::process::umask(mask.into());
+            let locked = lock(&root);
+            let written = write(&root, &entry());
+            rustix::process::umask(before);
+            locked.and(written).expect("written");
+            assert_eq!(mode(&root, STATE), "755");
+            assert_eq!(mode(&root, FOLDER), "755");
+            assert_eq!(mode(&root, &place(entry().bdf)), "644");
+            assert_eq!(mode(&root, LOCK), "600");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_others_may_write_is_closed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::at(folder.path());
+        fs::create_dir_all(root.path(FOLDER)).expect("a folder");
+        for path in [STATE, FOLDER] {
+            fs::set_permissions(root.path(path), Permissions::from_mode(0o777)).expect("ours");
+        }
+        lock(&root).expect("a lock");
+        for path in [STATE, FOLDER] {
+            let mode = fs::metadata(root.path(path)).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o755);
+        }
     }
 
     #[test]
