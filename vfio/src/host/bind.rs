@@ -5,6 +5,7 @@ use std::io;
 use super::HostBdf;
 use super::binding::{Binding, BindingError};
 use super::check::CheckError;
+use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
 use super::plan::{Move, Plan, Request};
@@ -57,6 +58,9 @@ pub enum BindError {
         /// The other driver.
         driver: String,
     },
+    /// Another command was faster.
+    #[error("another command took or gave back {0} meanwhile; try again")]
+    Changed(HostBdf),
     /// A kernel before 3.16, or no PCI device.
     #[error("{0} has no driver_override in /sys; strait needs Linux 5.10 or later")]
     NoOverride(HostBdf),
@@ -128,6 +132,10 @@ fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> 
         let driver = driver.unwrap_or_else(|| "no driver".to_owned());
         let wanted = request.driver.clone();
         return Err(BindingError::Stolen { bdf, driver, wanted }.into());
+    }
+    // What the plan knows of the device may be another command's business since.
+    if journal::read(root, bdf)? != one.entry || override_driver(&root.function(bdf)) != one.override_driver {
+        return Err(BindError::Changed(bdf));
     }
     // An entry of before knows the driver that the device had at first.
     let first = one

@@ -48,4 +48,6 @@ pub use sysfs::{PciDevice, Root};
 pub use usage::{Usage, Use, Whole};
 
 #[cfg(test)]
+mod race_tests;
+#[cfg(test)]
 mod tests;

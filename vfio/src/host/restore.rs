@@ -83,6 +83,15 @@ pub fn restore(
     force: bool,
 ) -> Result<Restored, RestoreError> {
     let _lock = journal::lock(root)?;
+    restore_locked(root, kernel, bdf, force)
+}
+
+fn restore_locked(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    force: bool,
+) -> Result<Restored, RestoreError> {
     let entry = match journal::read(root, bdf) {
         // It says nothing that can be used; the device itself says enough.
         Err(JournalError::Damaged { .. }) => None,
@@ -112,16 +121,30 @@ pub fn restore(
 
 /// Gives back what was taken for processes that have ended, as after a crash. Says what became of each.
 pub fn restore_orphans(root: &Root, kernel: &dyn Kernel) -> Vec<(HostBdf, Result<Restored, RestoreError>)> {
-    let is_orphan = |bdf: &HostBdf| match journal::read(root, *bdf) {
-        Ok(Some(Entry {
-            owner: Some(owner), ..
-        })) => !owner.is_alive(root),
-        _ => false,
-    };
-    let orphans = journal::taken(root).into_iter().filter(is_orphan);
-    orphans
-        .map(|bdf| (bdf, restore(root, kernel, bdf, false)))
-        .collect()
+    // A first look, for without orphans nobody needs the lock, which is root's.
+    let seem_orphans = journal::taken(root)
+        .into_iter()
+        .filter(|bdf| is_orphan(root, *bdf));
+    let restore_one = |bdf| Some((bdf, restore_orphan(root, kernel, bdf).transpose()?));
+    seem_orphans.filter_map(restore_one).collect()
+}
+
+/// Under the lock, since another command may have given `bdf` back and taken it anew meanwhile.
+fn restore_orphan(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Result<Option<Restored>, RestoreError> {
+    let _lock = journal::lock(root)?;
+    match is_orphan(root, bdf) {
+        true => restore_locked(root, kernel, bdf, false).map(Some),
+        false => Ok(None),
+    }
+}
+
+/// Whether the process that `bdf` was taken for has ended.
+fn is_orphan(root: &Root, bdf: HostBdf) -> bool {
+    let owner = journal::read(root, bdf)
+        .ok()
+        .flatten()
+        .and_then(|entry| entry.owner);
+    owner.is_some_and(|owner| !owner.is_alive(root))
 }
 
 /// What `restore --all` is about: all that is in the journal, and, for after a loss of it, all that an
