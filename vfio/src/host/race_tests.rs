@@ -49,7 +49,7 @@ fn stat(owner: Owner) -> String {
 }
 
 fn take(host: &FakeHost, owner: Option<Owner>) {
-    let plan = plan(&host.root(), request(owner)).expect("a free NIC");
+    let plan = plan(&host.root(), host, request(owner)).expect("a free NIC");
     bind(&host.root(), host, &plan).expect("bound");
 }
 
@@ -97,7 +97,7 @@ fn a_fresh_bind_is_not_given_back_for_the_owner_before() {
 #[test]
 fn a_plan_of_before_another_command_is_not_carried_out() {
     let host = host();
-    let stale = plan(&host.root(), request(None)).expect("a free NIC");
+    let stale = plan(&host.root(), &host, request(None)).expect("a free NIC");
     // Taken and left by a command that was killed before it touched the device.
     let entry = Entry {
         bdf: nic(),
