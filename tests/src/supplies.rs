@@ -157,14 +157,12 @@ impl Supplies {
 }
 
 fn build(cache: &Cache, release: &Release) -> Result<()> {
-    let apt = Apt::new(cache, release)?;
-    let mut packages = apt.with_dependencies(&PACKAGES)?;
-    let Some(kernel) = apt.kernel(HOST_SERIES)? else {
-        bail!("The configured Debian sources have no {HOST_SERIES} kernel");
-    };
-    packages.push(kernel);
-    packages.extend(apt.kernel(OLD_SERIES)?);
-    let files = apt.download(&packages)?;
+    // Lists of an earlier run, or of a proxy, may name versions that the mirror has no more.
+    let files = fetch(cache, release).or_else(|error| {
+        eprintln!("  {error:#}; once more, with new package lists");
+        Apt::forget_lists(cache)?;
+        fetch(cache, release)
+    })?;
 
     let (fresh, root) = (cache.path("root.new"), cache.path("root"));
     remove(&fresh)?;
@@ -172,6 +170,18 @@ fn build(cache: &Cache, release: &Release) -> Result<()> {
     finish_tree(&Root::new(fresh.clone()))?;
     remove(&root)?;
     fs::rename(&fresh, &root).with_context(|| format!("Cannot move {}", fresh.display()))
+}
+
+/// Downloads all packages, in the versions that the mirror has now.
+fn fetch(cache: &Cache, release: &Release) -> Result<Vec<PathBuf>> {
+    let apt = Apt::new(cache, release)?;
+    let mut packages = apt.with_dependencies(&PACKAGES)?;
+    let Some(kernel) = apt.kernel(HOST_SERIES)? else {
+        bail!("The configured Debian sources have no {HOST_SERIES} kernel");
+    };
+    packages.push(kernel);
+    packages.extend(apt.kernel(OLD_SERIES)?);
+    apt.download(&packages)
 }
 
 /// What package scripts would do: module indexes, and beside each bzImage its vmlinux.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use tempfile::TempDir;
 
 use super::Release;
 use super::sources::{self, Source};
@@ -20,6 +21,8 @@ pub(crate) struct Apt {
     pub(super) config: PathBuf,
     pub(super) archives: PathBuf,
     sources: PathBuf,
+    /// Keys of a newer release, outside the cache: apt takes a space in their path for its end.
+    keys: TempDir,
 }
 
 impl Apt {
@@ -39,6 +42,7 @@ impl Apt {
             config: folder.join("etc/apt.conf"),
             archives: cache.make_folder("apt/archives")?,
             sources: folder.join("etc/sources/lab.sources"),
+            keys: tempfile::tempdir().context("Cannot create a temporary folder")?,
         };
         // An empty list of installed packages: apt then resolves a dependency tree from nothing.
         write(&folder.join("state/status"), "")?;
@@ -48,20 +52,23 @@ impl Apt {
         write(&apt.sources, &sources::render(&own))?;
         apt.update()?;
         if let Some(newer) = release.newer() {
-            apt.add_release(&own, &release.codename, newer, &folder.join("keyring"))?;
+            apt.add_release(&own, &release.codename, newer)?;
         }
         Ok(apt)
     }
 
+    /// Lets the next [`Self::new`] read every package list from the mirror.
+    pub(crate) fn forget_lists(cache: &Cache) -> Result<()> {
+        let lists = cache.path("apt/lists");
+        fs::remove_dir_all(&lists).with_context(|| format!("Cannot remove {}", lists.display()))
+    }
+
     /// Adds a newer release from the same archives. Its keys come with the running release's own
     /// keyring package, which the running release's keys vouch for.
-    fn add_release(&self, own: &[Source], from: &str, to: &str, folder: &Path) -> Result<()> {
+    fn add_release(&self, own: &[Source], from: &str, to: &str) -> Result<()> {
         let keyring = self.with_dependencies(&["debian-archive-keyring"])?;
-        if folder.exists() {
-            fs::remove_dir_all(folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
-        }
-        Self::unpack(&self.download(&keyring)?, folder)?;
-        let keys = folder.join(KEYRING);
+        Self::unpack(&self.download(&keyring)?, self.keys.path())?;
+        let keys = self.keys.path().join(KEYRING);
         let newer: Vec<Source> = own
             .iter()
             .map(|source| source.of_release(from, to, &keys))
@@ -102,6 +109,8 @@ fn own_settings(folder: &Path) -> String {
         ("APT::Architecture", "amd64".to_owned()),
         ("APT::Install-Recommends", "false".to_owned()),
         ("Acquire::Languages", "none".to_owned()),
+        // By default apt takes old lists for an update whose mirror it did not reach.
+        ("APT::Update::Error-Mode", "any".to_owned()),
         ("Acquire::ForceHash", "SHA256".to_owned()),
         ("Acquire::Retries", "3".to_owned()),
     ];

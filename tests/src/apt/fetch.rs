@@ -32,7 +32,9 @@ impl Apt {
         progress::step("Reading the package lists", || {
             retry(|| command::run(self.command("apt-get").args(["-q", "update"])).map(drop))
         })
-        .context("Cannot read the package lists of the configured Debian sources")
+        .context(
+            "Cannot read the package lists of the configured Debian sources, which the lab's first run needs",
+        )
     }
 
     /// The newest of these packages, and everything they depend on.
