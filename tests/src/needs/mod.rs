@@ -10,8 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 pub(crate) use memory::for_lab_machine as memory_mib;
 
-/// In the cache folder: packages, the tree, and a new tree beside an old one.
-const CACHE_MIB: u64 = 2560;
+/// In the cache folder, beside what an earlier run left there: packages, and the tree.
+const CACHE_MIB: u64 = 1536;
 
 /// In the folder for temporary files: kernels' initial file systems, and the disks of the lab machine.
 const TEMPORARY_MIB: u64 = 1024;
