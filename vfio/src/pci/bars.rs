@@ -11,7 +11,7 @@ use strait_devices::region::{HostAddress, HostBacking, MappedPiece, Region};
 use strait_devices::{Device, Effect};
 
 use super::discover::ConfigRead;
-use super::msix::{MsixWindow, Part};
+use super::msix_structures::{MsixWindow, Part};
 use crate::hardware::{Hardware, HardwareRegion, RegionInfo};
 use crate::lock::lock;
 use crate::mapping::PAGE_SIZE;

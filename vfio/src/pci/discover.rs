@@ -4,11 +4,9 @@
 //! outside the space; what it returns is disjoint. The caller walks a copy, so that two looks at one
 //! register agree.
 
-use strait_devices::pci::capability::msi::{self, MsiShape};
-use strait_devices::pci::capability::msix;
-use strait_devices::pci::spec::{capability_id, header, status};
+use strait_devices::pci::spec::{header, status};
 
-use super::spec::{self, advanced_features, capability, express, extended, power, vendor, vpd};
+use super::spec::{capability, extended};
 
 /// As many capabilities of 4 bytes as fit between header and end.
 const MAX_CAPABILITIES: usize = 48;
@@ -66,8 +64,11 @@ pub(crate) struct Walk<T> {
     pub(crate) is_sound: bool,
 }
 
+/// How long a capability with this id and offset is: bytes that it needs, and those it takes where there is room.
+pub(crate) type Length = fn(&[u8], u8, u16) -> (u16, u16);
+
 /// Walks the list that starts at the capabilities pointer.
-pub(crate) fn capabilities(config: &(impl ConfigRead + ?Sized)) -> Walk<Capability> {
+pub(crate) fn capabilities(config: &[u8], length: Length) -> Walk<Capability> {
     let (offsets, is_complete) = offsets(config);
     let measure = |&offset: &u16| {
         let id = config.u8(offset);
@@ -87,7 +88,7 @@ pub(crate) fn capabilities(config: &(impl ConfigRead + ?Sized)) -> Walk<Capabili
 }
 
 /// Where capabilities stand, at least two bytes each and none twice, and whether the list came to its end.
-fn offsets(config: &(impl ConfigRead + ?Sized)) -> (Vec<u16>, bool) {
+fn offsets(config: &[u8]) -> (Vec<u16>, bool) {
     let mut offsets = Vec::new();
     if config.u16(header::STATUS) & status::CAPABILITIES == 0 {
         return (offsets, true);
@@ -105,7 +106,7 @@ fn offsets(config: &(impl ConfigRead + ?Sized)) -> (Vec<u16>, bool) {
 }
 
 /// Walks the list that starts at the end of the first 256 bytes.
-pub(crate) fn extended_capabilities(config: &(impl ConfigRead + ?Sized)) -> Walk<ExtendedCapability> {
+pub(crate) fn extended_capabilities(config: &[u8]) -> Walk<ExtendedCapability> {
     let mut walk = Walk {
         found: Vec::<ExtendedCapability>::new(),
         is_sound: true,
@@ -133,36 +134,12 @@ pub(crate) fn extended_capabilities(config: &(impl ConfigRead + ?Sized)) -> Walk
     walk
 }
 
-/// Bytes that capability `id` at `offset` needs, and those it takes where there is room.
-fn length(config: &(impl ConfigRead + ?Sized), id: u8, offset: u16) -> (u16, u16) {
-    let exactly = |len| (len, len);
-    match id {
-        capability_id::POWER => exactly(power::LEN),
-        capability_id::MSI => {
-            exactly(MsiShape::from_control(config.u16(offset + msi::MESSAGE_CONTROL)).len_bytes())
-        }
-        capability_id::MSIX => exactly(msix::CAPABILITY_LEN),
-        capability_id::EXPRESS => match config.u16(offset + express::CAPABILITIES) & express::VERSION {
-            0 | 1 => exactly(express::LEN_V1),
-            _ => (express::LEN_V2_LEAST, express::LEN_V2),
-        },
-        spec::capability_id::VPD => exactly(vpd::LEN),
-        spec::capability_id::ADVANCED_FEATURES => exactly(advanced_features::LEN),
-        // Lengths that vendors get wrong do no harm: the next capability limits them.
-        spec::capability_id::VENDOR => (
-            vendor::BODY,
-            u16::from(config.u8(offset + vendor::LENGTH)).max(vendor::BODY),
-        ),
-        spec::capability_id::PCI_X | spec::capability_id::SUBSYSTEM => (capability::HEADER_LEN, 8),
-        _ => exactly(capability::HEADER_LEN),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pci::capability::length;
 
     fn space(bytes: &[(u16, &[u8])]) -> Vec<u8> {
         let mut space = vec![0; 4096];
@@ -174,7 +151,7 @@ mod tests {
     }
 
     fn found(config: &[u8]) -> Vec<(u8, u16)> {
-        capabilities(config)
+        capabilities(config, length)
             .found
             .iter()
             .map(|found| (found.id, found.offset))
@@ -185,7 +162,7 @@ mod tests {
     fn follows_the_list_in_its_order() {
         let config = space(&[(0x34, &[0x80]), (0x80, &[0x05, 0x40]), (0x40, &[0x01, 0x00])]);
         assert_eq!(found(&config), [(0x05, 0x80), (0x01, 0x40)]);
-        assert!(capabilities(&config[..]).is_sound);
+        assert!(capabilities(&config[..], length).is_sound);
     }
 
     #[test]
@@ -202,7 +179,7 @@ mod tests {
             (0x40, &[0x09, 0x50, 4]),
             (0x50, &[0x09, 0x40, 4]),
         ]);
-        let walk = capabilities(&config[..]);
+        let walk = capabilities(&config[..], length);
         assert_eq!(walk.found.len(), 2);
         assert!(!walk.is_sound);
     }
@@ -210,7 +187,7 @@ mod tests {
     #[test]
     fn pointers_into_the_header_are_not_followed() {
         for pointer in [0x04, 0x3c, 0x01] {
-            let walk = capabilities(&space(&[(0x34, &[pointer])])[..]);
+            let walk = capabilities(&space(&[(0x34, &[pointer])])[..], length);
             assert!(walk.found.is_empty() && !walk.is_sound, "{pointer:#x}");
         }
     }
@@ -220,7 +197,7 @@ mod tests {
         let inside = space(&[(0x34, &[0x40]), (0x40, &[0x11, 0x44]), (0x44, &[0x05, 0x00])]);
         let at_the_end = space(&[(0x34, &[0xfc]), (0xfc, &[0x10, 0x00])]);
         let whole = |config: &[u8]| {
-            capabilities(config)
+            capabilities(config, length)
                 .found
                 .iter()
                 .map(|found| found.is_whole)
@@ -228,7 +205,7 @@ mod tests {
         };
         assert_eq!(whole(&inside), [false, true]);
         assert_eq!(whole(&at_the_end), [false]);
-        assert!(!capabilities(&inside[..]).is_sound);
+        assert!(!capabilities(&inside[..], length).is_sound);
     }
 
     #[test]
@@ -238,7 +215,7 @@ mod tests {
             (0x40, &[0x09, 0x50, 0xff]),
             (0x50, &[0x01, 0x00]),
         ]);
-        let walk = capabilities(&config[..]);
+        let walk = capabilities(&config[..], length);
         assert_eq!(walk.found[0].len, 0x10);
         assert!(walk.is_sound);
     }
@@ -246,7 +223,7 @@ mod tests {
     #[test]
     fn a_dead_function_has_no_capabilities_beyond_reason() {
         let config = vec![0xff; 4096];
-        assert!(capabilities(&config[..]).found.len() <= 1);
+        assert!(capabilities(&config[..], length).found.len() <= 1);
         assert!(extended_capabilities(&config[..]).found.is_empty());
     }
 
@@ -271,7 +248,7 @@ mod tests {
         fn any_bytes_give_disjoint_capabilities_inside_the_space(seed in prop::collection::vec(any::<u8>(), 4096)) {
             let mut config = seed;
             config[usize::from(header::STATUS)] |= 0x10;
-            let walk = capabilities(&config[..]);
+            let walk = capabilities(&config[..], length);
             prop_assert!(walk.found.len() <= MAX_CAPABILITIES);
             let mut owned = [false; 256];
             for found in walk.found {

@@ -6,27 +6,21 @@ use std::sync::{Arc, Mutex};
 use strait_devices::dma::BusMaster;
 use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::pci::Function;
-use strait_devices::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, Bars, Places};
-use strait_devices::pci::capability::msi::{MESSAGE_CONTROL as MSI_CONTROL, MsiShape};
-use strait_devices::pci::capability::msix::MESSAGE_CONTROL as MSIX_CONTROL;
-use strait_devices::pci::capability::{Msi, Msix};
-use strait_devices::pci::rom_bar::{ROM_BAR_LEN, RomBar};
+use strait_devices::pci::bar::{self, BAR_COUNT, Bar, Places};
 use strait_devices::pci::spec::{command, header};
 use strait_devices::region::Region;
 use strait_devices::{Effect, Place, Remap};
 
 use super::appearance::Appearance;
+use super::area::Request;
 use super::bars;
-use super::config::Overlay;
+use super::configuration::{Configuration, Parts};
 use super::discover::ConfigRead;
-use super::field::{part, part_mut, with_bytes};
-use super::layout::{self, Layout};
-use super::msix::MsixLayout;
+use super::header::intx_pin;
 use super::rom;
-use super::spec::{self, capability, extended, power, vpd};
+use super::spec::{self, capability, extended};
 use super::wire;
-use crate::hardware::{Hardware, HardwareRegion, InterruptKind};
-use crate::interrupt::VectorSet;
+use crate::hardware::{Hardware, HardwareRegion};
 use crate::intx::Intx;
 use crate::lock::lock;
 use crate::warning::FirstOnly;
@@ -86,9 +80,7 @@ pub enum PassthroughError {
 /// Lock order: `state`, then the MSI-X model or the wire.
 pub struct Passthrough {
     pub(super) hardware: Arc<dyn Hardware>,
-    pub(super) layout: Layout,
     pub(super) intx: Option<Arc<Intx>>,
-    pub(super) msix: Option<Arc<Mutex<Msix>>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
     rom: Option<Arc<Region>>,
     /// Hears of bus mastering before the hardware does.
@@ -98,10 +90,7 @@ pub struct Passthrough {
 }
 
 pub(super) struct State {
-    pub(super) config: Overlay,
-    pub(super) bars: Bars,
-    pub(super) rom: Option<RomBar>,
-    pub(super) msi: Option<Msi>,
+    pub(super) config: Configuration,
     /// The command register of the hardware without DMA, and with the wire silent if there is one.
     idle_command: u16,
     /// What it holds now.
@@ -112,29 +101,6 @@ pub(super) struct State {
     pub(super) has_messages: bool,
     /// It left the machine. A vCPU that found it before may still come with a write.
     is_gone: bool,
-}
-
-impl State {
-    pub(super) fn command(&self) -> u16 {
-        self.config.copy().u16(header::COMMAND)
-    }
-
-    pub(super) fn is_powered(&self, layout: &Layout) -> bool {
-        layout
-            .power
-            .is_none_or(|at| self.config.copy().u16(at + power::CONTROL) & power::STATE == 0)
-    }
-
-    /// Nothing is decoded in the low-power states (PCI Power Management 1.2 §5.4.1).
-    fn places(&self, layout: &Layout) -> (Places, Option<Place>) {
-        let command = if self.is_powered(layout) {
-            self.command()
-        } else {
-            0
-        };
-        let rom = self.rom.as_ref().and_then(|rom| rom.place(command));
-        (self.bars.places(command), rom)
-    }
 }
 
 impl Passthrough {
@@ -172,32 +138,24 @@ impl Passthrough {
         }
         let snapshot = snapshot(&*hardware)?;
         let bars = bars::declared(&*hardware, &snapshot[..]);
-        let (mut layout, walk) = layout::find(&*hardware, &snapshot);
-        let msix = msix_layout(&*hardware, &snapshot, &mut layout, &bars);
-        if appearance.hides_msix {
-            // The model stays behind the hidden table, so that the guest cannot reach the real one.
-            layout.msix = None;
-        }
-        let config = layout::overlay(&snapshot, &mut layout, &walk, appearance.is_multi_function);
-        if !layout.is_sound {
-            log::warn!("{name}: a capability list is broken; what is wrong in it is left out");
-        }
-        let model = msix
-            .as_ref()
-            .map(|msix| msix.model(&hardware, Arc::clone(&router)));
+        let pin = intx_pin(&*hardware, &snapshot);
+        let (rom_bar, rom) = rom::rom(&hardware, appearance.rom).unzip();
+        let config = Configuration::new(Parts {
+            hardware: &hardware,
+            router: &router,
+            snapshot: &snapshot,
+            bars,
+            rom: rom_bar,
+            intx_pin: pin,
+            is_multi_function: appearance.is_multi_function,
+            hides_msix: appearance.hides_msix,
+        });
         let regions = std::array::from_fn(|index| {
-            let declared = bars.declared()[index]?;
-            let window = msix
-                .as_ref()
-                .zip(model.as_ref())
-                .and_then(|(msix, model)| msix.window(index as u8, model));
+            let declared = config.bars().declared()[index]?;
+            let window = config.window(index as u8);
             Some(bars::region(&hardware, index as u8, declared, window))
         });
-        let msi = layout
-            .msi
-            .map(|at| msi_model(&hardware, router, snapshot.u16(at.offset + MSI_CONTROL)));
-        let (rom_bar, rom) = rom::rom(&hardware, appearance.rom).unzip();
-        let intx = wire::intx(&hardware, &layout, wires)?;
+        let intx = wire::intx(&hardware, pin, wires)?;
         let idle_command = idle_command(snapshot.u16(header::COMMAND), intx.is_some());
         write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
             device: name.to_owned(),
@@ -205,9 +163,6 @@ impl Passthrough {
         })?;
         let state = Mutex::new(State {
             config,
-            bars,
-            rom: rom_bar,
-            msi,
             idle_command,
             hardware_command: idle_command,
             is_heard: false,
@@ -216,9 +171,7 @@ impl Passthrough {
         });
         Ok(Arc::new(Self {
             hardware,
-            layout,
             intx,
-            msix: model,
             regions,
             rom,
             gate,
@@ -229,19 +182,19 @@ impl Passthrough {
 
     /// The BARs the guest will find, for the windows of the bridge above.
     pub fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
-        *lock(&self.state).bars.declared()
+        *lock(&self.state).config.bars().declared()
     }
 
     /// Follows the guest's command and power registers with what the hardware needs of them: DMA while the
     /// guest wants it, and no signal on the wire while the guest wants none or nobody hears it.
     pub(super) fn update_command(&self, state: &mut State) {
-        let (command, before) = (state.command(), state.hardware_command);
+        let (command, before) = (state.config.command(), state.hardware_command);
         let mut value = state.idle_command;
         if state.is_heard {
             value &= !command::INTX_DISABLE;
         }
         value |= command & command::INTX_DISABLE;
-        if state.is_powered(&self.layout) {
+        if state.config.is_awake() {
             value |= command & command::BUS_MASTER;
         }
         let changes_to =
@@ -261,69 +214,9 @@ impl Passthrough {
         }
     }
 
-    /// The registers that are more than bytes.
-    fn write_special(&self, state: &mut State, register: u16, data: &[u8]) {
-        if let Some((at, bytes)) = part(register, data, header::BAR0, BAR_REGISTERS_LEN) {
-            state.bars.write(at, bytes);
-        }
-        if let Some((at, bytes)) = part(register, data, header::ROM_BAR, ROM_BAR_LEN)
-            && let Some(rom) = &mut state.rom
-        {
-            rom.write(at, bytes);
-        }
-        if let Some(at) = self.layout.msi
-            && let Some((at, bytes)) = part(register, data, at.offset, at.len)
-            && let Some(msi) = &mut state.msi
-        {
-            msi.write(at, bytes);
-        }
-        if let Some(at) = self.layout.msix
-            && let Some((at, bytes)) = part(register, data, at.offset + MSIX_CONTROL, 2)
-            && let Some(msix) = &self.msix
-        {
-            let mut msix = lock(msix);
-            let control = with_bytes(msix.control(), at, bytes);
-            msix.set_control(control);
-        }
-        if let Some(at) = self.layout.vpd
-            && let Some((0, &[low, high])) = part(register, data, at + vpd::ADDRESS, 2)
-        {
-            self.read_vpd(at, u16::from_le_bytes([low, high]));
-        }
-    }
-
-    /// Starts a read of the device's storage; a write would outlive the guest.
-    fn read_vpd(&self, at: u16, address: u16) {
-        if address & vpd::WRITE != 0 {
-            return;
-        }
-        let register = u64::from(at + vpd::ADDRESS);
-        if let Err(error) = self
-            .hardware
-            .write(HardwareRegion::Config, register, &address.to_le_bytes())
-        {
-            self.report("read vital product data", &error);
-        }
-    }
-
-    /// A state the function does not have is not entered.
-    fn check_power(&self, state: &mut State, before: u16) {
-        let Some(at) = self.layout.power else { return };
-        let copy = state.config.copy();
-        let (capabilities, control) = (copy.u16(at + power::CAPABILITIES), copy.u16(at + power::CONTROL));
-        let exists = match control & power::STATE {
-            1 => capabilities & power::D1_SUPPORT != 0,
-            2 => capabilities & power::D2_SUPPORT != 0,
-            _ => true,
-        };
-        if !exists {
-            state.config.set(at + power::CONTROL, &before.to_le_bytes());
-        }
-    }
-
     /// What brings the regions from where they were to where they are.
     fn effect(&self, before: &(Places, Option<Place>), state: &State) -> Effect {
-        let (from, to) = (before, state.places(&self.layout));
+        let (from, to) = (before, state.config.places());
         let mut remaps = bar::remaps(&from.0, &to.0, &self.regions);
         if let Some(region) = self.rom.clone().filter(|_| from.1 != to.1) {
             let (from, to) = (from.1, to.1);
@@ -354,26 +247,6 @@ impl Function for Passthrough {
             return data.fill(0xff);
         }
         state.config.read(&*self.hardware, register, data);
-        if let Some((at, bytes)) = part_mut(register, data, header::BAR0, BAR_REGISTERS_LEN) {
-            state.bars.read(at, bytes);
-        }
-        if let Some((at, bytes)) = part_mut(register, data, header::ROM_BAR, ROM_BAR_LEN)
-            && let Some(rom) = &state.rom
-        {
-            rom.read(at, bytes);
-        }
-        if let (Some(at), Some(msi)) = (self.layout.msi, &state.msi)
-            && let Some((skip, bytes)) =
-                part_mut(register, data, at.offset + capability::HEADER_LEN, at.len - 2)
-        {
-            msi.read(skip + capability::HEADER_LEN, bytes);
-        }
-        if let (Some(at), Some(msix)) = (self.layout.msix, &self.msix)
-            && let Some((at, bytes)) = part_mut(register, data, at.offset + MSIX_CONTROL, 2)
-        {
-            let control = lock(msix).control().to_le_bytes();
-            bytes.copy_from_slice(&control[usize::from(at)..][..bytes.len()]);
-        }
     }
 
     fn write_config(&self, register: u16, data: &[u8]) -> Effect {
@@ -382,18 +255,12 @@ impl Function for Passthrough {
         if state.is_gone {
             return Effect::None;
         }
-        let before = state.places(&self.layout);
-        let power_before = self
-            .layout
-            .power
-            .map_or(0, |at| state.config.copy().u16(at + power::CONTROL));
-        state.config.write(&*self.hardware, register, data);
-        self.check_power(state, power_before);
-        if self.enables_messages(register, data) {
+        let before = state.config.places();
+        state.config.write_bytes(&*self.hardware, register, data);
+        if state.config.turns_messages_on(register, data) {
             self.stop_hearing(state);
         }
-        self.write_special(state, register, data);
-        if self.asks_for_reset(register, data) {
+        if state.config.write_areas(register, data) == Request::Reset {
             log::info!("{}: the guest resets the function", self.name());
             self.reset_function(state);
         }
@@ -407,7 +274,7 @@ impl Function for Passthrough {
         if state.is_gone {
             return Effect::None;
         }
-        let before = state.places(&self.layout);
+        let before = state.config.places();
         self.reset_function(state);
         self.hardware.retire();
         self.effect(&before, state)
@@ -418,7 +285,7 @@ impl Function for Passthrough {
     fn unplug(&self) -> Effect {
         let mut guard = lock(&self.state);
         let state = &mut *guard;
-        let (places, rom_place) = state.places(&self.layout);
+        let (places, rom_place) = state.config.places();
         state.is_gone = true;
         self.reset_registers(state);
         let bars = self.regions.iter().zip(places);
@@ -473,40 +340,6 @@ fn snapshot(hardware: &dyn Hardware) -> Result<Vec<u8>, PassthroughError> {
         0 => Ok(bytes),
         header_type => Err(PassthroughError::Header { device, header_type }),
     }
-}
-
-/// The MSI-X structures, if they are where the capability says; else the guest sees no MSI-X.
-fn msix_layout(
-    hardware: &dyn Hardware,
-    snapshot: &[u8],
-    layout: &mut Layout,
-    bars: &Bars,
-) -> Option<MsixLayout> {
-    match MsixLayout::new(hardware, snapshot, layout.msix?, bars) {
-        Ok(msix) => {
-            layout.msix_pending = msix.pending_register();
-            Some(msix)
-        }
-        Err(error) => {
-            log::warn!("{}: {error}; the guest will not see MSI-X", hardware.name());
-            layout.msix = None;
-            None
-        }
-    }
-}
-
-fn msi_model(hardware: &Arc<dyn Hardware>, router: Arc<dyn MsiRouter>, control: u16) -> Msi {
-    let available = hardware.interrupt(InterruptKind::Msi).count.max(1).ilog2() as u16;
-    let shape = MsiShape::from_control(control);
-    let shape = MsiShape {
-        log2_vectors: shape.log2_vectors.min(available),
-        ..shape
-    };
-    Msi::new(
-        shape,
-        router,
-        Arc::new(VectorSet::new(Arc::clone(hardware), InterruptKind::Msi)),
-    )
 }
 
 /// Decoding on, DMA off and the wire silent; how errors are reported stays as the host has it.

@@ -117,6 +117,18 @@ pub(crate) mod vpd {
     pub(crate) const WRITE: u16 = 1 << 15;
 }
 
+/// PCI-X (PCI-X Addendum 2.0 §7.2).
+pub(crate) mod pci_x {
+    /// Bytes of the capability, up to its status.
+    pub(crate) const LEN: u16 = 8;
+}
+
+/// Subsystem ids (PCI-to-PCI Bridge 1.2 §3.2.5.18).
+pub(crate) mod subsystem {
+    /// Bytes of the capability.
+    pub(crate) const LEN: u16 = 8;
+}
+
 /// Vendor specific capability (§7.9.4).
 pub(crate) mod vendor {
     /// Length of the capability, 8 bits.

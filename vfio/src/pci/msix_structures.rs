@@ -16,7 +16,7 @@ use crate::interrupt::VectorSet;
 use crate::mapping::PAGE_SIZE;
 
 /// The structures of a function whose MSI-X is usable.
-pub(crate) struct MsixLayout {
+pub(crate) struct MsixStructures {
     count: u16,
     table: Located,
     pending: Located,
@@ -51,7 +51,7 @@ pub(crate) enum MsixError {
     NoVectors,
 }
 
-impl MsixLayout {
+impl MsixStructures {
     /// Reads the capability and checks it against the BARs.
     ///
     /// Without its table MSI-X cannot work. The pending bits are ours, wherever the device says they are: where
