@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use strait_devices::dma::BusMaster;
 use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::pci::Function;
-use strait_devices::pci::bar::{self, BAR_COUNT, Bar, Places};
+#[cfg(test)]
+use strait_devices::pci::bar::Bar;
+use strait_devices::pci::bar::{self, BAR_COUNT, Places};
 use strait_devices::pci::spec::{command, header};
 use strait_devices::region::Region;
 use strait_devices::{Effect, Place, Remap};
@@ -180,8 +182,9 @@ impl Passthrough {
         }))
     }
 
-    /// The BARs the guest will find, for the windows of the bridge above.
-    pub fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
+    /// The BARs the guest will find.
+    #[cfg(test)]
+    pub(super) fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
         *lock(&self.state).config.bars().declared()
     }
 
