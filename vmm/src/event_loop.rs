@@ -1,7 +1,7 @@
 //! The one thread beside the vCPUs: what is typed, signals, interrupt wires, what the vCPUs report and what the
 //! host asks for.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,7 +10,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use strait_devices::legacy::Serial;
 use strait_vfio::Intx;
 
-use crate::machine::{Event, Events};
+use crate::machine::{Event, Events, User};
+use crate::output::Outputs;
 use crate::signals::Signals;
 use crate::terminal::{Escape, Key};
 
@@ -60,6 +61,7 @@ struct Ready {
 /// Waits for whatever happens next.
 pub struct EventLoop {
     signals: Arc<Signals>,
+    outputs: Arc<Outputs>,
     stdin: Option<OwnedFd>,
     is_terminal: bool,
     escape: Escape,
@@ -68,12 +70,13 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// Listens to `signals` and to standard input.
-    pub fn new(signals: Arc<Signals>) -> Self {
+    /// Listens to `user` and to standard input.
+    pub fn new(user: &User) -> Self {
         let stdin = io::stdin().as_fd().try_clone_to_owned().ok();
         let is_terminal = io::stdin().is_terminal();
         Self {
-            signals,
+            signals: user.signals.clone(),
+            outputs: user.outputs.clone(),
             stdin,
             is_terminal,
             escape: Escape::default(),
@@ -81,7 +84,8 @@ impl EventLoop {
         }
     }
 
-    /// Serves the console and the wires of passed devices, and answers questions, until there is something for the machine to do.
+    /// Serves the console, the outputs and the wires of passed devices, and answers questions, until there is
+    /// something for the machine to do.
     ///
     /// # Errors
     /// When the host's poll fails.
@@ -110,8 +114,9 @@ impl EventLoop {
         }
     }
 
-    /// Polls, serves wires, and says what else is ready. A pipe is left alone while the guest has no room; the
-    /// serial port wakes us through `events` when it has. A terminal is read all the same, for the escape key.
+    /// Polls, serves wires and outputs, and says what else is ready. A pipe is left alone while the guest has no
+    /// room; the serial port wakes us through `events` when it has. A terminal is read all the same, for the
+    /// escape key.
     fn wait(&self, sources: &Sources<'_>) -> io::Result<Ready> {
         let stdin = self
             .stdin
@@ -125,6 +130,9 @@ impl EventLoop {
         ];
         fds.extend(sources.wires.iter().map(|wire| PollFd::new(*wire, PollFlags::IN)));
         fds.extend(sources.hosts.iter().map(|host| PollFd::new(host, PollFlags::IN)));
+        let outputs = self.outputs.poll_fds();
+        let output_count = outputs.len();
+        fds.extend(outputs);
         fds.extend(stdin.map(|fd| PollFd::new(fd, PollFlags::IN)));
         match poll(&mut fds, sources.until.map(time_left).as_ref()) {
             Err(rustix::io::Errno::INTR) => return Ok(Ready::default()),
@@ -133,12 +141,16 @@ impl EventLoop {
         let is_ready = |fd: &PollFd<'_>| !fd.revents().is_empty();
         let (first, rest) = fds.split_at(3);
         let (wires, rest) = rest.split_at(sources.wires.len());
-        let (hosts, stdin) = rest.split_at(sources.hosts.len());
+        let (hosts, rest) = rest.split_at(sources.hosts.len());
+        let (outputs, stdin) = rest.split_at(output_count);
         for (wire, _) in sources.wires.iter().zip(wires).filter(|(_, fd)| is_ready(fd)) {
             wire.serve();
         }
         if is_ready(&first[0]) {
             sources.events.clear();
+        }
+        if outputs.iter().any(is_ready) {
+            self.outputs.serve();
         }
         Ok(Ready {
             signalled: is_ready(&first[1]),
@@ -151,8 +163,7 @@ impl EventLoop {
     /// Several questions at once get one answer, on standard error.
     fn answer(&self, sources: &Sources<'_>) {
         self.signals.take_questions();
-        // Nobody reads standard error, perhaps: then nobody misses the answer.
-        let _ = io::stderr().write_all((sources.report)().as_bytes());
+        self.outputs.messages.put((sources.report)().as_bytes());
     }
 
     /// Reads what was typed; true if it says to quit. At its end, or when it cannot be read, standard

@@ -14,6 +14,7 @@ pub mod layout;
 pub mod machine;
 pub mod memory;
 pub mod open_files;
+pub mod output;
 pub mod placement;
 pub mod progress;
 pub mod signals;

@@ -3,10 +3,13 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
+use env_logger::Target;
 use strait::cli::host::{Screen, give_back_orphans};
 use strait::cli::{self, Cli, Command, HostArgs, RunArgs};
 use strait::machine::{self, Outcome};
+use strait::output::{Outputs, Writer};
 use strait_vfio::host::{Root, RunningKernel};
 
 /// Wrong usage, as clap has it.
@@ -17,10 +20,12 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err((message, code)) => return say(&message, code),
     };
-    start_log(verbose);
     match command {
-        Command::Run(args) => run(args),
-        Command::Host(args) => host(args),
+        Command::Run(args) => run(args, verbose),
+        Command::Host(args) => {
+            start_log(verbose, Target::Stderr);
+            host(args)
+        }
         Command::Completions(args) => say(&args.script(), 0),
         Command::Man(args) => match args.write() {
             Ok(()) => ExitCode::SUCCESS,
@@ -37,7 +42,7 @@ fn host(args: HostArgs) -> ExitCode {
     }
 }
 
-fn run(args: RunArgs) -> ExitCode {
+fn run(args: RunArgs, verbose: u8) -> ExitCode {
     if args.wants_device_help() {
         return say(&RunArgs::device_help(), 0);
     }
@@ -45,12 +50,20 @@ fn run(args: RunArgs) -> ExitCode {
         Ok(config) => config,
         Err(message) => return say(&format!("strait: {message}"), USAGE),
     };
+    let outputs = match Outputs::standard() {
+        Ok(outputs) => Arc::new(outputs),
+        Err(error) => return say(&format!("strait: cannot use its own standard output: {error}"), 1),
+    };
+    start_log(verbose, Target::Pipe(Box::new(Writer(outputs.messages.clone()))));
     give_back_orphans(&Root::real(), &RunningKernel);
-    match machine::run(&config) {
-        Ok(Outcome::Failed(why)) => say(&format!("strait: {why}"), 1),
-        Ok(outcome) => ExitCode::from(outcome.exit_code()),
-        Err(error) => say(&format!("strait: {}", chain(&*error)), 1),
-    }
+    let (last_words, code) = match machine::run(&config, outputs.clone()) {
+        Ok(Outcome::Failed(why)) => (format!("strait: {why}\n"), 1),
+        Ok(outcome) => (String::new(), outcome.exit_code()),
+        Err(error) => (format!("strait: {}\n", chain(&*error)), 1),
+    };
+    outputs.messages.put(last_words.as_bytes());
+    outputs.finish();
+    ExitCode::from(code)
 }
 
 /// Prints on standard output what was asked for, on standard error what went wrong.
@@ -76,7 +89,7 @@ fn chain(error: &dyn Error) -> String {
     line
 }
 
-fn start_log(verbose: u8) {
+fn start_log(verbose: u8, target: Target) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
     env_logger::Builder::from_env(env_logger::Env::new().filter_or("STRAIT_LOG", level))
         .format(|line, record| {
@@ -87,5 +100,6 @@ fn start_log(verbose: u8) {
                 record.args()
             )
         })
+        .target(target)
         .init();
 }

@@ -98,14 +98,12 @@ impl<W: Write> Progress<W> {
 
     /// A standard error that is closed is no reason to fail.
     fn draw(&mut self, text: &str, is_last: bool) {
-        let _ = match self.style {
-            Style::Redraw => {
-                let end = if is_last { "\r\n" } else { "" };
-                write!(self.out, "\r\x1b[Kstrait: {text}{end}")
-            }
-            Style::Lines => writeln!(self.out, "strait: {text}"),
+        let line = match (self.style, is_last) {
+            (Style::Redraw, true) => format!("\r\x1b[Kstrait: {text}\r\n"),
+            (Style::Redraw, false) => format!("\r\x1b[Kstrait: {text}"),
+            (Style::Lines, _) => format!("strait: {text}\n"),
         };
-        let _ = self.out.flush();
+        let _ = self.out.write_all(line.as_bytes());
     }
 }
 

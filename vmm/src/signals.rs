@@ -6,9 +6,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::RecvFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 /// Questions answered together.
@@ -25,6 +29,8 @@ pub struct Signals {
     end: UnixStream,
     /// Readable while a SIGUSR1 waits for its answer.
     questions: UnixStream,
+    /// The machine has ended: what asks for its end has its default effect again.
+    is_over: Arc<AtomicBool>,
 }
 
 impl Signals {
@@ -33,13 +39,19 @@ impl Signals {
     /// # Errors
     /// When a signal cannot be taken over.
     pub fn take_over() -> io::Result<Self> {
+        let is_over = Arc::new(AtomicBool::new(false));
         let (end, raise) = UnixStream::pair()?;
         for signal in [SIGTERM, SIGINT, SIGHUP] {
+            flag::register_conditional_default(signal, is_over.clone())?;
             pipe::register(signal, raise.try_clone()?)?;
         }
         let (questions, ask) = UnixStream::pair()?;
         pipe::register(SIGUSR1, ask)?;
-        Ok(Self { end, questions })
+        Ok(Self {
+            end,
+            questions,
+            is_over,
+        })
     }
 
     /// Asked between the steps of a start: goes on unless a signal has asked for the end.
@@ -53,6 +65,15 @@ impl Signals {
             Ok(1..) => Err(Ended),
             _ => Ok(()),
         }
+    }
+
+    /// The machine has ended and all is given back: from now on SIGTERM, SIGINT and SIGHUP end the process at once.
+    /// True if more than one of them came before, so that there is nothing more to wait for.
+    pub fn hand_back(&self) -> bool {
+        self.is_over.store(true, Ordering::SeqCst);
+        let mut came = [0; 2];
+        let read = rustix::net::recv(&self.end, &mut came, RecvFlags::DONTWAIT);
+        read.is_ok_and(|(len, _)| len == came.len())
     }
 
     /// Readable when the machine is to end.
@@ -86,5 +107,8 @@ mod tests {
         assert_eq!(signals.go_on(), Ok(()));
         raise(SIGTERM).expect("raised");
         assert_eq!([signals.go_on(), signals.go_on()], [Err(Ended); 2]);
+        raise(SIGHUP).expect("raised");
+        assert!(signals.hand_back(), "two came");
+        assert!(!signals.hand_back(), "and no more");
     }
 }

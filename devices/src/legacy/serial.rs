@@ -4,10 +4,8 @@
 //! |---|---|
 //! | send input faster than it is read | the queue holds [`Serial::QUEUE_BYTES`]; what does not fit stays with the caller |
 //! | mask the receive interrupt while input waits | unmasking raises it again (vm-superio from 0.8.2) |
-//! | write while the terminal is slow, full or gone | [`Output`]: bounded backlog, then bytes are dropped; never an error, never a wait |
+//! | write while the terminal is slow, full or gone | the output neither waits nor fails, which [`Serial::new`] asks of it |
 //! | feed itself through loop-back mode | vm-superio's 64-byte FIFO bounds it |
-
-mod output;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,8 +19,6 @@ use vm_superio::serial::{NoEvents, Serial as Uart};
 use crate::irq::IrqLine;
 use crate::{Device, Effect};
 
-use output::Output;
-
 /// Called when the guest has made room after a [`Serial::send`] that did not fit.
 pub type OnRoom = Box<dyn Fn() + Send + Sync>;
 
@@ -35,7 +31,7 @@ pub struct Serial {
 }
 
 struct Core {
-    uart: Uart<Pulse, NoEvents, Output>,
+    uart: Uart<Pulse, NoEvents, Box<dyn Write + Send>>,
     /// Input that waits for room in the UART's own FIFO.
     queue: VecDeque<u8>,
 }
@@ -48,10 +44,11 @@ impl Serial {
 
     /// A port that interrupts on `line`, which must be edge-triggered, and writes to `output`.
     ///
-    /// `output` may be non-blocking; [`Serial::flush`] says when. `on_room` runs on a vCPU's thread with no
-    /// lock held and should do no more than wake whoever sends.
+    /// `output` must take everything at once: it is written with a lock held that whoever [`send`](Self::send)s
+    /// takes too. `on_room` runs on a vCPU's thread with no lock held and should do no more than wake whoever
+    /// sends.
     pub fn new(line: Arc<dyn IrqLine>, output: Box<dyn Write + Send>, on_room: OnRoom) -> Self {
-        let uart = Uart::new(Pulse(line), Output::new(output));
+        let uart = Uart::new(Pulse(line), output);
         Self {
             core: Mutex::new(Core {
                 uart,
@@ -73,12 +70,6 @@ impl Serial {
             self.refused.store(true, Ordering::Release);
         }
         taken
-    }
-
-    /// Writes out what the output refused earlier; true when nothing is left. An event loop calls this when
-    /// the output became writable.
-    pub fn flush(&self) -> bool {
-        self.lock().uart.writer_mut().drain()
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -115,7 +106,7 @@ impl Device for Serial {
             return Effect::None;
         };
         let mut core = self.lock();
-        // `Output` reports no errors and neither does the line; a full loop-back FIFO drops the byte.
+        // The output reports no errors and neither does the line; a full loop-back FIFO drops the byte.
         let _ = core.uart.write(register, value);
         let has_room = core.refill();
         drop(core);

@@ -1,6 +1,5 @@
 //! The emulated devices of a machine and where they sit.
 
-use std::io;
 use std::sync::{Arc, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -23,6 +22,7 @@ use super::viommu::Viommu;
 use super::{Platform, RunError};
 use crate::kvm::irq::GsiRouter;
 use crate::layout;
+use crate::output::Writer;
 
 /// Every emulated device of one start of the guest. Dropping it takes them all out of the map.
 pub struct Board {
@@ -216,5 +216,6 @@ fn root_ports(
 fn serial(ioapic: &Arc<Ioapic>, platform: &Platform) -> Serial {
     let events = platform.events.clone();
     let wake = Box::new(move || events.wake());
-    Serial::new(ioapic.line(layout::COM1_IRQ), Box::new(io::stdout()), wake)
+    let output = Box::new(Writer(platform.outputs.console.clone()));
+    Serial::new(ioapic.line(layout::COM1_IRQ), output, wake)
 }

@@ -12,6 +12,7 @@ mod platform;
 mod seat;
 mod state;
 mod unplug;
+mod user;
 mod viommu;
 
 use std::error::Error;
@@ -22,6 +23,7 @@ pub use host::Host;
 pub use managed::Managed;
 pub use platform::Platform;
 pub use state::{Event, Events, Next, Outcome};
+pub use user::User;
 pub use viommu::Viommu;
 
 use strait_vfio::host::{Root, RunningKernel};
@@ -29,6 +31,7 @@ use strait_vfio::host::{Root, RunningKernel};
 use crate::config::Config;
 use crate::event_loop::EventLoop;
 use crate::open_files::OpenFiles;
+use crate::output::Outputs;
 use crate::signals::{Ended, Signals};
 use crate::terminal::RawMode;
 
@@ -39,11 +42,18 @@ pub type RunError = Box<dyn Error + Send + Sync>;
 ///
 /// # Errors
 /// When the host cannot run it: before the guest starts nothing on the host has changed then.
-pub fn run(config: &Config) -> Result<Outcome, RunError> {
+pub fn run(config: &Config, outputs: Arc<Outputs>) -> Result<Outcome, RunError> {
     let host = Host::check(config)?;
     // Before anything changes: from here on a signal ends the run by the way that undoes it.
-    let signals = Arc::new(Signals::take_over()?);
-    match run_on(config, host, &signals) {
+    let user = User {
+        signals: Arc::new(Signals::take_over()?),
+        outputs,
+    };
+    let ended = run_on(config, host, &user);
+    if user.signals.hand_back() {
+        user.outputs.give_up();
+    }
+    match ended {
         Err(error) if is_end(&*error) => {
             log::info!("{Ended}");
             Ok(Outcome::PoweredOff)
@@ -52,17 +62,17 @@ pub fn run(config: &Config) -> Result<Outcome, RunError> {
     }
 }
 
-fn run_on(config: &Config, host: Host, signals: &Arc<Signals>) -> Result<Outcome, RunError> {
+fn run_on(config: &Config, host: Host, user: &User) -> Result<Outcome, RunError> {
     // First, so that it is dropped last: a device goes back when nobody has it open.
     let (root, kernel) = (Root::real(), RunningKernel);
     let _managed = Managed::take(&root, &kernel, config.managed_devices())?;
-    signals.go_on()?;
+    user.signals.go_on()?;
     host.check_devices(config)?;
     let files = OpenFiles::raise();
-    let mut platform = Platform::build(config, host, signals)?;
+    let mut platform = Platform::build(config, host, user)?;
     files.check(&platform.vectors());
-    signals.go_on()?;
-    let mut event_loop = EventLoop::new(signals.clone());
+    user.signals.go_on()?;
+    let mut event_loop = EventLoop::new(user);
     let _raw_mode = RawMode::enter()?;
     loop {
         let mut board = Board::build(&platform)?;

@@ -19,6 +19,7 @@ use super::host::Host;
 use super::passthrough::{HostDevices, Passed};
 use super::state::{Event, Events};
 use super::unplug::Leaving;
+use super::user::User;
 use super::viommu::{self, Viommu};
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, Kernel};
@@ -30,9 +31,9 @@ use crate::kvm::vcpu::{self, Vcpu};
 use crate::kvm::{Vm, VmError, cpuid};
 use crate::layout::{self, Range};
 use crate::memory::GuestRam;
+use crate::output::{Outputs, Writer};
 use crate::placement::{self, Reach};
 use crate::progress::{Pages, Progress, Style};
-use crate::signals::Signals;
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
 /// The lasting part of a machine.
@@ -46,6 +47,8 @@ pub struct Platform {
     /// The virtual IOMMU, if the guest has one.
     pub viommu: Option<Viommu>,
     host_devices: Option<HostDevices>,
+    /// Where the guest's console goes.
+    pub(super) outputs: Arc<Outputs>,
     /// Where vCPUs report.
     pub events: Arc<Events>,
     ram: GuestRam,
@@ -61,14 +64,14 @@ pub struct Platform {
 
 impl Platform {
     /// Builds the machine in the order that hardware comes up: RAM, memory map, devices, CPUs. Each step
-    /// that fails undoes itself and those before it. Between two steps `signals` may end it.
+    /// that fails undoes itself and those before it. Between two steps the user may end it.
     ///
     /// # Errors
     /// Says which step failed and what to do; [`Ended`](crate::signals::Ended) after a signal.
-    pub fn build(config: &Config, host: Host, signals: &Arc<Signals>) -> Result<Self, RunError> {
+    pub fn build(config: &Config, host: Host, user: &User) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
         note_index_writes(&vm)?;
-        let host_devices = open_devices(config, &vm, signals)?;
+        let host_devices = open_devices(config, &vm, user)?;
         let reach = host_devices.as_ref().map(HostDevices::reach).transpose()?;
         let reach = reach.unwrap_or_else(Reach::everything);
         let width = viommu::width(config.viommu, &reach)?;
@@ -80,7 +83,7 @@ impl Platform {
         for (start, backing) in ram.blocks() {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
-        let viommu = let_reach(config, width, &vm, &space, &ram, host_devices.as_ref(), signals)?;
+        let viommu = let_reach(config, width, &vm, &space, &ram, host_devices.as_ref(), user)?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
         let events = Arc::new(Events::new()?);
@@ -89,6 +92,7 @@ impl Platform {
             space,
             viommu,
             host_devices,
+            outputs: user.outputs.clone(),
             events,
             ram,
             kernel: host.kernel,
@@ -155,7 +159,6 @@ impl Platform {
         let threads = self.start(board)?;
         let event = self.serve(board, event_loop);
         self.stop(threads);
-        board.serial.flush();
         Ok(event?)
     }
 
@@ -209,10 +212,10 @@ impl Platform {
     }
 }
 
-fn open_devices(config: &Config, vm: &Vm, signals: &Signals) -> Result<Option<HostDevices>, RunError> {
+fn open_devices(config: &Config, vm: &Vm, user: &User) -> Result<Option<HostDevices>, RunError> {
     match config.devices.is_empty() {
         true => Ok(None),
-        false => HostDevices::open(&config.devices, vm, config.viommu.is_some(), signals).map(Some),
+        false => HostDevices::open(&config.devices, vm, config.viommu.is_some(), &user.signals).map(Some),
     }
 }
 
@@ -224,10 +227,10 @@ fn let_reach(
     space: &AddressSpace,
     ram: &GuestRam,
     devices: Option<&HostDevices>,
-    signals: &Arc<Signals>,
+    user: &User,
 ) -> Result<Option<Viommu>, RunError> {
     let Some((viommu, width)) = config.viommu.zip(width) else {
-        devices.map_or(Ok(()), |devices| map_all(devices, space, ram, signals))?;
+        devices.map_or(Ok(()), |devices| map_all(devices, space, ram, user))?;
         return Ok(None);
     };
     let passed = devices.map_or(&[][..], HostDevices::passed);
@@ -248,23 +251,19 @@ fn let_reach(
 }
 
 /// Maps all RAM for the devices, and says so when it takes long.
-fn map_all(
-    devices: &HostDevices,
-    space: &AddressSpace,
-    ram: &GuestRam,
-    signals: &Arc<Signals>,
-) -> Result<(), RunError> {
+fn map_all(devices: &HostDevices, space: &AddressSpace, ram: &GuestRam, user: &User) -> Result<(), RunError> {
     let is_terminal = io::stderr().is_terminal();
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let style = Style::of(is_terminal, no_color, env::var("TERM").ok().as_deref());
     let ranges = ram.host_ranges();
     let total = ranges.iter().map(|(start, end)| end - start).sum();
-    let mut progress = Progress::new(io::stderr(), style, total, Instant::now());
+    let out = Writer(user.outputs.messages.clone());
+    let mut progress = Progress::new(out, style, total, Instant::now());
     ram.populate(|bytes| {
         progress.advance(bytes, Instant::now());
-        Ok::<(), RunError>(signals.go_on()?)
+        Ok::<(), RunError>(user.signals.go_on()?)
     })?;
-    devices.map_all(space, signals)?;
+    devices.map_all(space, &user.signals)?;
     progress.finish(Instant::now(), || Pages::of(&ranges));
     Ok(())
 }

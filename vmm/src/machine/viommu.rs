@@ -2,11 +2,14 @@
 
 mod report;
 
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
-use std::{fs, io, thread};
+use std::{io, thread};
 
 use strait_devices::dma::{BusMaster, Domain, LiveBus, Requester, RequesterId};
 use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig};
@@ -154,12 +157,27 @@ impl Drop for Viommu {
         }
         let text = report::report(&stats);
         if let Some(path) = &self.stats
-            && let Err(error) = fs::write(path, &text)
+            && let Err(why) = write_stats(path, &text)
         {
-            log::warn!("Cannot write {}: {error}", path.display());
+            log::warn!("Cannot write {}: {why}", path.display());
         }
         log::info!("The guest's IOMMU: {}", text.trim_end().replace('\n', ", "));
     }
+}
+
+/// Writes a file, or into a pipe what there is room for: the end of a run waits for no reader.
+fn write_stats(path: &Path, text: &str) -> Result<(), String> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO | libc::EPIPE | libc::EAGAIN) => "nobody reads it".to_owned(),
+        _ => error.to_string(),
+    })
 }
 
 /// Looks once a second for interrupts that arrived where the guest's table leads nowhere: the kernel holds
@@ -201,7 +219,21 @@ fn choose(wanted: Option<AddressWidth>, has: u8) -> Result<AddressWidth, WidthEr
 
 #[cfg(test)]
 mod tests {
+    use std::io::pipe;
+    use std::os::fd::AsRawFd;
+
     use super::*;
+
+    #[test]
+    fn numbers_for_a_pipe_that_nobody_reads_hold_up_no_end() {
+        let (reader, writer) = pipe().expect("a pipe");
+        let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        assert_eq!(write_stats(&path, "12"), Ok(()));
+        let too_much = "x".repeat(1 << 20);
+        assert_eq!(write_stats(&path, &too_much), Err("nobody reads it".to_owned()));
+        drop(reader);
+        assert_eq!(write_stats(&path, "12"), Err("nobody reads it".to_owned()));
+    }
 
     #[test]
     fn the_hosts_width_is_the_default_and_the_limit() {

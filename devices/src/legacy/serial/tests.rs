@@ -1,6 +1,6 @@
 //! The serial port as a driver and a terminal see it.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::sync::atomic::AtomicUsize;
 
 use super::*;
@@ -15,28 +15,20 @@ impl IrqLine for Edges {
     }
 }
 
-/// A terminal whose next answers are scripted: `None` takes everything.
+/// A terminal that shows everything.
 #[derive(Clone, Default)]
 struct Terminal {
     shown: Arc<Mutex<Vec<u8>>>,
-    trouble: Arc<Mutex<Option<ErrorKind>>>,
 }
 
 impl Terminal {
     fn shown(&self) -> Vec<u8> {
         self.shown.lock().expect("no test panics with it").clone()
     }
-
-    fn set_trouble(&self, kind: Option<ErrorKind>) {
-        *self.trouble.lock().expect("no test panics with it") = kind;
-    }
 }
 
 impl Write for Terminal {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if let Some(kind) = *self.trouble.lock().expect("no test panics with it") {
-            return Err(kind.into());
-        }
         self.shown.lock().expect("no test panics with it").extend(data);
         Ok(data.len())
     }
@@ -161,44 +153,6 @@ fn input_waits_out_loop_back_mode() {
     assert_eq!(bench.receive(), b"");
     bench.write(4, 0x00);
     assert_eq!(bench.receive(), b"x");
-}
-
-#[test]
-fn blocked_terminal_keeps_output_until_flushed() {
-    let bench = Bench::new();
-    bench.terminal.set_trouble(Some(ErrorKind::WouldBlock));
-    bench.write(0, b'a');
-    assert!(!bench.serial.flush());
-    bench.terminal.set_trouble(None);
-    bench.write(0, b'b');
-    assert_eq!(bench.terminal.shown(), b"ab");
-    assert!(bench.serial.flush());
-}
-
-#[test]
-fn terminal_that_never_reads_costs_bounded_memory() {
-    let bench = Bench::new();
-    bench.terminal.set_trouble(Some(ErrorKind::WouldBlock));
-    (0..100_000).for_each(|_| bench.write(0, b'.'));
-    bench.terminal.set_trouble(None);
-    assert!(bench.serial.flush());
-    assert_eq!(bench.terminal.shown().len(), 65_536);
-}
-
-#[test]
-fn closed_terminal_does_not_stop_the_guest() {
-    let bench = Bench::new();
-    bench.write(1, 0x02);
-    let edges = bench.edges();
-    bench.terminal.set_trouble(Some(ErrorKind::BrokenPipe));
-    bench.read(2);
-    bench.write(0, b'a');
-    assert_eq!(
-        bench.edges(),
-        edges + 1,
-        "the transmitter is empty again all the same"
-    );
-    assert!(bench.serial.flush());
 }
 
 #[test]
