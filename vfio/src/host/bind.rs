@@ -26,24 +26,24 @@ pub enum BindError {
     Binding(#[from] BindingError),
     /// The host needs it.
     #[error(
-        "{bdf} is in use: {uses}; {remedy}, or take it all the same with \
+        "{bdf} {state}; {remedy}, or take it all the same with \
              strait host bind --force {bdf}"
     )]
     InUse {
         /// The device.
         bdf: HostBdf,
         /// How.
-        uses: String,
+        state: String,
         /// What ends the use.
         remedy: String,
     },
     /// The host needs it, and it cannot be taken even by force.
-    #[error("{bdf} is in use: {uses}; {remedy} (--force would not help)")]
+    #[error("{bdf} {state}; {remedy} (--force would not help)")]
     Needed {
         /// The device.
         bdf: HostBdf,
         /// How.
-        uses: String,
+        state: String,
         /// What to do.
         remedy: String,
     },

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::HostBdf;
 use super::group::Group;
 use super::iommu;
-use super::process::{self, Holder};
+use super::process;
 use super::sysfs::{PciDevice, Root};
 use super::usage::Usage;
 
@@ -338,7 +338,7 @@ fn holder(root: &Root, group: &Group) -> String {
         .iter()
         .filter_map(|member| usage.guest(root, member.bdf));
     match holders.next() {
-        Some(Holder { pid, name, .. }) => format!("process {pid} ({name})"),
+        Some(process) => process.to_string(),
         None => "another process (run as root to see which)".to_owned(),
     }
 }

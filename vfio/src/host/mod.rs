@@ -42,6 +42,7 @@ pub use lookup::{LookupError, find};
 pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
 pub use plan::{Move, Plan, Request, plan};
+pub use process::Process;
 pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};

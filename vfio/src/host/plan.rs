@@ -8,7 +8,7 @@ use super::inventory::override_driver;
 use super::journal::{self, Entry, Owner};
 use super::kernel::Kernel;
 use super::sysfs::{PciDevice, Root};
-use super::usage::{Usage, Use};
+use super::usage::{self, Usage, Use};
 
 /// The driver that gives any device to guests.
 const VFIO_PCI: &str = "vfio-pci";
@@ -183,21 +183,16 @@ fn plan_move(
 
 /// With `force` only what outlasts it is in the way.
 fn check_uses(bdf: HostBdf, uses: &[Use], force: bool) -> Result<(), BindError> {
-    let each: Vec<String> = uses.iter().map(Use::to_string).collect();
-    let uses_text = each.join(", ");
+    let state = usage::state(uses);
     if let Some(lasting) = uses.iter().find(|one| one.outlasts_force()) {
         let remedy = lasting.remedy(bdf);
-        return Err(BindError::Needed {
-            bdf,
-            uses: uses_text,
-            remedy,
-        });
+        return Err(BindError::Needed { bdf, state, remedy });
     }
     match uses.first() {
         Some(first) if !force => Err(BindError::InUse {
             bdf,
+            state,
             remedy: first.remedy(bdf),
-            uses: uses_text,
         }),
         _ => Ok(()),
     }

@@ -1,6 +1,7 @@
 //! What procfs says of processes: who has a device file open, and what this one may lock.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -44,11 +45,38 @@ impl Node {
     }
 }
 
+/// A process that keeps a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: u32,
+    /// Its name.
+    pub name: String,
+    /// What `systemctl stop` ends it with, if it is a service that would only be started again.
+    pub service: Option<String>,
+}
+
+impl Process {
+    /// How it lets go of what it has.
+    pub fn remedy(&self) -> String {
+        match (self.pid, &self.service) {
+            (1, _) => format!("pass another device, since the host runs by {}", self.name),
+            (_, Some(service)) => format!("systemctl stop {service}"),
+            (pid, None) => format!("end process {pid} ({})", self.name),
+        }
+    }
+}
+
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.name)
+    }
+}
+
 /// A process that has a file open.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Holder {
-    pub(crate) pid: u32,
-    pub(crate) name: String,
+    pub(crate) process: Process,
     /// The file, from /dev on.
     pub(crate) file: String,
 }
@@ -123,11 +151,10 @@ impl OpenFiles {
             return holders;
         }
         for Opened { pid, node } in &self.opened {
-            let is_new = holders.last().is_none_or(|last| last.pid != *pid);
+            let is_new = holders.last().is_none_or(|last| last.process.pid != *pid);
             if is_new && let Some(one) = nodes.iter().find(|one| is_same(one, node)) {
                 holders.push(Holder {
-                    pid: *pid,
-                    name: self.name_of(*pid),
+                    process: self.process(*pid),
                     file: format!("/dev/{}", one.name),
                 });
             }
@@ -136,9 +163,9 @@ impl OpenFiles {
     }
 
     /// The process with socket `inode`.
-    pub(crate) fn holder_of_socket(&self, inode: &str) -> Option<(u32, String)> {
+    pub(crate) fn holder_of_socket(&self, inode: &str) -> Option<Process> {
         let (pid, _) = self.sockets.iter().find(|(_, one)| one == inode)?;
-        Some((*pid, self.name_of(*pid)))
+        Some(self.process(*pid))
     }
 
     /// The names of open files that `wanted` knows.
@@ -147,8 +174,31 @@ impl OpenFiles {
         names.map(Node::named).collect()
     }
 
-    fn name_of(&self, pid: u32) -> String {
-        self.root.text(format!("proc/{pid}/comm")).unwrap_or_default()
+    /// The last unit in `0::/system.slice/ssh.service`, or below `user@1000.service` one of that user.
+    fn service_of(&self, pid: u32) -> Option<String> {
+        let groups = self.root.text(format!("proc/{pid}/cgroup"))?;
+        let is_systemds = |line: &&str| line.starts_with("0::") || line.contains(":name=systemd:");
+        let path = groups.lines().find(is_systemds)?.rsplit(':').next()?;
+        let unit = path
+            .rsplit('/')
+            .next()
+            .filter(|unit| unit.ends_with(".service"))?;
+        let user = path
+            .split('/')
+            .find_map(|part| part.strip_prefix("user@")?.strip_suffix(".service"));
+        match user {
+            Some(user) if unit != format!("user@{user}.service") => Some(format!("--user -M {user}@ {unit}")),
+            Some(_) => None,
+            None => Some(unit.to_owned()),
+        }
+    }
+
+    fn process(&self, pid: u32) -> Process {
+        Process {
+            pid,
+            name: self.root.text(format!("proc/{pid}/comm")).unwrap_or_default(),
+            service: self.service_of(pid),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use super::group::is_vfio_driver;
 use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
-use super::process::Holder;
+use super::process::Process;
 use super::saved;
 use super::sysfs::{PciDevice, Root};
 use super::usage::Usage;
@@ -168,7 +168,7 @@ fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
     if (device.is_given || device.driver.as_ref().is_some_and(is_ours))
-        && let Some(Holder { pid, name, .. }) = Usage::read(root).holder(root, bdf)
+        && let Some(Process { pid, name, .. }) = Usage::read(root).holder(root, bdf)
     {
         return Err(RestoreError::InUse { bdf, pid, name });
     }

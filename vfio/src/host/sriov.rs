@@ -9,9 +9,9 @@ use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::{Kernel, VfLink, is_pending};
-use super::process::Holder;
+use super::process::Process;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
-use super::usage::{Names, Usage, Use};
+use super::usage::{self, Names, Usage, Use};
 
 /// A driver makes or removes virtual functions one by one; mlx5 was seen to need 22 s for 64 and 65 s for 125.
 /// Four times that, and what any write may take.
@@ -96,7 +96,7 @@ pub enum SriovError {
     },
     /// The host uses one.
     #[error(
-        "the virtual function {vf} of {bdf} is in use: {uses}; all virtual functions vanish when their number \
+        "the virtual function {vf} of {bdf} {state}; all virtual functions vanish when their number \
          changes, do it all the same with --force"
     )]
     InUse {
@@ -105,7 +105,7 @@ pub enum SriovError {
         /// The virtual one.
         vf: HostBdf,
         /// How.
-        uses: String,
+        state: String,
     },
     /// The driver refuses.
     #[error("cannot set the number of virtual functions of {bdf} to {wanted}{}", hint(.source))]
@@ -274,18 +274,14 @@ fn check_unused(
 ) -> Result<(), SriovError> {
     let usage = Usage::read(root);
     for vf in vfs.iter().map(|one| one.bdf) {
-        if let Some(Holder { pid, name, .. }) = usage.guest(root, vf) {
+        if let Some(Process { pid, name, .. }) = usage.guest(root, vf) {
             return Err(SriovError::Guest { bdf, vf, pid, name });
         }
-        let uses = usage.of(root, kernel, vf);
-        let uses: Vec<String> = uses
-            .iter()
-            .filter(|one| one.is_blocking())
-            .map(Use::to_string)
-            .collect();
+        let mut uses = usage.of(root, kernel, vf);
+        uses.retain(Use::is_blocking);
         if !uses.is_empty() && !force {
-            let uses = uses.join(", ");
-            return Err(SriovError::InUse { bdf, vf, uses });
+            let state = usage::state(&uses);
+            return Err(SriovError::InUse { bdf, vf, state });
         }
     }
     Ok(())

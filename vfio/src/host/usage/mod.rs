@@ -12,12 +12,15 @@ mod storage;
 mod subtree;
 mod uses;
 
+use std::cell::Cell;
+
 use super::HostBdf;
 use super::kernel::Kernel;
-use super::process::{Holder, OpenFiles, vfio_nodes};
+use super::process::{Holder, OpenFiles, Process, vfio_nodes};
 use super::sysfs::Root;
 
 pub(crate) use console::boot_screen;
+pub(crate) use uses::state;
 pub use uses::{Use, Whole};
 
 use blocks::Blocks;
@@ -36,6 +39,7 @@ pub struct Usage {
     storage: Storage,
     consoles: Consoles,
     files: OpenFiles,
+    is_silent: Cell<bool>,
 }
 
 /// Which function each network interface and disk is on.
@@ -80,6 +84,7 @@ impl Usage {
             names,
             consoles: Consoles::read(root),
             files: OpenFiles::read(root),
+            is_silent: Cell::default(),
         }
     }
 
@@ -100,6 +105,7 @@ impl Usage {
             kernel,
             files: &self.files,
             blocks: &self.names.blocks,
+            is_silent: &self.is_silent,
         };
         let subtree = Subtree::read(root, bdf, &self.files);
         let mut uses = self.storage.uses(asked, bdf);
@@ -112,15 +118,23 @@ impl Usage {
     }
 
     /// The process that has VFIO's file of `bdf` or of its group open: a guest, with whatever VMM.
-    pub(crate) fn guest(&self, root: &Root, bdf: HostBdf) -> Option<Holder> {
+    pub(crate) fn guest(&self, root: &Root, bdf: HostBdf) -> Option<Process> {
         let nodes = vfio_nodes(&root.function(bdf));
-        self.files.holders(&nodes).into_iter().next()
+        self.files
+            .holders(&nodes)
+            .into_iter()
+            .next()
+            .map(|one| one.process)
     }
 
     /// The process that has any file of `bdf`'s driver open.
-    pub(crate) fn holder(&self, root: &Root, bdf: HostBdf) -> Option<Holder> {
-        let subtree = Subtree::read(root, bdf, &self.files);
-        self.files.holders(&subtree.nodes).into_iter().next()
+    pub(crate) fn holder(&self, root: &Root, bdf: HostBdf) -> Option<Process> {
+        let nodes = Subtree::read(root, bdf, &self.files).nodes;
+        self.files
+            .holders(&nodes)
+            .into_iter()
+            .next()
+            .map(|one| one.process)
     }
 
     fn processes(&self, subtree: &Subtree, bdf: HostBdf) -> Vec<Use> {
@@ -155,13 +169,8 @@ impl Usage {
 /// device ... with non-zero usage count").
 fn by_process(holder: Holder) -> Use {
     let hangs = holder.file.strip_prefix("/dev/").is_some_and(is_nvidia);
-    let Holder { pid, name, file } = holder;
-    Use::Process {
-        pid,
-        name,
-        file,
-        hangs,
-    }
+    let Holder { process, file } = holder;
+    Use::Process { process, file, hangs }
 }
 
 fn unseen(what: &str, remedy: &str) -> Use {

@@ -131,7 +131,10 @@ impl Network {
     }
 
     fn uses_of(&self, files: &OpenFiles, at: &Interface) -> Vec<Use> {
-        let mut uses: Vec<Use> = self.reached(at).or_else(|| at.carries()).into_iter().collect();
+        if let Some(reached) = self.reached(at) {
+            return vec![reached];
+        }
+        let mut uses: Vec<Use> = at.carries().into_iter().collect();
         let is_watched = at.flags & FLAG_PROMISCUOUS != 0;
         uses.extend(
             at.listeners
@@ -142,7 +145,7 @@ impl Network {
                     process: files.holder_of_socket(inode),
                 }),
         );
-        if uses.is_empty() && at.flags & FLAG_UP != 0 {
+        if at.flags & FLAG_UP != 0 {
             let interface = at.name.clone();
             uses.push(Use::InterfaceUp { interface });
         }

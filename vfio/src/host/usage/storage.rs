@@ -1,5 +1,8 @@
 //! Disks, and what the host has on them: looked for from each disk upwards.
 
+use std::cell::Cell;
+use std::io;
+
 use super::blocks::{Block, Blocks};
 use super::file_systems::{FileSystem, FileSystems};
 use super::uses::{Use, Whole};
@@ -22,6 +25,8 @@ pub(super) struct Asked<'a> {
     pub(super) kernel: &'a dyn Kernel,
     pub(super) files: &'a OpenFiles,
     pub(super) blocks: &'a Blocks,
+    /// Whether a disk did not answer in time: the others are not waited for then.
+    pub(super) is_silent: &'a Cell<bool>,
 }
 
 /// What is on the host's disks.
@@ -146,18 +151,34 @@ fn claim(asked: Asked<'_>, disk: &Block) -> Option<Use> {
     }
     let name = disk.name.clone();
     let file = asked.root.path("dev").join(&disk.node.name);
-    match asked.kernel.claim(&file) {
+    let claimed = match asked.is_silent.get() {
+        true => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            "another disk did not answer in time",
+        )),
+        false => asked.kernel.claim(&file),
+    };
+    match claimed {
         Ok(()) => None,
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => Some(Use::Claimed { disk: name }),
         // Nothing is in the drive.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOMEDIUM | libc::ENXIO)) => None,
-        Err(error) => Some(Use::Unknown {
-            what: format!("whether something of the kernel keeps {name}, since it does not open: {error}"),
-            remedy: match error.raw_os_error() {
-                Some(libc::EACCES | libc::EPERM) => "run as root".to_owned(),
-                _ => format!("look with lsblk /dev/{name}"),
-            },
-        }),
+        Err(error) => {
+            asked
+                .is_silent
+                .set(asked.is_silent.get() || error.kind() == io::ErrorKind::TimedOut);
+            Some(not_asked(&name, &error))
+        }
+    }
+}
+
+fn not_asked(disk: &str, error: &io::Error) -> Use {
+    Use::Unknown {
+        what: format!("whether something of the kernel keeps {disk}, since it does not open: {error}"),
+        remedy: match error.raw_os_error() {
+            Some(libc::EACCES | libc::EPERM) => "run as root".to_owned(),
+            _ => format!("look with lsblk /dev/{disk}"),
+        },
     }
 }
 

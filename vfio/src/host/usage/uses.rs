@@ -3,6 +3,10 @@
 use std::fmt;
 
 use crate::host::HostBdf;
+use crate::host::process::Process;
+
+/// How many places are named.
+const SHOWN: usize = 4;
 
 /// One way in which the host uses a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,7 +44,7 @@ pub enum Use {
         /// The interface.
         interface: String,
         /// The process, where it can be seen.
-        process: Option<(u32, String)>,
+        process: Option<Process>,
     },
     /// Its interface is in another network namespace, where its addresses are not seen.
     InterfaceElsewhere,
@@ -92,9 +96,7 @@ pub enum Use {
     /// A process has a device file of it open.
     Process {
         /// The process.
-        pid: u32,
-        /// Its name.
-        name: String,
+        process: Process,
         /// The file.
         file: String,
         /// Whether its driver would wait for the process, for ever and with no way back.
@@ -180,7 +182,7 @@ impl Use {
                 is_port,
             } => leave(interface, upper, *is_port),
             Self::Watched { interface, process } => match process {
-                Some((pid, name)) => format!("end process {pid} ({name})"),
+                Some(process) => process.remedy(),
                 None => format!("end what listens on {interface} (ss -0 -p shows it to root)"),
             },
             Self::InterfaceElsewhere => "stop the container that has it, or look with lsns -t net and move \
@@ -198,11 +200,21 @@ impl Use {
                                      console=tty0 console=ttyS0, and reboot"
                 .to_owned(),
             Self::VirtualFunctions { .. } => format!("strait host vf {bdf} 0"),
-            Self::Process { pid, name, .. } => format!("end process {pid} ({name})"),
+            Self::Process { process, .. } => process.remedy(),
             Self::OtherProcesses { .. } => format!("end them, strait host list {bdf} shows who is left"),
             Self::Unknown { remedy, .. } => remedy.clone(),
         }
     }
+}
+
+/// All `uses` in words that follow the device's name.
+pub(crate) fn state(uses: &[Use]) -> String {
+    let each: Vec<String> = uses.iter().map(Use::to_string).collect();
+    let is = match uses.iter().all(Use::is_unknown) {
+        true => "may be",
+        false => "is",
+    };
+    format!("{is} in use: {}", each.join(", "))
 }
 
 /// How an interface leaves what stands on it.
@@ -219,8 +231,12 @@ fn unmount(at: &[String]) -> String {
     if at.iter().any(|at| at == "/") {
         return "the host runs from it, so pass another device".to_owned();
     }
-    let at: Vec<String> = at.iter().map(|at| quoted(at)).collect();
-    format!("umount {}", at.join(" "))
+    // What lies in another comes behind it in order, and must go first.
+    let at: Vec<String> = at.iter().rev().map(|at| quoted(at)).collect();
+    match at.len() <= SHOWN {
+        true => format!("umount {}", at.join(" ")),
+        false => "unmount all of them (findmnt shows them)".to_owned(),
+    }
 }
 
 /// For a shell.
@@ -289,7 +305,7 @@ impl fmt::Display for Use {
             } => write!(f, "{interface} is a port of {upper}"),
             Self::Carries { interface, upper, .. } => write!(f, "{upper} stands on {interface}"),
             Self::Watched { interface, process } => match process {
-                Some((pid, name)) => write!(f, "process {pid} ({name}) receives all that passes {interface}"),
+                Some(process) => write!(f, "{process} receives all that passes {interface}"),
                 None => write!(f, "a process receives all that passes {interface}"),
             },
             Self::InterfaceElsewhere => write!(f, "its interface is in another network namespace"),
@@ -308,17 +324,16 @@ impl fmt::Display for Use {
             Self::VirtualFunctions { count: 1 } => write!(f, "it has an active virtual function"),
             Self::VirtualFunctions { count } => write!(f, "it has {count} active virtual functions"),
             Self::Process {
-                pid,
-                name,
+                process,
                 file,
                 hangs: false,
-            } => write!(f, "process {pid} ({name}) has {file} open"),
-            Self::Process { pid, name, file, .. } => write!(
+            } => write!(f, "{process} has {file} open"),
+            Self::Process { process, file, .. } => write!(
                 f,
-                "process {pid} ({name}) has {file} open, and the driver would wait for it for ever"
+                "{process} has {file} open, and the driver would wait for it for ever"
             ),
             Self::OtherProcesses { count } => write!(f, "{count} more processes have its files open"),
-            Self::Unknown { what, .. } => write!(f, "not known: {what}"),
+            Self::Unknown { what, .. } => write!(f, "it is not known {what}"),
         }
     }
 }
@@ -332,7 +347,6 @@ fn through(interface: &str, holder: &str) -> String {
 
 /// The first few, and how many more.
 fn listed(places: &[String]) -> String {
-    const SHOWN: usize = 4;
     match places.len().saturating_sub(SHOWN) {
         0 => places.join(", "),
         more => format!("{} and {more} more", places[..SHOWN].join(", ")),

@@ -26,7 +26,8 @@ pub(super) struct BindArgs {
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Take devices that the host uses, or that another tool has overridden.
+    /// Take devices that the host uses, or that another tool has overridden; not the root file system, nor
+    /// what its driver would wait for in vain.
     #[arg(long)]
     force: bool,
 }

@@ -336,7 +336,7 @@ const NETWORK: &[Used] = &[
         "a process that receives all that passes",
         |host| {
             let folder = format!("sys/devices/pci0000:00/{NIC_PATH}/net/eth0");
-            host.file(&format!("{folder}/flags"), "0x1103\n");
+            host.file(&format!("{folder}/flags"), "0x1102\n");
             host.file(&format!("{folder}/ifindex"), "2\n");
             host.file(
                 "proc/net/packet",
@@ -428,10 +428,37 @@ const FILES: &[Used] = &[
             let folder = "sys/devices/pci0000:00/0000:00:05.0/tty/ttyS4";
             host.file(&format!("{folder}/uevent"), "DEVNAME=ttyS4\n");
             host.add_process(700, "agetty", "/dev/ttyS4");
+            let group = "0::/system.slice/system-serial\\x2dgetty.slice/serial-getty@ttyS4.service\n";
+            host.file("proc/700/cgroup", group);
         },
         "0000:00:05.0",
         "process 700 (agetty) has /dev/ttyS4 open",
-        "end process 700 (agetty)",
+        "systemctl stop serial-getty@ttyS4.service",
+    ),
+    used(
+        "sound that a user's service plays",
+        |host| {
+            let folder = "sys/devices/pci0000:00/0000:00:04.0/0000:05:00.1/sound/card0/controlC0";
+            host.file(&format!("{folder}/uevent"), "DEVNAME=snd/controlC0\n");
+            host.add_process(900, "pipewire", "/dev/snd/controlC0");
+            let slice = "0::/user.slice/user-1000.slice/user@1000.service/session.slice";
+            host.file("proc/900/cgroup", &format!("{slice}/pipewire.service\n"));
+        },
+        SOUND,
+        "process 900 (pipewire) has /dev/snd/controlC0 open",
+        "systemctl stop --user -M 1000@ pipewire.service",
+    ),
+    used(
+        "a watchdog that init feeds",
+        |host| {
+            let folder = "sys/devices/pci0000:00/0000:00:05.0/watchdog/watchdog0";
+            host.file(&format!("{folder}/uevent"), "DEVNAME=watchdog0\n");
+            host.add_process(1, "systemd", "/dev/watchdog0");
+            host.file("proc/1/cgroup", "0::/init.scope\n");
+        },
+        "0000:00:05.0",
+        "process 1 (systemd) has /dev/watchdog0 open",
+        "pass another device, since the host runs by systemd",
     ),
 ];
 
@@ -532,8 +559,7 @@ fn what_cannot_be_asked_is_not_known_instead_of_free() {
         host.claimed("nvme0n1", errno);
         let (doctor, _) = run(&host, "host doctor 02:00.0").expect("findings");
         let doctor = one_line(&doctor);
-        let finding =
-            "UNKNOWN Can the host do without it? not known: whether something of the kernel keeps nvme0n1";
+        let finding = "UNKNOWN Can the host do without it? it is not known whether something of the kernel keeps nvme0n1";
         assert!(
             doctor.contains(finding) && doctor.contains(&format!("-> {remedy}")),
             "{doctor}"
@@ -550,12 +576,37 @@ fn a_pool_whose_disks_are_not_told_makes_all_disks_doubtful() {
     let failure = run(&host, "host bind 02:00.0").expect_err("perhaps in use");
     assert!(
         failure.message.contains(
-            "not known: whether it has a disk of the ZFS pool rpool; look with zpool status -P rpool"
+            "0000:02:00.0 may be in use: it is not known whether it has a disk of the ZFS pool rpool; look with zpool status -P rpool"
         ),
         "{}",
         failure.message
     );
     done(&host, "host bind 01:00.0");
+}
+
+#[test]
+fn after_one_silent_disk_the_others_are_not_waited_for() {
+    let host = host();
+    host.add_disk(NVME_PATH, "nvme0n2", "259:3");
+    host.claimed("nvme0n1", libc::ETIMEDOUT);
+    let text = one_line(&done(&host, "host list 02:00.0"));
+    assert!(
+        text.contains("keeps nvme0n2, since it does not open: another disk did not answer"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_is_mounted_in_a_mount_goes_first() {
+    let host = host();
+    mount(&host, "36 1 259:1 / /srv rw - ext4 /dev/nvme0n1p1 rw");
+    mount(&host, "37 36 259:1 /a /srv/a rw - ext4 /dev/nvme0n1p1 rw");
+    let failure = run(&host, "host bind 02:00.0").expect_err("mounted");
+    assert!(
+        failure.message.contains("; umount /srv/a /srv, or"),
+        "{}",
+        failure.message
+    );
 }
 
 #[test]
