@@ -193,15 +193,20 @@ impl AddressSpace {
 
     /// Applies changes of the map and hands back any other effect.
     pub fn apply(&self, effect: Effect) -> Effect {
-        let Effect::Remap(remaps) = effect else {
-            return effect;
+        let (remaps, left) = match effect {
+            Effect::Remap(remaps) => (remaps, Effect::None),
+            Effect::More(remaps, rest) => (remaps, Effect::More(Vec::new(), rest)),
+            effect => return effect,
         };
+        if remaps.is_empty() {
+            return left;
+        }
         let mut layout = self.lock_layout();
         for remap in &remaps {
             self.remap(&mut layout, remap);
         }
         self.place_displaced(&mut layout);
-        Effect::None
+        left
     }
 
     fn remap(&self, layout: &mut Layout, remap: &Remap) {

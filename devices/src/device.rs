@@ -32,6 +32,9 @@ pub enum Effect {
     None,
     /// Regions enter, leave or move in the guest's address spaces, in this order.
     Remap(Vec<Remap>),
+    /// The same, and the write asks for more than a device does at a time: who wrote goes on with the rest, or
+    /// leaves it when its CPU is to stop.
+    More(Vec<Remap>, Arc<dyn Unfinished>),
     /// The guest let go of the device behind the root port with this number.
     Eject(u8),
     /// The guest asked for a system reset.
@@ -40,6 +43,19 @@ pub enum Effect {
     PowerOff,
     /// The guest reported that its kernel panicked.
     Panic,
+}
+
+/// Work of a write that is done part by part, each without a lock held before or after it.
+pub trait Unfinished: Send + Sync {
+    /// Does the next part; [`Effect::More`] if there is another. What nobody goes on with is done by whoever
+    /// writes to the same device next, or forgotten when it is reset.
+    fn go_on(&self) -> Effect;
+}
+
+impl fmt::Debug for dyn Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unfinished")
+    }
 }
 
 /// One region that changes its place.

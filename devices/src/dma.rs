@@ -58,9 +58,10 @@ impl Requester {
 
 /// Hears of a function's bus mastering before the hardware does.
 pub trait BusMaster: Send + Sync {
-    /// The function is about to be let issue DMA (`true`), or no longer does (`false`). What it may reach
-    /// is mapped when this returns.
-    fn set_bus_master(&self, on: bool);
+    /// The function is about to be let issue DMA (`true`), or no longer does (`false`). True when what it may
+    /// reach is mapped; false when that was a part of it, and the same is to be called again.
+    #[must_use]
+    fn set_bus_master(&self, on: bool) -> bool;
 }
 
 bitflags! {

@@ -24,5 +24,5 @@ pub mod region;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use device::{Device, Effect, Place, Remap};
+pub use device::{Device, Effect, Place, Remap, Unfinished};
 pub use vm_memory::GuestAddress;

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use strait_devices::address_space::AddressSpace;
 use strait_devices::irq::ioapic::Ioapic;
-use strait_devices::{Effect, GuestAddress};
+use strait_devices::{Effect, GuestAddress, Place};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::kvm::StopFlag;
@@ -69,12 +69,13 @@ pub fn install_kick() -> io::Result<()> {
 /// Runs the vCPU until it is asked to stop or something happens to the guest; then it is between two
 /// instructions, so that its registers may be set.
 fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
-    while !vcpu.stop_flag().is_set() {
+    let stop = vcpu.stop_flag().clone();
+    while !stop.is_set() {
         let mut earlier = None;
         let mut noted = |place, data: &[u8]| {
-            earlier = earlier.take().or(event_of(to.space.write_at(place, data), to));
+            earlier = earlier.take().or(write(place, data, to, &stop));
         };
-        let event = handle(vcpu.run(&mut noted), to);
+        let event = handle(vcpu.run(&mut noted), to, &stop);
         if let Some(event) = earlier.or(event) {
             if event == Event::TripleFault {
                 log::warn!(
@@ -102,7 +103,7 @@ fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
 }
 
 /// Does what an exit asks for; an event if the guest cannot go on as it is.
-fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
+fn handle(exit: Exit<'_>, to: &Surroundings, stop: &StopFlag) -> Option<Event> {
     match exit {
         Exit::PortRead { port, size, data } => {
             data.chunks_mut(size)
@@ -111,13 +112,13 @@ fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
         }
         Exit::PortWrite { port, size, data } => {
             let mut units = data.chunks(size);
-            units.find_map(|unit| event_of(to.space.write_port(port, unit), to))
+            units.find_map(|unit| write(Place::Port(port), unit, to, stop))
         }
         Exit::MemoryRead(address, data) => {
             to.space.read(GuestAddress(address), data);
             None
         }
-        Exit::MemoryWrite(address, data) => event_of(to.space.write(GuestAddress(address), data), to),
+        Exit::MemoryWrite(address, data) => write(Place::Memory(GuestAddress(address)), data, to, stop),
         Exit::EndOfInterrupt(vector) => {
             to.ioapic.end_of_interrupt(vector);
             None
@@ -128,10 +129,21 @@ fn handle(exit: Exit<'_>, to: &Surroundings) -> Option<Event> {
     }
 }
 
+/// Writes, and goes on with what that asks for until all is done or the vCPU is to stop.
+fn write(place: Place, data: &[u8], to: &Surroundings, stop: &StopFlag) -> Option<Event> {
+    let mut effect = to.space.write_at(place, data);
+    loop {
+        match effect {
+            Effect::More(_, rest) if !stop.is_set() => effect = to.space.apply(rest.go_on()),
+            effect => return event_of(effect, to),
+        }
+    }
+}
+
 /// What an effect that the address space could not apply means for the machine.
 fn event_of(effect: Effect, to: &Surroundings) -> Option<Event> {
     match effect {
-        Effect::None | Effect::Remap(_) => None,
+        Effect::None | Effect::Remap(_) | Effect::More(..) => None,
         Effect::Eject(port) => {
             to.events.eject(port);
             None

@@ -1,8 +1,9 @@
 //! Registers of a device as a driver reads and writes them: one whole register at a time.
 
-use crate::device::Device;
+use crate::device::{Device, Effect};
 
-/// Accesses by the width of a register; what an access makes happen outside the device is left out.
+/// Accesses by the width of a register; what an access makes happen outside the device is left out, and all its
+/// parts are done.
 pub trait Registers: Device {
     /// Reads 32 bits at `at`, in bytes from the region's start.
     fn read32(&self, at: u64) -> u32 {
@@ -20,12 +21,18 @@ pub trait Registers: Device {
 
     /// Writes 32 bits.
     fn write32(&self, at: u64, value: u32) {
-        let _none = self.write(at, &value.to_le_bytes());
+        finish(self.write(at, &value.to_le_bytes()));
     }
 
     /// Writes 64 bits.
     fn write64(&self, at: u64, value: u64) {
-        let _none = self.write(at, &value.to_le_bytes());
+        finish(self.write(at, &value.to_le_bytes()));
+    }
+}
+
+fn finish(mut effect: Effect) {
+    while let Effect::More(_, rest) = effect {
+        effect = rest.go_on();
     }
 }
 

@@ -1,7 +1,7 @@
 //! The function a guest drives, in front of the physical one.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use strait_devices::dma::BusMaster;
 use strait_devices::irq::{MsiRouter, SharedLine};
@@ -11,7 +11,7 @@ use strait_devices::pci::bar::Bar;
 use strait_devices::pci::bar::{self, BAR_COUNT, Places};
 use strait_devices::pci::spec::{command, header};
 use strait_devices::region::Region;
-use strait_devices::{Effect, Place, Remap};
+use strait_devices::{Effect, Place, Remap, Unfinished};
 
 use super::appearance::Appearance;
 use super::area::Request;
@@ -87,6 +87,8 @@ pub struct Passthrough {
     rom: Option<Arc<Region>>,
     /// Hears of bus mastering before the hardware does.
     gate: Arc<dyn BusMaster>,
+    /// Itself, for who goes on with a write.
+    this: Weak<Self>,
     state: Mutex<State>,
     failed: FirstOnly,
 }
@@ -97,6 +99,8 @@ pub(super) struct State {
     idle_command: u16,
     /// What it holds now.
     hardware_command: u16,
+    /// The guest wants DMA, and not all that it may reach is mapped yet.
+    is_opening: bool,
     /// Somebody serves the wire.
     pub(super) is_heard: bool,
     /// The guest has MSI or MSI-X enabled.
@@ -167,16 +171,18 @@ impl Passthrough {
             config,
             idle_command,
             hardware_command: idle_command,
+            is_opening: false,
             is_heard: false,
             has_messages: false,
             is_gone: false,
         });
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
             hardware,
             intx,
             regions,
             rom,
             gate,
+            this: this.clone(),
             state,
             failed: FirstOnly::default(),
         }))
@@ -200,20 +206,20 @@ impl Passthrough {
         if state.config.is_awake() {
             value |= command & command::BUS_MASTER;
         }
-        let changes_to =
-            |on: u16| (value ^ before) & command::BUS_MASTER != 0 && value & command::BUS_MASTER == on;
-        if value == before {
-            return;
+        let wants = value & command::BUS_MASTER != 0;
+        let closes = !wants && (before & command::BUS_MASTER != 0 || state.is_opening);
+        state.is_opening = wants && before & command::BUS_MASTER == 0 && !self.gate.set_bus_master(true);
+        if state.is_opening {
+            value &= !command::BUS_MASTER;
         }
-        if changes_to(command::BUS_MASTER) {
-            self.gate.set_bus_master(true);
+        if value != before {
+            match write_command(&*self.hardware, value) {
+                Ok(()) => state.hardware_command = value,
+                Err(error) => return self.report("write the command register", &error),
+            }
         }
-        match write_command(&*self.hardware, value) {
-            Ok(()) => state.hardware_command = value,
-            Err(error) => return self.report("write the command register", &error),
-        }
-        if changes_to(0) {
-            self.gate.set_bus_master(false);
+        if closes {
+            let _kept = self.gate.set_bus_master(false);
         }
     }
 
@@ -229,6 +235,15 @@ impl Passthrough {
             Effect::None
         } else {
             Effect::Remap(remaps)
+        }
+    }
+
+    /// The effect, with more to do for the guest's CPU while the function is not yet bus master.
+    fn with_rest(&self, effect: Effect, state: &State) -> Effect {
+        match (self.this.upgrade().filter(|_| state.is_opening), effect) {
+            (Some(rest), Effect::Remap(remaps)) => Effect::More(remaps, rest),
+            (Some(rest), _) => Effect::More(Vec::new(), rest),
+            (None, effect) => effect,
         }
     }
 
@@ -268,7 +283,8 @@ impl Function for Passthrough {
             self.reset_function(state);
         }
         self.update_interrupts(state);
-        self.effect(&before, state)
+        let effect = self.effect(&before, state);
+        self.with_rest(effect, state)
     }
 
     fn reset(&self) -> Effect {
@@ -301,6 +317,15 @@ impl Function for Passthrough {
     }
 }
 
+/// The function is not yet bus master.
+impl Unfinished for Passthrough {
+    fn go_on(&self) -> Effect {
+        let mut state = lock(&self.state);
+        self.update_command(&mut state);
+        self.with_rest(Effect::None, &state)
+    }
+}
+
 impl Drop for Passthrough {
     /// No DMA once the guest is gone, and no signal on the wire before nobody hears it; the vectors untie
     /// themselves.
@@ -318,7 +343,9 @@ impl Drop for Passthrough {
 struct Ungated;
 
 impl BusMaster for Ungated {
-    fn set_bus_master(&self, _on: bool) {}
+    fn set_bus_master(&self, _on: bool) -> bool {
+        true
+    }
 }
 
 /// The configuration space, read once.

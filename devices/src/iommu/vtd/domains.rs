@@ -1,6 +1,5 @@
 //! The devices behind the unit, and what each of them may reach (§3.4.3, §6.5.3).
 
-use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -11,6 +10,7 @@ use super::faults::{Fault, Reason};
 use super::runs::{Guest, Wanted};
 use super::shadow::{EVERYTHING, Shadow};
 use super::translate::{self, Context, Lookup, is_interrupt};
+use super::turn::Turn;
 use super::unit::Unit;
 use crate::address_space::Mapping;
 use crate::dma::{Access, Domain, Iova, Requester, RequesterId};
@@ -38,9 +38,7 @@ pub(crate) struct Endpoint {
     resolved_as: RequesterId,
     /// The guest's number of the domain, as of the last look at the context entry.
     domain_id: u16,
-    /// In this batch of invalidations all of it was walked, after the guest wrote them.
-    is_synced: bool,
-    /// Ranges that this batch invalidates.
+    /// Ranges to bring to what is wanted, the next one last.
     stale: Vec<Range<u64>>,
     /// It left the machine, and its domain with it.
     is_gone: bool,
@@ -55,7 +53,6 @@ impl Endpoint {
             is_master: false,
             wanted: Wanted::Nothing,
             domain_id: 0,
-            is_synced: false,
             stale: Vec::new(),
             is_gone: false,
         }
@@ -71,6 +68,13 @@ impl Endpoint {
             },
             shadow: self.shadow.stats(),
         }
+    }
+
+    /// All of it must be looked at; what is under way is overtaken.
+    fn note_everything(&mut self) {
+        self.shadow.abandon();
+        self.stale.clear();
+        self.stale.push(EVERYTHING);
     }
 
     /// What untranslated requests may reach. The map is made when it is first needed, and kept.
@@ -125,20 +129,14 @@ impl Unit {
             endpoint.is_master = false;
             endpoint.wanted = Wanted::Nothing;
             endpoint.is_gone = true;
-            self.sync(index, EVERYTHING);
+            endpoint.note_everything();
         }
-    }
-
-    /// Brings every device to what the tables say.
-    pub(crate) fn resolve_all(&mut self) {
-        self.resolve(&[ContextScope::Global]);
     }
 
     /// Looks at the context entries that are named, and at those of devices that have a new id: who names one
     /// of these may mean the old.
     pub(crate) fn resolve(&mut self, scopes: &[ContextScope]) {
         for index in 0..self.endpoints.len() {
-            self.endpoints[index].is_synced = false;
             let endpoint = &self.endpoints[index];
             let (id, domain) = (endpoint.requester.id(), endpoint.domain_id);
             if id != endpoint.resolved_as {
@@ -179,8 +177,7 @@ impl Unit {
         if endpoint.wanted != wanted {
             log::debug!("{id}: {:?} -> {wanted:?}", endpoint.wanted);
             endpoint.wanted = wanted;
-            endpoint.is_synced = true;
-            self.sync(index, EVERYTHING);
+            endpoint.note_everything();
         }
     }
 
@@ -193,45 +190,43 @@ impl Unit {
         })
     }
 
-    /// A call from outside begins, with as much time as each of them has.
-    pub(crate) fn renew(&mut self) {
-        for endpoint in &mut self.endpoints {
-            endpoint.shadow.renew();
-        }
+    /// Brings all devices to what is wanted. False when the turn is over before.
+    pub(crate) fn sync_devices(&mut self, turn: &mut Turn) -> bool {
+        (0..self.endpoints.len()).all(|index| self.sync_device(index, turn))
     }
 
-    /// Brings a range of one device to what is wanted.
-    pub(crate) fn sync(&mut self, index: usize, range: Range<u64>) {
+    /// Brings one device to what is wanted.
+    pub(crate) fn sync_device(&mut self, index: usize, turn: &mut Turn) -> bool {
         let guest = Guest {
             memory: &*self.memory,
             slots: &self.slots,
             peers: self.endpoints.len() > 1,
         };
-        let endpoint = &mut self.endpoints[index];
-        endpoint.shadow.sync(range, endpoint.wanted, &guest);
+        let Some(endpoint) = self.endpoints.get_mut(index) else {
+            return true;
+        };
+        while endpoint.shadow.go_on(endpoint.wanted, &guest, turn) {
+            match endpoint.stale.pop() {
+                Some(range) => endpoint.shadow.begin(range, endpoint.wanted, &guest, turn),
+                None => return true,
+            }
+        }
+        false
     }
 
-    /// Notes a range that the guest invalidates in a domain, or in all of them. Devices that were walked as
-    /// a whole since need nothing more.
+    /// Notes a range that the guest invalidates in a domain, or in all of them.
     pub(crate) fn invalidate(&mut self, domain: Option<u16>, range: &Range<u64>) {
         for index in 0..self.endpoints.len() {
-            let is_meant = domain.is_none_or(|domain| self.is_in(index, domain));
-            let endpoint = &mut self.endpoints[index];
-            if is_meant && !endpoint.is_synced {
-                endpoint.stale.push(range.clone());
+            if domain.is_none_or(|domain| self.is_in(index, domain)) {
+                self.endpoints[index].stale.push(range.clone());
             }
         }
     }
 
-    /// Syncs what was noted, adjacent ranges as one.
-    pub(crate) fn sync_invalidated(&mut self) {
-        for index in 0..self.endpoints.len() {
-            let mut stale = mem::take(&mut self.endpoints[index].stale);
-            merge(&mut stale);
-            for range in stale.drain(..) {
-                self.sync(index, range);
-            }
-            self.endpoints[index].stale = stale;
+    /// Makes adjacent ranges one, and the lowest the next.
+    pub(crate) fn order_invalidated(&mut self) {
+        for endpoint in &mut self.endpoints {
+            merge(&mut endpoint.stale);
         }
     }
 
@@ -253,29 +248,27 @@ impl Unit {
         for index in 0..self.endpoints.len() {
             match self.endpoints[index].wanted {
                 Wanted::Nothing => {}
-                Wanted::Identity => self.sync(index, at.0..at.0.saturating_add(len)),
-                Wanted::Table(_) => self.sync(index, EVERYTHING),
+                Wanted::Identity => self.endpoints[index].stale.push(at.0..at.0.saturating_add(len)),
+                Wanted::Table(_) => self.endpoints[index].note_everything(),
             }
         }
     }
 
-    /// Memory goes: no device reaches it when this returns.
+    /// Memory goes: no device reaches it once all follow.
     pub(crate) fn remove_slot(&mut self, mapping: &Mapping) {
         self.slots.remove(mapping.at);
         let (host, len) = (mapping.backing.host_address(), mapping.backing.len_bytes());
-        for index in 0..self.endpoints.len() {
-            for range in self.endpoints[index].shadow.users_of(host, len) {
-                self.sync(index, range);
-            }
+        for endpoint in &mut self.endpoints {
+            endpoint.stale.extend(endpoint.shadow.users_of(host, len));
         }
     }
 
     /// Nothing is translated and nobody is bus master.
     pub(crate) fn reset_endpoints(&mut self) {
-        for index in 0..self.endpoints.len() {
-            self.endpoints[index].is_master = false;
-            self.endpoints[index].wanted = Wanted::Nothing;
-            self.sync(index, EVERYTHING);
+        for endpoint in &mut self.endpoints {
+            endpoint.is_master = false;
+            endpoint.wanted = Wanted::Nothing;
+            endpoint.note_everything();
         }
     }
 
@@ -319,7 +312,7 @@ impl Unit {
     }
 }
 
-/// Sorts ranges, and makes touching ones one.
+/// Makes touching ranges one, and the lowest the last.
 fn merge(ranges: &mut Vec<Range<u64>>) {
     ranges.sort_unstable_by_key(|range| range.start);
     ranges.dedup_by(|range, before| {
@@ -329,4 +322,5 @@ fn merge(ranges: &mut Vec<Range<u64>>) {
         }
         touches
     });
+    ranges.reverse();
 }

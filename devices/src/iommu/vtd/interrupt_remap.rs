@@ -3,6 +3,7 @@
 //! [`RemappingRouter`] stands in front of another router. A route is translated when it is set and again
 //! when the guest invalidates its table entry, so that the kernel delivers the interrupt without us.
 
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -15,6 +16,7 @@ use super::spec::interrupt::{
     validation,
 };
 use super::spec::tables::PAGE;
+use super::turn::Turn;
 use super::unit::Unit;
 use crate::dma::{Requester, RequesterId};
 use crate::irq::ioapic::PINS;
@@ -70,6 +72,8 @@ impl EntryScope {
 pub(crate) struct Routes {
     ways: Vec<Weak<Way>>,
     pins: [Option<Pin>; PINS as usize],
+    /// How far a retranslation came, through the pins and then the ways.
+    next: Option<usize>,
     /// A route failed to follow, and that was said: the guest can repeat it.
     has_warned: bool,
 }
@@ -102,43 +106,82 @@ impl Routes {
         self.ways.push(Arc::downgrade(way));
     }
 
+    /// A retranslation begins again: the ways move.
     fn forget_gone(&mut self) {
         self.ways.retain(|way| way.strong_count() > 0);
+        self.next = self.next.map(|_| 0);
     }
 }
 
 impl Unit {
-    /// Translates everything again.
+    /// Everything is to be translated again.
     pub(crate) fn retranslate_all(&mut self) {
-        self.retranslate(&[EntryScope::All]);
+        self.pending.entries.push(EntryScope::All);
+        self.begin_retranslation();
+    }
+
+    /// What uses a pending entry is to be translated again.
+    pub(crate) fn begin_retranslation(&mut self) {
+        if !self.pending.entries.is_empty() {
+            self.routes.next = Some(0);
+            self.routes.forget_gone();
+        }
     }
 
     /// Translates again what uses an entry that is named, as one change of the machine's routes. What comes
-    /// out the same costs nothing.
-    pub(crate) fn retranslate(&mut self, scopes: &[EntryScope]) {
-        let named = |message: MsiMessage| scopes.iter().any(|scope| scope.names(message));
-        self.routes.forget_gone();
+    /// out the same costs next to nothing. False when the turn is over before.
+    pub(crate) fn retranslate(&mut self, turn: &mut Turn) -> bool {
+        let Some(first) = self.routes.next else {
+            return true;
+        };
+        let mut scopes = mem::take(&mut self.pending.entries);
+        let (mut at, end) = (first, self.routes.pins.len() + self.routes.ways.len());
         let router = Arc::clone(&self.router);
         router.together(&mut || {
-            self.each_way(|unit, way| {
-                let wanted = way.state().wanted;
-                if wanted.is_some_and(named)
-                    && let Err(error) = way.apply(unit)
-                    && !std::mem::replace(&mut unit.routes.has_warned, true)
-                {
+            while at < end && !turn.is_over() {
+                turn.pay_entries(scopes.len() as u64);
+                self.retranslate_one(at, &scopes, turn);
+                at += 1;
+            }
+        });
+        let is_done = at == end;
+        if is_done {
+            scopes.clear();
+        }
+        self.routes.next = (!is_done).then_some(at);
+        self.pending.entries = scopes;
+        is_done
+    }
+
+    fn retranslate_one(&mut self, at: usize, scopes: &[EntryScope], turn: &mut Turn) {
+        let named = |message: MsiMessage| scopes.iter().any(|scope| scope.names(message));
+        let pins = self.routes.pins.len();
+        if at < pins {
+            if let Some(pin) = self.routes.pins[at].clone().filter(|pin| named(pin.message)) {
+                turn.pay_route();
+                self.set_pin(at as u8, &pin.source, Some(pin.message));
+            }
+            return;
+        }
+        let Some(way) = self.routes.ways[at - pins].upgrade() else {
+            return;
+        };
+        if !way.state().wanted.is_some_and(named) {
+            return;
+        }
+        match way.apply(self) {
+            Ok(false) => {}
+            Ok(true) => turn.pay_route(),
+            Err(error) => {
+                turn.pay_route();
+                if !mem::replace(&mut self.routes.has_warned, true) {
                     log::warn!(
                         "An interrupt does not follow its remapping entry: {error}; further failures are not \
                          reported"
                     );
                 }
-            });
-            for number in 0..PINS {
-                let pin = self.routes.pins[usize::from(number)].clone();
-                if let Some(pin) = pin.filter(|pin| named(pin.message)) {
-                    self.set_pin(number, &pin.source, Some(pin.message));
-                }
             }
-        });
+        }
     }
 
     /// No pin sends anything: the machine's router outlives a reset, and would keep what the last boot set.
@@ -337,7 +380,7 @@ impl MsiRoute for RemappedRoute {
     fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
         let mut unit = self.vtd.lock();
         self.way.state().wanted = message;
-        self.way.apply(&mut unit)
+        self.way.apply(&mut unit).map(drop)
     }
 
     fn event(&self) -> BorrowedFd<'_> {
@@ -373,8 +416,8 @@ struct WayState {
 }
 
 impl Way {
-    /// Tells the route behind what comes out of the table now; nothing if that is what it has.
-    fn apply(&self, unit: &mut Unit) -> Result<(), RouteError> {
+    /// Tells the route behind what comes out of the table now; nothing, and false, if that is what it has.
+    fn apply(&self, unit: &mut Unit) -> Result<bool, RouteError> {
         // What fired while the way was blocked is lost, and shall not come late.
         self.report(unit);
         let mut state = self.state();
@@ -385,11 +428,12 @@ impl Way {
             Some(Err(fault)) => (None, Some(fault)),
         };
         state.blocked = blocked;
-        if sent != state.sent {
+        let is_new = sent != state.sent;
+        if is_new {
             self.inner.set(sent)?;
             state.sent = sent;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Records a fault and drops the interrupt, if one fired on a blocked way.

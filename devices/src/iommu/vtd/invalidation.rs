@@ -1,7 +1,7 @@
 //! Invalidations: the queue (§6.5.2) and the older registers (§6.5.1).
 //!
-//! The queue runs on the thread that writes its tail, up to the tail it finds. What one writer asked for
-//! between two waits is done together, before the wait completes.
+//! The queue runs on the thread that writes its tail, up to the tail it finds. What was asked for between two waits
+//! is done together, before the wait completes.
 
 use std::mem;
 use std::ops::Range;
@@ -18,7 +18,9 @@ use super::spec::descriptors::{
 };
 use super::spec::registers::{InvalidateAddress, granularity};
 use super::spec::tables::PAGE;
+use super::turn::Turn;
 use super::unit::Unit;
+use super::work::Goal;
 
 /// How often the guest invalidated what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,7 +54,7 @@ enum IotlbScope {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Wait {
+pub(crate) struct Wait {
     store: Option<(GuestAddress, u32)>,
     interrupt: bool,
 }
@@ -64,46 +66,84 @@ struct Malformed;
 /// What was asked for since the last wait. At most as much as a ring holds; the room is kept.
 #[derive(Default)]
 pub(crate) struct Pending {
-    contexts: Vec<ContextScope>,
+    pub(crate) contexts: Vec<ContextScope>,
     iotlb: Vec<IotlbScope>,
-    entries: Vec<EntryScope>,
+    pub(crate) entries: Vec<EntryScope>,
 }
 
+/// What a descriptor costs, in table entries read.
+const DESCRIPTOR_COST: u64 = 8;
+
 impl Unit {
-    /// Runs the queue up to its tail: at most as many descriptors as the ring has.
-    pub(crate) fn run_queue(&mut self) {
+    /// Reads the queue up to the next wait, or to its tail, and begins with what it asks for. False if it asks for
+    /// nothing.
+    pub(crate) fn run_queue(&mut self, turn: &mut Turn) -> bool {
         if !self.registers.status.queue() || self.registers.faults.has_queue_error() {
-            return;
+            return false;
         }
-        let len = PAGE << self.queue.size();
         let tail = self.registers.queue_tail;
-        if tail >= len || self.queue.wide() {
-            return self.stop_queue();
+        if tail >= self.queue_len() || self.queue.wide() {
+            self.begin(Some(Goal::QueueError));
+            return true;
         }
         while self.registers.queue_head != tail {
-            if self.run_one().is_err() {
-                self.flush();
-                return self.stop_queue();
+            if turn.is_over() {
+                return true;
             }
-            self.registers.queue_head = (self.registers.queue_head + DESCRIPTOR) % len;
+            turn.pay_entries(DESCRIPTOR_COST);
+            match self.read_one() {
+                Ok(None) => self.pass_one(),
+                Ok(Some(wait)) => {
+                    self.begin(Some(Goal::Wait(wait)));
+                    return true;
+                }
+                Err(Malformed) => {
+                    self.begin(Some(Goal::QueueError));
+                    return true;
+                }
+            }
         }
-        self.flush();
+        if self.pending.is_empty() {
+            return false;
+        }
+        self.begin(None);
+        true
     }
 
-    fn run_one(&mut self) -> Result<(), Malformed> {
+    fn queue_len(&self) -> u64 {
+        PAGE << self.queue.size()
+    }
+
+    /// Notes what the descriptor at the head asks for; a wait is handed back.
+    fn read_one(&mut self) -> Result<Option<Wait>, Malformed> {
         let at = (self.queue.frame() * PAGE).saturating_add(self.registers.queue_head);
         let quad = |at| self.memory.load(GuestAddress(at)).ok_or(Malformed);
-        let request = decode(quad(at)?, quad(at.saturating_add(8))?)?;
-        match request {
-            Request::Context(scope) => self.pending.contexts.push(scope),
-            Request::Iotlb(scope) => self.pending.iotlb.push(scope),
-            Request::InterruptEntries(scope) => self.pending.entries.push(scope),
-            Request::Wait(wait) => {
-                self.flush();
-                self.complete(wait)?;
+        match decode(quad(at)?, quad(at.saturating_add(8))?)? {
+            Request::Context(scope) => {
+                self.invalidations.contexts += 1;
+                self.pending.contexts.push(scope);
             }
+            Request::Iotlb(scope) => self.pend_iotlb(scope),
+            Request::InterruptEntries(scope) => {
+                self.invalidations.interrupt_entries += 1;
+                self.pending.entries.push(scope);
+            }
+            Request::Wait(wait) => return Ok(Some(wait)),
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// The head goes on to the next descriptor.
+    fn pass_one(&mut self) {
+        self.registers.queue_head = (self.registers.queue_head + DESCRIPTOR) % self.queue_len();
+    }
+
+    /// Everything before the wait is done.
+    pub(crate) fn end_wait(&mut self, wait: Wait) {
+        match self.complete(wait) {
+            Ok(()) => self.pass_one(),
+            Err(Malformed) => self.stop_queue(),
+        }
     }
 
     /// The status comes last: the guest frees what it unmapped as soon as it sees it.
@@ -122,42 +162,37 @@ impl Unit {
         Ok(())
     }
 
-    fn stop_queue(&mut self) {
+    pub(crate) fn stop_queue(&mut self) {
         log::debug!("The invalidation queue stops at {:#x}", self.registers.queue_head);
         if let Some(event) = self.registers.faults.set_queue_error() {
             self.router.send(event);
         }
     }
 
-    /// Does everything that is pending: contexts first, since translations depend on them.
-    fn flush(&mut self) {
+    /// Tells devices and routes what is pending: contexts first, since translations depend on them.
+    pub(crate) fn note_pending(&mut self) {
         let mut pending = mem::take(&mut self.pending);
-        self.invalidations.contexts += pending.contexts.len() as u64;
-        self.invalidations.interrupt_entries += pending.entries.len() as u64;
         self.resolve(&pending.contexts);
         for scope in &pending.iotlb {
-            self.invalidate_iotlb(scope);
+            match scope {
+                IotlbScope::Global => self.invalidate(None, &EVERYTHING),
+                IotlbScope::Domain(domain) => self.invalidate(Some(*domain), &EVERYTHING),
+                IotlbScope::Pages(domain, range) => self.invalidate(Some(*domain), range),
+            }
         }
-        self.sync_invalidated();
-        if !pending.entries.is_empty() {
-            self.retranslate(&pending.entries);
-        }
+        self.order_invalidated();
         pending.contexts.clear();
         pending.iotlb.clear();
-        pending.entries.clear();
         self.pending = pending;
+        self.begin_retranslation();
     }
 
-    fn invalidate_iotlb(&mut self, scope: &IotlbScope) {
+    fn pend_iotlb(&mut self, scope: IotlbScope) {
         match scope {
             IotlbScope::Pages(..) => self.invalidations.pages += 1,
             _ => self.invalidations.domains += 1,
         }
-        match scope {
-            IotlbScope::Global => self.invalidate(None, &EVERYTHING),
-            IotlbScope::Domain(domain) => self.invalidate(Some(*domain), &EVERYTHING),
-            IotlbScope::Pages(domain, range) => self.invalidate(Some(*domain), range),
-        }
+        self.pending.iotlb.push(scope);
     }
 
     /// CCMD with ICC set. With the queue on it is not to be used; the busy bit is cleared all the same.
@@ -171,9 +206,9 @@ impl Unit {
         );
         let scope = scope.filter(|_| !self.registers.status.queue());
         let actual = scope.map_or(0, |_| command.requested());
+        self.invalidations.contexts += u64::from(scope.is_some());
         self.pending.contexts.extend(scope);
-        self.flush();
-        self.registers.context_command = command.with_busy(false).with_actual(actual);
+        self.begin(Some(Goal::Context(actual)));
     }
 
     /// IOTLB with IVT set, under the same rule.
@@ -183,9 +218,16 @@ impl Unit {
         let scope = iotlb_scope(command.requested(), command.domain(), address);
         let scope = scope.ok().filter(|_| !self.registers.status.queue());
         let actual = scope.as_ref().map_or(0, |_| command.requested());
-        self.pending.iotlb.extend(scope);
-        self.flush();
-        self.registers.iotlb_command = command.with_busy(false).with_actual(actual);
+        if let Some(scope) = scope {
+            self.pend_iotlb(scope);
+        }
+        self.begin(Some(Goal::Iotlb(actual)));
+    }
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.contexts.is_empty() && self.iotlb.is_empty() && self.entries.is_empty()
     }
 }
 

@@ -5,8 +5,9 @@
 //! (`invalidation`, `shadow`); what it may interrupt is translated into routes ([`RemappingRouter`]).
 //!
 //! One lock guards all of it. It may be taken while a function's or the address space's lock is held, and
-//! the unit never calls back into either. The work is done on the thread of the vCPU that asks for it,
-//! before its write returns.
+//! the unit never calls back into either. The work is done on the thread of the vCPU that asks for it, a turn
+//! at a time (`turn`, `work`): between two of them the lock is free and the vCPU can be stopped, and what it
+//! leaves is done with the next write.
 //!
 //! Faults of a passed device's DMA are the host's to see, and are not recorded here: only those of emulated
 //! devices and of interrupts are.
@@ -23,9 +24,11 @@ mod runs;
 mod shadow;
 mod spec;
 mod translate;
+mod turn;
 mod unit;
+mod work;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 pub use capability::{AddressWidth, VtdConfig};
 pub use interrupt_remap::{RemappingRouter, Source};
@@ -36,9 +39,10 @@ pub use shadow::ShadowStats;
 use vm_memory::GuestAddress;
 
 use self::domains::Endpoint;
+use self::turn::Turn;
 use self::unit::Unit;
 use crate::address_space::{MapError, MapListener, Mapping};
-use crate::device::{Device, Effect};
+use crate::device::{Device, Effect, Unfinished};
 use crate::dma::{Access, BusMaster, Domain, Iova, Requester, RequesterId};
 use crate::irq::MsiRouter;
 pub use domains::Reach;
@@ -46,6 +50,10 @@ pub use domains::Reach;
 /// The unit. It hears of the memory map as a [`MapListener`].
 pub struct Vtd {
     unit: Mutex<Unit>,
+    /// Held by who waits for the unit.
+    door: Mutex<()>,
+    /// Itself, for who goes on with its work.
+    this: Weak<Self>,
 }
 
 /// Numbers for those who measure.
@@ -83,8 +91,10 @@ impl Vtd {
     ) -> Arc<Self> {
         let endpoint = |(requester, domain)| Endpoint::new(requester, domain);
         let endpoints = devices.into_iter().map(endpoint).collect();
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
             unit: Mutex::new(Unit::new(config, memory, router, endpoints)),
+            door: Mutex::default(),
+            this: this.clone(),
         })
     }
 
@@ -109,12 +119,14 @@ impl Vtd {
 
     /// The state after power-on; the devices are reset before.
     pub fn reset(&self) {
-        self.begin().reset();
+        self.lock().reset();
+        self.in_turns(Unit::follow);
     }
 
     /// Device `index` left the machine: nothing is mapped for it any more, whatever the guest's tables say.
     pub fn detach(&self, index: usize) {
-        self.begin().detach(index);
+        self.lock().detach(index);
+        self.in_turns(|unit, turn| unit.sync_device(index, turn));
     }
 
     /// What happened so far.
@@ -127,15 +139,31 @@ impl Vtd {
         }
     }
 
-    /// For calls that may change what is mapped.
-    fn begin(&self) -> MutexGuard<'_, Unit> {
-        let mut unit = self.lock();
-        unit.renew();
-        unit
+    /// For callers that rely on what they asked for when they return: others get in between the turns.
+    fn in_turns(&self, work: impl Fn(&mut Unit, &mut Turn) -> bool) {
+        while !work(&mut self.lock_after_others(), &mut Turn::new()) {}
     }
 
     fn lock(&self) -> MutexGuard<'_, Unit> {
+        match self.unit.try_lock() {
+            Ok(unit) => unit,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => self.lock_after_others(),
+        }
+    }
+
+    /// Behind who waits already: a mutex alone lets the one in who has just left, again and again.
+    fn lock_after_others(&self) -> MutexGuard<'_, Unit> {
+        let _door = self.door.lock().unwrap_or_else(PoisonError::into_inner);
         self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn effect(&self, is_done: bool) -> Effect {
+        if is_done {
+            return Effect::None;
+        }
+        let rest = self.this.upgrade();
+        rest.map_or(Effect::None, |rest| Effect::More(Vec::new(), rest))
     }
 }
 
@@ -149,19 +177,31 @@ impl Device for Vtd {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
-        self.begin().write(offset, data);
-        Effect::None
+        let mut unit = self.lock();
+        unit.write(offset, data);
+        let is_done = unit.go_on();
+        drop(unit);
+        self.effect(is_done)
+    }
+}
+
+impl Unfinished for Vtd {
+    fn go_on(&self) -> Effect {
+        let is_done = self.lock_after_others().go_on();
+        self.effect(is_done)
     }
 }
 
 impl MapListener for Vtd {
     fn map(&self, mapping: &Mapping) -> Result<(), MapError> {
-        self.begin().add_slot(mapping);
+        self.lock().add_slot(mapping);
+        self.in_turns(Unit::sync_devices);
         Ok(())
     }
 
     fn unmap(&self, mapping: &Mapping) {
-        self.begin().remove_slot(mapping);
+        self.lock().remove_slot(mapping);
+        self.in_turns(Unit::sync_devices);
     }
 }
 
@@ -172,8 +212,10 @@ struct Gate {
 }
 
 impl BusMaster for Gate {
-    fn set_bus_master(&self, on: bool) {
-        self.vtd.begin().set_bus_master(self.index, on);
+    fn set_bus_master(&self, on: bool) -> bool {
+        let mut unit = self.vtd.lock_after_others();
+        unit.set_bus_master(self.index, on);
+        unit.sync_device(self.index, &mut Turn::new())
     }
 }
 

@@ -16,7 +16,10 @@ const HIGH: u64 = !LOW;
 pub(crate) struct RegisterFile {
     pub(crate) capability: Capability,
     pub(crate) extended_capability: ExtendedCapability,
+    /// What is in force.
     pub(crate) status: Global,
+    /// What GSTS shows: the same, once everything follows from it.
+    pub(crate) shown_status: Global,
     pub(crate) root_table: RootTableAddress,
     pub(crate) context_command: ContextCommand,
     pub(crate) faults: FaultLog,
@@ -51,6 +54,7 @@ impl RegisterFile {
             capability: config.capability(),
             extended_capability: config.extended_capability(),
             status: Global::new(),
+            shown_status: Global::new(),
             root_table: RootTableAddress::new(),
             context_command: ContextCommand::new(),
             faults: FaultLog::new(),
@@ -108,7 +112,7 @@ impl RegisterFile {
             offset::CAPABILITY => self.capability.into_bits(),
             offset::EXTENDED_CAPABILITY => self.extended_capability.into_bits(),
             // GCMD, the low half, reads as zero.
-            offset::GLOBAL_COMMAND => high(self.status.into_bits()),
+            offset::GLOBAL_COMMAND => high(self.shown_status.into_bits()),
             offset::ROOT_TABLE_ADDRESS => self.root_table.into_bits(),
             offset::CONTEXT_COMMAND => self.context_command.into_bits(),
             offset::FAULT_STATUS => high(self.faults.status().into_bits()),

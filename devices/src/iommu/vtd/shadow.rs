@@ -3,6 +3,8 @@
 //! A sync walks the guest's tables over a range, compares with the book, deletes what is gone and adds what
 //! is new. What stayed the same is not touched: a page-selective invalidation may cover neighbours. The host
 //! cannot split a mapping (type1v2), so one that lost a part goes whole and its rest is mapped again.
+//!
+//! What a sync has left when a turn ends it goes on with in the next.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -14,6 +16,7 @@ use std::time::Instant;
 use super::latency::Latency;
 use super::runs::{Guest, Run, Wanted, collect};
 use super::spec::tables::PAGE;
+use super::turn::{self, Turn};
 use crate::dma::{Access, Domain, Iova};
 use crate::region::HostAddress;
 
@@ -21,12 +24,15 @@ use crate::region::HostAddress;
 const MERGE: u64 = 2 << 20;
 /// Small pages that a full sync maps one by one. Above this many it merges as well, to spare entries.
 const UNMERGED_PAGES: u64 = 4096;
-/// What a device may cost between two calls of [`Shadow::renew`], in table entries read: 128 GiB of 4 KiB
-/// pages, a good part of a second. A ring has room for thousands of waits with everything invalidated before
-/// each, and the guest's CPU, which is this thread, can be stopped only when all of them are done.
+/// Table entries that one sync reads at most in each of its two walks, its maps counted in: 128 GiB of 4 KiB pages,
+/// a good part of a second.
 const BUDGET: u64 = 1 << 25;
-/// What one call of the domain costs.
-const CALL: u64 = 64;
+/// Table entries that a walk reads ahead of what is mapped for it: the next turn reads them again.
+const READ_AHEAD: u64 = 1 << 16;
+/// What one map costs, in table entries read.
+const MAP_COST: u64 = 64;
+/// What looking for the ends of a range costs, in table entries read.
+const BEGIN_COST: u64 = 16;
 /// How often a device may have the guest's memory mapped, at one address and another. Beyond it nobody gains, but
 /// large pages that all lead to the same memory would keep the host busy for minutes, and fill its tables.
 const MAX_ALIASES: u64 = 4;
@@ -83,11 +89,59 @@ pub(crate) struct Shadow {
     domain: Arc<dyn Domain>,
     issued: BTreeMap<u64, Issued>,
     failed: Vec<Range<u64>>,
-    /// What is left of [`BUDGET`].
+    /// What is under way.
+    sync: Option<Sync>,
+    /// [`BUDGET`].
     budget: u64,
     warned: bool,
     stats: ShadowStats,
     scratch: Scratch,
+}
+
+/// A range on its way to what is wanted: first all goes that is not, so that there is room, then all comes that is
+/// missing.
+struct Sync {
+    range: Range<u64>,
+    /// Behind it nothing is wanted: the table maps more than can be followed.
+    end: u64,
+    /// Up to where this walk is done.
+    at: u64,
+    is_adding: bool,
+    /// What was refused earlier is tried again.
+    is_retry: bool,
+    /// It met more small pages than are mapped one by one.
+    merges: bool,
+    has_freed: bool,
+    refusals: u32,
+    /// Table entries that this walk may still read.
+    budget: u64,
+}
+
+impl Sync {
+    fn new(range: Range<u64>, budget: u64) -> Self {
+        Self {
+            end: range.end,
+            at: range.start,
+            is_adding: false,
+            is_retry: false,
+            merges: false,
+            has_freed: false,
+            refusals: 0,
+            budget,
+            range,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.range == EVERYTHING
+    }
+}
+
+/// Mappings that go in one call.
+struct Deletion {
+    range: Range<u64>,
+    bytes: u64,
+    splits: u64,
 }
 
 /// What a sync works with, kept so that the next one allocates nothing.
@@ -95,7 +149,7 @@ pub(crate) struct Shadow {
 struct Scratch {
     runs: Vec<Run>,
     missing: Vec<Run>,
-    deletions: Vec<Range<u64>>,
+    deletions: Vec<Deletion>,
 }
 
 /// All addresses.
@@ -107,6 +161,7 @@ impl Shadow {
             domain,
             issued: BTreeMap::new(),
             failed: Vec::new(),
+            sync: None,
             budget: BUDGET,
             warned: false,
             stats: ShadowStats::default(),
@@ -118,56 +173,111 @@ impl Shadow {
         self.stats
     }
 
-    /// The guest asks for something new.
-    pub(crate) fn renew(&mut self) {
-        self.budget = BUDGET;
+    /// Has every sync read so few table entries.
+    #[cfg(test)]
+    pub(super) fn set_budget(&mut self, budget: u64) {
+        self.budget = budget;
     }
 
-    /// Brings `range` to what is wanted. When it returns, nothing in the range is mapped that is not wanted,
-    /// unless the host itself refused to unmap it. Once the budget is used up, nothing in it is mapped.
-    pub(crate) fn sync(&mut self, range: Range<u64>, wanted: Wanted, guest: &Guest<'_>) {
-        let is_full = range == EVERYTHING;
+    /// Forgets what is under way.
+    pub(crate) fn abandon(&mut self) {
+        self.sync = None;
+    }
+
+    /// Begins to bring `range` to what is wanted; nothing else is under way.
+    pub(crate) fn begin(&mut self, range: Range<u64>, wanted: Wanted, guest: &Guest<'_>, turn: &mut Turn) {
+        turn.pay_entries(BEGIN_COST);
         let range = self.widen(range, wanted, guest);
-        let mut scratch = mem::take(&mut self.scratch);
-        let end = collect(&mut scratch.runs, &range, wanted, guest, &mut self.budget);
-        let freed = self.remove_changed(&range, &mut scratch);
         self.failed.retain(|failed| !covers(&range, failed));
-        if end < range.end {
-            self.stats.short_walks += 1;
-            self.warn(&"its table maps more than can be followed");
-            self.fail(end..range.end);
-        }
-        self.add_missing(&range, &mut scratch, guest, is_full);
-        if freed && !self.failed.is_empty() && !is_full {
-            self.retry(wanted, guest, &mut scratch);
+        let mut sync = Sync::new(range, self.budget);
+        sync.is_adding = self.issued.range(sync.range.clone()).next().is_none();
+        self.sync = Some(sync);
+    }
+
+    /// Goes on with what is under way. When it is done, true, nothing in the range is mapped that is not wanted,
+    /// unless the host itself refused to unmap it. Where the budget was used up, nothing is mapped.
+    pub(crate) fn go_on(&mut self, wanted: Wanted, guest: &Guest<'_>, turn: &mut Turn) -> bool {
+        let mut scratch = mem::take(&mut self.scratch);
+        while let Some(mut sync) = self.sync.take() {
+            if !self.part(&mut sync, &mut scratch, wanted, guest, turn) {
+                self.sync = Some(sync);
+                break;
+            }
+            self.sync = self.next_after(sync);
         }
         scratch.runs.shrink_to(KEPT);
         scratch.missing.shrink_to(KEPT);
         scratch.deletions.shrink_to(KEPT);
         self.scratch = scratch;
+        self.sync.is_none()
     }
 
-    /// Something was done that costs as much as reading so many table entries.
-    pub(crate) fn spend(&mut self, cost: u64) {
-        self.budget = self.budget.saturating_sub(cost);
-    }
-
-    /// Room was made: try again what the host refused earlier, until it refuses again.
-    fn retry(&mut self, wanted: Wanted, guest: &Guest<'_>, scratch: &mut Scratch) {
-        let mut budget = RETRY_BUDGET.min(self.budget);
-        self.spend(budget);
-        while budget > 0
-            && let Some(range) = self.failed.pop()
-        {
-            let range = self.widen_to_mappings(range);
-            let end = collect(&mut scratch.runs, &range, wanted, guest, &mut budget);
-            if end < range.end {
-                self.failed.push(end..range.end);
-            }
-            if !self.add_missing(&(range.start..end), scratch, guest, false) {
-                break;
-            }
+    /// What one walk finds, of either kind of change, or both if it finds all. False when the turn is over.
+    fn part(
+        &mut self,
+        sync: &mut Sync,
+        scratch: &mut Scratch,
+        wanted: Wanted,
+        guest: &Guest<'_>,
+        turn: &mut Turn,
+    ) -> bool {
+        if turn.is_over() {
+            return false;
         }
+        let walked = sync.at..sync.end;
+        let ahead = if sync.is_adding { READ_AHEAD } else { turn::ENTRIES };
+        let patience = ahead.min(sync.budget).min(turn.entries());
+        let mut left = patience;
+        let mut end = collect(&mut scratch.runs, &walked, wanted, guest, &mut left);
+        sync.budget -= patience - left;
+        turn.pay_entries(patience - left);
+        if end < sync.end && sync.budget == 0 {
+            self.cut_short(sync, end);
+            end = if sync.is_adding { end } else { sync.range.end };
+        }
+        if sync.is_adding {
+            return self.add_missing(sync, end, scratch, guest, turn);
+        }
+        let end = if end == sync.end { sync.range.end } else { end };
+        if !self.remove_changed(sync, end, scratch, turn) {
+            return false;
+        }
+        if sync.at < sync.range.end {
+            return true;
+        }
+        sync.is_adding = true;
+        sync.at = sync.range.start;
+        sync.budget = self.budget;
+        // Runs of a walk over all of it serve for both.
+        walked.start > sync.range.start || self.add_missing(sync, sync.end, scratch, guest, turn)
+    }
+
+    fn cut_short(&mut self, sync: &mut Sync, end: u64) {
+        let rest = end..sync.end;
+        sync.end = end;
+        if !sync.is_retry {
+            self.stats.short_walks += 1;
+            self.warn(&"its table maps more than can be followed");
+        }
+        self.fail(rest);
+    }
+
+    /// The same sync while it has something left; then what was refused earlier, if room was made, until the host
+    /// refuses again.
+    fn next_after(&mut self, sync: Sync) -> Option<Sync> {
+        if !sync.is_adding || sync.at < sync.end {
+            return Some(sync);
+        }
+        let budget = match sync.is_retry {
+            true if sync.refusals > 0 => 0,
+            true => sync.budget,
+            false if sync.has_freed && !sync.is_full() => RETRY_BUDGET.min(self.budget),
+            false => 0,
+        };
+        let range = (budget > 0).then(|| self.failed.pop()).flatten()?;
+        let mut retry = Sync::new(self.widen_to_mappings(range), budget);
+        (retry.is_adding, retry.is_retry) = (true, true);
+        Some(retry)
     }
 
     /// Parts of `host` that are mapped anywhere, as ranges of device addresses.
@@ -206,40 +316,67 @@ impl Shadow {
         start..end
     }
 
-    /// Deletes what is not as the runs say; neighbours go in one call. True if anything was deleted.
-    fn remove_changed(&mut self, range: &Range<u64>, scratch: &mut Scratch) -> bool {
+    /// Deletes what is not as the runs say, up to `end`; neighbours go in one call. False when the turn is over.
+    fn remove_changed(&mut self, sync: &mut Sync, end: u64, scratch: &mut Scratch, turn: &mut Turn) -> bool {
+        let end = self.find_changed(sync.at..end, sync.range.end, scratch);
+        for deletion in &scratch.deletions {
+            if !turn.pay_call(deletion.bytes) {
+                sync.at = deletion.range.start;
+                return false;
+            }
+            sync.has_freed = true;
+            self.stats.splits += deletion.splits;
+            self.delete(&deletion.range);
+        }
+        // A mapping that the walk did not get past takes a fresh turn.
+        let came_on = end > sync.at;
+        sync.at = end;
+        came_on
+    }
+
+    /// Looks for mappings in `walked` that are not as the runs say. Tells up to where: a mapping over the end of
+    /// the walk is left, unless nothing is behind it.
+    fn find_changed(&self, walked: Range<u64>, last: u64, scratch: &mut Scratch) -> u64 {
         let Scratch { runs, deletions, .. } = scratch;
         deletions.clear();
         let mut extends = false;
         let mut at = 0;
-        for (&iova, issued) in self.issued.range(range.clone()) {
+        for (&iova, issued) in self.issued.range(walked.clone()) {
+            if iova + issued.len > walked.end && walked.end < last {
+                return iova;
+            }
             while runs.get(at).is_some_and(|run| run.end() <= iova) {
                 at += 1;
             }
-            match compare(iova, issued, &runs[at..]) {
+            let splits = match compare(iova, issued, &runs[at..]) {
                 Overlap::Same => {
                     extends = false;
                     continue;
                 }
-                Overlap::Part => self.stats.splits += 1,
-                Overlap::None => {}
-            }
-            match deletions.last_mut().filter(|_| extends) {
-                Some(whole) => whole.end = iova + issued.len,
-                None => deletions.push(iova..iova + issued.len),
+                Overlap::Part => 1,
+                Overlap::None => 0,
+            };
+            let fits = |whole: &&mut Deletion| extends && whole.bytes + issued.len <= turn::BYTES;
+            match deletions.last_mut().filter(fits) {
+                Some(whole) => {
+                    whole.range.end = iova + issued.len;
+                    whole.bytes += issued.len;
+                    whole.splits += splits;
+                }
+                None => deletions.push(Deletion {
+                    range: iova..iova + issued.len,
+                    bytes: issued.len,
+                    splits,
+                }),
             }
             extends = true;
         }
-        for whole in deletions.iter() {
-            self.delete(whole);
-        }
-        !deletions.is_empty()
+        walked.end
     }
 
     /// Deletes all mappings in a range that cuts none.
     fn delete(&mut self, whole: &Range<u64>) {
         self.stats.unmaps += 1;
-        self.spend(CALL);
         let start = Instant::now();
         let outcome = self.domain.unmap_all(Iova(whole.start), whole.end - whole.start);
         self.stats.unmap_latency.note(start.elapsed());
@@ -266,49 +403,51 @@ impl Shadow {
         }
     }
 
-    /// Maps what the runs have and the book has not. False if the host refused anything.
+    /// Maps what the runs have and the book has not, up to `end`. False when the turn is over.
     fn add_missing(
         &mut self,
-        range: &Range<u64>,
+        sync: &mut Sync,
+        end: u64,
         scratch: &mut Scratch,
         guest: &Guest<'_>,
-        is_full: bool,
+        turn: &mut Turn,
     ) -> bool {
-        self.find_missing(range, scratch);
-        let missing = &scratch.missing;
-        if missing.is_empty() {
+        self.find_missing(&(sync.at..end), scratch);
+        if scratch.missing.is_empty() {
+            sync.at = end;
             return true;
         }
         let limit = MIN_LIMIT_BYTES.max(guest.slots.len_bytes().saturating_mul(MAX_ALIASES));
-        let small_pages: u64 = missing
-            .iter()
-            .filter(|run| run.small)
-            .map(|run| run.len / PAGE)
-            .sum();
-        let granule = if is_full && small_pages <= UNMERGED_PAGES {
-            PAGE
-        } else {
-            MERGE
-        };
-        let mut refusals = 0;
-        for run in missing {
-            let mut at = run.iova;
-            while at < run.end() && refusals < MAX_REFUSALS {
-                let end = match run.small {
-                    true => run.end().min((at / granule + 1) * granule),
-                    false => run.end(),
-                };
-                if !self.add(run.part(at, end), limit) {
-                    refusals += 1;
+        sync.merges |= !sync.is_full() || small_pages(&scratch.missing) > UNMERGED_PAGES;
+        for run in &scratch.missing {
+            let granule = match run.small {
+                true if sync.merges => MERGE,
+                true => PAGE,
+                false => turn::BYTES,
+            };
+            sync.at = run.iova;
+            while sync.at < run.end() && sync.refusals < MAX_REFUSALS {
+                let next = run.end().min((sync.at / granule + 1) * granule);
+                if !turn.pay_call(next - sync.at) {
+                    return false;
+                }
+                sync.budget = sync.budget.saturating_sub(MAP_COST);
+                if !self.add(run.part(sync.at, next), limit) {
+                    sync.refusals += 1;
                     break;
                 }
-                at = end;
+                sync.at = next;
             }
-            if at < run.end() {
-                self.fail(at..run.end());
+            if sync.at < run.end() {
+                self.fail(sync.at..run.end());
             }
         }
-        refusals == 0
+        sync.at = end;
+        if sync.refusals >= MAX_REFUSALS && end < sync.end {
+            self.fail(end..sync.end);
+            sync.at = sync.end;
+        }
+        true
     }
 
     /// The parts of runs where nothing is mapped.
@@ -345,7 +484,6 @@ impl Shadow {
             return false;
         }
         self.stats.maps += 1;
-        self.spend(CALL);
         let start = Instant::now();
         let (iova, host) = (Iova(run.iova), HostAddress(run.host));
         let outcome = self.domain.map(iova, host, run.len, run.access);
@@ -413,6 +551,13 @@ fn widen_to_pages(mut range: Range<u64>, wanted: Wanted, guest: &Guest<'_>) -> R
         range.end = range.end.max(last.iova + last.len);
     }
     range
+}
+
+fn small_pages(runs: &[Run]) -> u64 {
+    runs.iter()
+        .filter(|run| run.small)
+        .map(|run| run.len / PAGE)
+        .sum()
 }
 
 /// How a mapping relates to what is wanted in its place.

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use super::capability::VtdConfig;
-use super::domains::Endpoint;
+use super::domains::{ContextScope, Endpoint};
 use super::faults::Fault;
-use super::interrupt_remap::Routes;
+use super::interrupt_remap::{EntryScope, Routes};
 use super::invalidation::{InvalidationStats, Pending};
 use super::memory::{Slots, TableMemory};
 use super::register_file::{Command, RegisterFile};
 use super::spec::registers::{Global, QueueAddress, RemapTableAddress};
+use super::work::{Goal, Work};
 use crate::irq::MsiRouter;
 
 /// Everything the lock guards. What registers merely hold takes effect when a command latches it.
@@ -29,6 +30,7 @@ pub(crate) struct Unit {
     /// Latched by SIRTP.
     pub(crate) remap_table: RemapTableAddress,
     pub(crate) pending: Pending,
+    pub(crate) work: Work,
     pub(crate) invalidations: InvalidationStats,
 }
 
@@ -51,29 +53,32 @@ impl Unit {
             queue: QueueAddress::new(),
             remap_table: RemapTableAddress::new(),
             pending: Pending::default(),
+            work: Work::default(),
             invalidations: InvalidationStats::default(),
         }
     }
 
-    /// The state after power-on: nothing translated, nothing remapped, devices reach nothing.
+    /// The state after power-on: nothing translated, nothing remapped, and no device reaches anything once it
+    /// followed. What was under way is forgotten.
     pub(crate) fn reset(&mut self) {
         self.registers = RegisterFile::new(&self.config);
         self.root_frame = 0;
         self.queue = QueueAddress::new();
         self.remap_table = RemapTableAddress::new();
+        self.pending = Pending::default();
+        self.work = Work::default();
         self.reset_endpoints();
         self.clear_pins();
         self.retranslate_all();
     }
 
-    /// A write to the register page.
+    /// A write to the register page. What it asks for begins with the next turn.
     pub(crate) fn write(&mut self, at: u64, data: &[u8]) {
         match self.registers.write(at, data) {
-            None => {}
-            Some(Command::Global(command)) => self.global_command(command),
-            Some(Command::Context) => self.context_command(),
-            Some(Command::Iotlb) => self.iotlb_command(),
-            Some(Command::Queue) => self.run_queue(),
+            None | Some(Command::Queue) => {}
+            Some(Command::Global(command)) => self.work.note(command),
+            Some(Command::Context) => self.work.context = true,
+            Some(Command::Iotlb) => self.work.iotlb = true,
             Some(Command::Send(message)) => self.router.send(message),
         }
     }
@@ -88,7 +93,7 @@ impl Unit {
 
     /// GCMD: any number of bits at once, one-shot and lasting ones. Status shows a state when everything
     /// that follows from it is done (§11.4.4).
-    fn global_command(&mut self, command: Global) {
+    pub(crate) fn global_command(&mut self, command: Global) {
         let before = self.registers.status;
         self.switch_queue(command.queue());
         if command.root_table() {
@@ -101,16 +106,17 @@ impl Unit {
         self.switch_remapping(command);
         let after = self.registers.status;
         if command.root_table() || before.translation() != after.translation() {
-            self.resolve_all();
+            self.pending.contexts.push(ContextScope::Global);
         }
         let interrupts = |status: Global| (status.interrupt_remapping(), status.compatibility_interrupts());
         if command.remap_table() || interrupts(before) != interrupts(after) {
-            self.retranslate_all();
+            self.pending.entries.push(EntryScope::All);
         }
+        self.begin(Some(Goal::Status));
     }
 
-    /// On from a cleared head; a queue that has work starts with it. Off at once: between two accesses the
-    /// queue is either drained or stopped by an error.
+    /// On from a cleared head; a queue that has work starts with it. Off before the next descriptor: what was read
+    /// of it is done.
     fn switch_queue(&mut self, on: bool) {
         if on == self.registers.status.queue() {
             return;
@@ -119,7 +125,6 @@ impl Unit {
         self.registers.queue_head = 0;
         if on {
             self.queue = self.registers.queue_address;
-            self.run_queue();
         }
     }
 

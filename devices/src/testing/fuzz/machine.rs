@@ -338,7 +338,7 @@ impl Machine {
     }
 
     pub(super) fn set_bus_master(&self, index: usize, on: bool) {
-        self.gates[index].set_bus_master(on);
+        while !self.gates[index].set_bus_master(on) {}
     }
 
     /// GCMD with `bits` besides what lasts.

@@ -1,7 +1,9 @@
 //! Bus mastering, power states and resets.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use strait_devices::Effect;
 use strait_devices::dma::BusMaster;
 
 use super::*;
@@ -34,33 +36,36 @@ fn bus_mastering_is_the_guests() {
 struct Gate {
     hardware: Arc<MockHardware>,
     told: Mutex<Vec<(bool, Vec<Call>)>>,
+    /// Calls that it takes to map everything.
+    parts: AtomicU32,
+}
+
+fn gated(parts: u32) -> (Arc<MockHardware>, Arc<Gate>, Arc<Passthrough>) {
+    let hardware = Arc::new(nic());
+    let gate = Arc::new(Gate {
+        hardware: hardware.clone(),
+        told: Mutex::default(),
+        parts: parts.into(),
+    });
+    let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
+    let appearance = Appearance::default();
+    let router = FakeRouter::new();
+    let function = Passthrough::behind(hardware.clone(), router, &wires, appearance, gate.clone());
+    hardware.take_calls();
+    (hardware, gate, function.expect("an endpoint"))
 }
 
 impl BusMaster for Gate {
-    fn set_bus_master(&self, on: bool) {
+    fn set_bus_master(&self, on: bool) -> bool {
         lock(&self.told).push((on, self.hardware.take_calls()));
+        !on || self.parts.fetch_sub(1, Ordering::Relaxed) <= 1
     }
 }
 
 /// What untranslated DMA may reach is mapped before the write arrives that allows it.
 #[test]
 fn the_gate_opens_before_and_closes_behind_the_hardware() {
-    let hardware = Arc::new(nic());
-    let gate = Arc::new(Gate {
-        hardware: hardware.clone(),
-        told: Mutex::default(),
-    });
-    let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
-    let appearance = Appearance::default();
-    let function = Passthrough::behind(
-        hardware.clone(),
-        FakeRouter::new(),
-        &wires,
-        appearance,
-        gate.clone(),
-    )
-    .expect("an endpoint");
-    hardware.take_calls();
+    let (_, gate, function) = gated(1);
     let _ = function.write_config(0x04, &[0x04]);
     let _ = function.write_config(0x04, &[0x00]);
     let on_and_off = vec![
@@ -68,6 +73,27 @@ fn the_gate_opens_before_and_closes_behind_the_hardware() {
         config_write(0x04, &[0x03, 0x01]),
     ];
     assert_eq!(*lock(&gate.told), [(true, vec![]), (false, on_and_off)]);
+}
+
+#[test]
+fn a_gate_that_opens_slowly_holds_the_hardware_back_and_not_the_guests_cpu() {
+    let (hardware, gate, function) = gated(3);
+    let Effect::More(_, rest) = function.write_config(0x04, &[0x04]) else {
+        panic!("there is more to map");
+    };
+    assert!(matches!(rest.go_on(), Effect::More(..)));
+    assert_eq!(hardware.take_calls(), []);
+    assert!(matches!(rest.go_on(), Effect::None));
+    assert_eq!(hardware.take_calls(), [config_write(0x04, &[0x07, 0x01])]);
+    assert_eq!(lock(&gate.told).len(), 3);
+}
+
+#[test]
+fn a_gate_that_opens_closes_when_the_guest_changes_its_mind() {
+    let (_, gate, function) = gated(3);
+    let _more = function.write_config(0x04, &[0x04]);
+    let _none = function.write_config(0x04, &[0x00]);
+    assert!(lock(&gate.told).last().is_some_and(|(on, _)| !on));
 }
 
 #[test]

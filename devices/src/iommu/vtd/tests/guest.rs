@@ -147,12 +147,18 @@ impl Guest {
     }
 
     pub(super) fn submit(&mut self, descriptors: &[[u64; 2]]) {
+        let tail = self.write_ring(descriptors);
+        self.vtd.write32(0x88, tail as u32);
+    }
+
+    /// Puts descriptors into the ring; tells where its tail is to be.
+    pub(super) fn write_ring(&mut self, descriptors: &[[u64; 2]]) -> u64 {
         for [low, high] in descriptors {
             self.store(RING + self.tail, *low);
             self.store(RING + self.tail + 8, *high);
             self.tail = (self.tail + 16) % 0x1000;
         }
-        self.vtd.write32(0x88, self.tail as u32);
+        self.tail
     }
 
     /// Submits with a wait behind, and checks that it completes.

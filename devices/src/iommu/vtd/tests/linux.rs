@@ -7,7 +7,7 @@ use crate::testing::Registers;
 #[test]
 fn linux_starts_maps_and_stops() {
     let mut guest = Guest::new();
-    guest.gate.set_bus_master(true);
+    assert!(guest.gate.set_bus_master(true));
     // Interrupt remapping comes first: old state is cleared, the queue goes off and on.
     assert_eq!(guest.vtd.read32(0x00), 0x10);
     assert_ne!(guest.vtd.read64(0x08), u64::MAX);

@@ -10,4 +10,5 @@ mod queue;
 mod registers;
 mod shadow;
 mod sharing;
+mod turns;
 mod walk;

@@ -156,16 +156,16 @@ fn a_page_over_the_end_of_ram_is_mapped_as_far_as_ram_goes() {
 fn nothing_is_pinned_before_the_device_is_bus_master() {
     let guest = Guest::new();
     assert!(guest.mappings().is_empty());
-    guest.gate.set_bus_master(true);
+    assert!(guest.gate.set_bus_master(true));
     assert_eq!(guest.mappings(), [(0, 0, RAM)], "complete when the call returns");
-    guest.gate.set_bus_master(false);
+    assert!(guest.gate.set_bus_master(false));
     assert_eq!(guest.mappings(), [(0, 0, RAM)]);
 }
 
 #[test]
 fn a_device_goes_through_all_states() {
     let mut guest = Guest::new();
-    guest.gate.set_bus_master(true);
+    assert!(guest.gate.set_bus_master(true));
     guest.set_page(0x1000, 0x20_0000 | RW);
     guest.start();
     assert_eq!(guest.mappings(), [(0x1000, 0x20_0000, 0x1000)]);
@@ -355,7 +355,7 @@ fn more_failures_than_are_kept_apart_recover_too() {
 fn memory_that_cannot_be_locked_is_tried_again_when_a_device_is_moved() {
     let mut guest = Guest::new();
     guest.domain.set_refused(true);
-    guest.gate.set_bus_master(true);
+    assert!(guest.gate.set_bus_master(true));
     assert!(guest.mappings().is_empty());
     guest.domain.set_refused(false);
     guest.start();
