@@ -71,42 +71,6 @@ pub(crate) mod power {
     pub(crate) const NO_SOFT_RESET: u16 = 1 << 3;
 }
 
-/// PCI Express (§7.5.3).
-pub(crate) mod express {
-    /// Bytes of a version 1 capability of an endpoint.
-    pub(crate) const LEN_V1: u16 = 0x14;
-    /// Bytes of a version 2 capability, up to slot status 2.
-    pub(crate) const LEN_V2: u16 = 0x3c;
-    /// Bytes of a version 2 capability up to device status 2, without which it is none.
-    pub(crate) const LEN_V2_LEAST: u16 = 0x2c;
-    /// Capabilities, 16 bits.
-    pub(crate) const CAPABILITIES: u16 = 2;
-    /// Version of the capability.
-    pub(crate) const VERSION: u16 = 0xf;
-    /// Port type, 0 for an endpoint.
-    pub(crate) const TYPE: u16 = 0xf << 4;
-    /// Port type of an endpoint inside the root complex.
-    pub(crate) const TYPE_ROOT_COMPLEX_ENDPOINT: u16 = 0x9 << 4;
-    /// Device capabilities, 32 bits.
-    pub(crate) const DEVICE_CAPABILITIES: u16 = 4;
-    /// Function level reset exists.
-    pub(crate) const FLR_CAPABLE: u32 = 1 << 28;
-    /// Device control, 16 bits.
-    pub(crate) const DEVICE_CONTROL: u16 = 8;
-    /// Writable bits of device control but the reset.
-    pub(crate) const DEVICE_CONTROL_WRITABLE: u16 = 0x7fff;
-    /// Relaxed ordering, no snoop and read request size: performance, and no harm to others.
-    pub(crate) const DEVICE_CONTROL_FORWARDED: u16 = 1 << 4 | 1 << 11 | 0x7 << 12;
-    /// Initiates a function level reset; reads as zero.
-    pub(crate) const INITIATE_FLR: u16 = 1 << 15;
-    /// Device control 2, 16 bits, from version 2.
-    pub(crate) const DEVICE_CONTROL_2: u16 = 0x28;
-    /// Writable bits of device control 2.
-    pub(crate) const DEVICE_CONTROL_2_WRITABLE: u16 = 0xffff;
-    /// Completion timeout value and disable.
-    pub(crate) const DEVICE_CONTROL_2_FORWARDED: u16 = 0x1f;
-}
-
 /// Vital product data (§7.9.19).
 pub(crate) mod vpd {
     /// Bytes of the capability.

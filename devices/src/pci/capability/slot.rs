@@ -5,49 +5,37 @@
 //! it afterwards.
 
 use crate::pci::config_space::ConfigSpace;
+use crate::pci::spec::express::{
+    Capabilities, LinkStatus, SlotCapabilities, SlotControl, SlotStatus, indicator, offset,
+};
 
-/// Offsets from the Express capability.
-const EXPRESS_CAPABILITIES: u16 = 0x02;
-const LINK_STATUS: u16 = 0x12;
-const CAPABILITIES: u16 = 0x14;
-const CONTROL: u16 = 0x18;
-const STATUS: u16 = 0x1a;
+/// Each command is done when the write returns.
+const ABILITIES: SlotCapabilities = SlotCapabilities::new()
+    .with_button(true)
+    .with_power_controller(true)
+    .with_power_indicator(true)
+    .with_surprise(true)
+    .with_hot_plug(true)
+    .with_no_command_event(true);
 
-/// In the Express capabilities: the port has a slot.
-const SLOT_IMPLEMENTED: u16 = 1 << 8;
-
-/// In the link status: the link is up.
-const LINK_ACTIVE: u16 = 1 << 13;
-
-/// Attention button, power controller, power indicator, surprise removal, hot-plug capable, and no event
-/// for a completed command: each is done when the write returns. The slot's number goes above.
-const ABILITIES: u32 = 1 << 0 | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 18;
-const NUMBER_SHIFT: u32 = 19;
-
-/// The guest wants to hear of the attention button, presence, hot-plug interrupts at all, the link.
-const BUTTON_ENABLE: u16 = 1 << 0;
-const PRESENCE_ENABLE: u16 = 1 << 3;
-const INTERRUPT_ENABLE: u16 = 1 << 5;
-const LINK_ENABLE: u16 = 1 << 12;
-/// The power indicator, 2 bits.
-const INDICATOR_ON: u16 = 1 << 8;
-const INDICATOR_BLINKS: u16 = 2 << 8;
-const INDICATOR_OFF: u16 = 3 << 8;
-const INDICATOR: u16 = 3 << 8;
-/// The attention indicator, 2 bits, without a lamp behind it.
-const ATTENTION_OFF: u16 = 3 << 6;
-/// Written 1 the slot has no power.
-const POWER_OFF: u16 = 1 << 10;
 /// Everything but the interlock, which there is none.
-const CONTROL_WRITABLE: u16 = 0x17ff;
+const CONTROL_WRITABLE: SlotControl = SlotControl::new()
+    .with_hears_button(true)
+    .with_hears_fault(true)
+    .with_hears_latch(true)
+    .with_hears_presence(true)
+    .with_hears_command(true)
+    .with_interrupts(true)
+    .with_attention_indicator(0x3)
+    .with_power_indicator(0x3)
+    .with_power_off(true)
+    .with_hears_link(true);
 
 /// What happened; a written 1 clears each.
-const BUTTON_PRESSED: u16 = 1 << 0;
-const PRESENCE_CHANGED: u16 = 1 << 3;
-const LINK_CHANGED: u16 = 1 << 8;
-const EVENTS: u16 = BUTTON_PRESSED | PRESENCE_CHANGED | LINK_CHANGED;
-/// A device is there.
-const PRESENT: u16 = 1 << 6;
+const EVENTS: SlotStatus = SlotStatus::new()
+    .with_button(true)
+    .with_presence_changed(true)
+    .with_link_changed(true);
 
 /// What a write of the guest did to the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,19 +59,29 @@ impl Slot {
     /// Adds slot `number`, with a device in it or empty, to the Express capability at `express`.
     pub(crate) fn add(config: &mut ConfigSpace, express: u16, number: u8, is_occupied: bool) -> Self {
         let slot = Self { express };
-        let capabilities = config.u16(express + EXPRESS_CAPABILITIES) | SLOT_IMPLEMENTED;
-        config.set(express + EXPRESS_CAPABILITIES, &capabilities.to_le_bytes());
-        let abilities = ABILITIES | u32::from(number) << NUMBER_SHIFT;
-        config.set(express + CAPABILITIES, &abilities.to_le_bytes());
-        config.allow_write(express + CONTROL, &CONTROL_WRITABLE.to_le_bytes());
-        config.allow_clear(express + STATUS, &EVENTS.to_le_bytes());
-        let control = match is_occupied {
-            true => ATTENTION_OFF | INDICATOR_ON,
-            false => ATTENTION_OFF | INDICATOR_OFF | POWER_OFF,
+        let at = express + offset::CAPABILITIES;
+        let capabilities = Capabilities::from_bits(config.u16(at)).with_slot(true);
+        config.set(at, &capabilities.into_bits().to_le_bytes());
+        let abilities = ABILITIES.with_number(number.into());
+        config.set(
+            express + offset::SLOT_CAPABILITIES,
+            &abilities.into_bits().to_le_bytes(),
+        );
+        let (control, status) = (express + offset::SLOT_CONTROL, express + offset::SLOT_STATUS);
+        config.allow_write(control, &CONTROL_WRITABLE.into_bits().to_le_bytes());
+        config.allow_clear(status, &EVENTS.into_bits().to_le_bytes());
+        let power = if is_occupied {
+            indicator::ON
+        } else {
+            indicator::OFF
         };
-        config.set(express + CONTROL, &control.to_le_bytes());
-        slot.set(config, STATUS, PRESENT, is_occupied);
-        slot.set(config, LINK_STATUS, LINK_ACTIVE, is_occupied);
+        let begin = SlotControl::new()
+            .with_attention_indicator(indicator::OFF)
+            .with_power_indicator(power)
+            .with_power_off(!is_occupied);
+        config.set(control, &begin.into_bits().to_le_bytes());
+        slot.change_status(config, |status| status.with_present(is_occupied));
+        slot.set_link(config, is_occupied);
         slot
     }
 
@@ -94,20 +92,16 @@ impl Slot {
 
     /// True while a device is in the slot.
     pub(crate) fn is_occupied(self, config: &ConfigSpace) -> bool {
-        config.u16(self.express + STATUS) & PRESENT != 0
+        self.status(config).present()
     }
 
     /// True when something happened that the guest wants an interrupt for (§6.7.3.1).
     pub(crate) fn asks_for_interrupt(self, config: &ConfigSpace) -> bool {
-        let control = config.u16(self.express + CONTROL);
-        let enabled = [
-            (BUTTON_ENABLE, BUTTON_PRESSED),
-            (PRESENCE_ENABLE, PRESENCE_CHANGED),
-            (LINK_ENABLE, LINK_CHANGED),
-        ];
-        let events = config.u16(self.express + STATUS);
-        let wants = |(enable, event)| control & enable != 0 && events & event != 0;
-        control & INTERRUPT_ENABLE != 0 && enabled.into_iter().any(wants)
+        let (control, status) = (self.control(config), self.status(config));
+        control.interrupts()
+            && (control.hears_button() && status.button()
+                || control.hears_presence() && status.presence_changed()
+                || control.hears_link() && status.link_changed())
     }
 
     /// Follows a guest's write; `was_off` is how the slot was before. Power and link go together.
@@ -118,42 +112,58 @@ impl Slot {
             _ => return Power::Same,
         };
         if self.is_occupied(config) {
-            self.set(config, LINK_STATUS, LINK_ACTIVE, power == Power::On);
-            self.set(config, STATUS, LINK_CHANGED, true);
+            self.set_link(config, power == Power::On);
+            self.change_status(config, |status| status.with_link_changed(true));
         }
         power
     }
 
     /// The slot has no power.
     pub(crate) fn is_off(self, config: &ConfigSpace) -> bool {
-        config.u16(self.express + CONTROL) & POWER_OFF != 0
+        self.control(config).power_off()
     }
 
     /// Presses the attention button; false if nobody listens. A second press while the indicator blinks
     /// would take the first back.
     pub(crate) fn press_button(self, config: &mut ConfigSpace) -> bool {
-        let control = config.u16(self.express + CONTROL);
-        let listens = BUTTON_ENABLE | INTERRUPT_ENABLE;
-        if control & listens != listens || self.is_off(config) {
+        let control = self.control(config);
+        if !control.hears_button() || !control.interrupts() || control.power_off() {
             return false;
         }
-        if control & INDICATOR != INDICATOR_BLINKS {
-            self.set(config, STATUS, BUTTON_PRESSED, true);
+        if control.power_indicator() != indicator::BLINKS {
+            self.change_status(config, |status| status.with_button(true));
         }
         true
     }
 
     /// The device is gone.
     pub(crate) fn remove(self, config: &mut ConfigSpace) {
-        self.set(config, STATUS, PRESENT, false);
-        self.set(config, LINK_STATUS, LINK_ACTIVE, false);
-        self.set(config, STATUS, PRESENCE_CHANGED | LINK_CHANGED, true);
+        self.set_link(config, false);
+        self.change_status(config, |status| {
+            status
+                .with_present(false)
+                .with_presence_changed(true)
+                .with_link_changed(true)
+        });
     }
 
-    fn set(self, config: &mut ConfigSpace, register: u16, bits: u16, on: bool) {
-        let at = self.express + register;
-        let value = config.u16(at) & !bits | if on { bits } else { 0 };
-        config.set(at, &value.to_le_bytes());
+    fn control(self, config: &ConfigSpace) -> SlotControl {
+        SlotControl::from_bits(config.u16(self.express + offset::SLOT_CONTROL))
+    }
+
+    fn status(self, config: &ConfigSpace) -> SlotStatus {
+        SlotStatus::from_bits(config.u16(self.express + offset::SLOT_STATUS))
+    }
+
+    fn change_status(self, config: &mut ConfigSpace, change: impl FnOnce(SlotStatus) -> SlotStatus) {
+        let status = change(self.status(config)).into_bits();
+        config.set(self.express + offset::SLOT_STATUS, &status.to_le_bytes());
+    }
+
+    fn set_link(self, config: &mut ConfigSpace, is_up: bool) {
+        let at = self.express + offset::LINK_STATUS;
+        let status = LinkStatus::from_bits(config.u16(at)).with_active(is_up);
+        config.set(at, &status.into_bits().to_le_bytes());
     }
 }
 
@@ -169,26 +179,44 @@ mod tests {
         let mut config = ConfigSpace::new();
         express::add_root_port(&mut config, AT, 0, 3);
         let slot = Slot::add(&mut config, AT, 3, true);
-        let enables = BUTTON_ENABLE | PRESENCE_ENABLE | INTERRUPT_ENABLE | LINK_ENABLE;
-        config.write(AT + CONTROL, &(enables | INDICATOR_ON).to_le_bytes());
+        let control = SlotControl::new()
+            .with_hears_button(true)
+            .with_hears_presence(true)
+            .with_hears_link(true)
+            .with_interrupts(true)
+            .with_power_indicator(indicator::ON);
+        write(&mut config, offset::SLOT_CONTROL, control);
         (config, slot)
     }
 
-    fn switch_off(config: &mut ConfigSpace, slot: Slot) -> Power {
+    /// What the guest writes to one of the slot's registers.
+    fn write(config: &mut ConfigSpace, register: u16, value: impl Into<u16>) {
+        config.write(AT + register, &value.into().to_le_bytes());
+    }
+
+    fn switch(config: &mut ConfigSpace, slot: Slot, off: bool) -> Power {
         let was_off = slot.is_off(config);
-        let control = config.u16(AT + CONTROL) | POWER_OFF;
-        config.write(AT + CONTROL, &control.to_le_bytes());
+        let control = slot.control(config).with_power_off(off);
+        write(config, offset::SLOT_CONTROL, control);
         slot.follow(config, was_off)
+    }
+
+    fn link_is_up(config: &ConfigSpace) -> bool {
+        LinkStatus::from_bits(config.u16(AT + offset::LINK_STATUS)).active()
     }
 
     #[test]
     fn a_press_is_heard_once_and_cleared_by_the_guest() {
         let (mut config, slot) = driven();
         assert!(slot.press_button(&mut config) && slot.asks_for_interrupt(&config));
-        config.write(AT + STATUS, &BUTTON_PRESSED.to_le_bytes());
+        write(
+            &mut config,
+            offset::SLOT_STATUS,
+            SlotStatus::new().with_button(true),
+        );
         assert!(!slot.asks_for_interrupt(&config));
-        let blinks = config.u16(AT + CONTROL) & !INDICATOR | INDICATOR_BLINKS;
-        config.write(AT + CONTROL, &blinks.to_le_bytes());
+        let blinks = slot.control(&config).with_power_indicator(indicator::BLINKS);
+        write(&mut config, offset::SLOT_CONTROL, blinks);
         assert!(slot.press_button(&mut config));
         assert!(!slot.asks_for_interrupt(&config), "a second press would cancel");
     }
@@ -205,15 +233,11 @@ mod tests {
     #[test]
     fn without_power_the_link_is_down_and_the_device_is_still_there() {
         let (mut config, slot) = driven();
-        assert_eq!(switch_off(&mut config, slot), Power::Off);
+        assert_eq!(switch(&mut config, slot, true), Power::Off);
         assert!(!slot.is_on(&config) && slot.is_occupied(&config));
-        assert_eq!(config.u16(AT + LINK_STATUS) & LINK_ACTIVE, 0);
-        assert!(!slot.press_button(&mut config));
-        let was_off = slot.is_off(&config);
-        let control = config.u16(AT + CONTROL) & !POWER_OFF;
-        config.write(AT + CONTROL, &control.to_le_bytes());
-        assert_eq!(slot.follow(&mut config, was_off), Power::On);
-        assert!(slot.is_on(&config) && config.u16(AT + LINK_STATUS) & LINK_ACTIVE != 0);
+        assert!(!link_is_up(&config) && !slot.press_button(&mut config));
+        assert_eq!(switch(&mut config, slot, false), Power::On);
+        assert!(slot.is_on(&config) && link_is_up(&config));
     }
 
     #[test]
@@ -221,7 +245,7 @@ mod tests {
         let (mut config, slot) = driven();
         slot.remove(&mut config);
         assert!(slot.asks_for_interrupt(&config) && !slot.is_on(&config));
-        config.write(AT + STATUS, &(PRESENCE_CHANGED | LINK_CHANGED).to_le_bytes());
+        write(&mut config, offset::SLOT_STATUS, EVENTS);
         assert!(!slot.asks_for_interrupt(&config));
     }
 
@@ -231,6 +255,7 @@ mod tests {
         express::add_root_port(&mut config, AT, 0, 3);
         let slot = Slot::add(&mut config, AT, 3, false);
         assert!(!slot.is_on(&config) && slot.is_off(&config));
-        assert_eq!(config.u32(AT + CAPABILITIES) >> NUMBER_SHIFT, 3);
+        let abilities = config.u32(AT + offset::SLOT_CAPABILITIES);
+        assert_eq!(SlotCapabilities::from_bits(abilities).number(), 3);
     }
 }

@@ -1,5 +1,7 @@
 //! Offsets and bits of configuration space. Layout only; section numbers are of PCI Express Base 5.0.
 
+pub mod express;
+
 /// Registers common to both header types (§7.5.1.1).
 pub mod header {
     /// Vendor id, 16 bits.
