@@ -4,16 +4,19 @@
 //! look-up; no lock is held while a device works. Listeners are called with `layout` held and must not
 //! call back.
 
+mod space;
+
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{info, warn};
 use vm_memory::GuestAddress;
 
 use crate::device::{Effect, Place, Remap};
-use crate::range_map::RangeMap;
 use crate::region::{HostBacking, MemoryKind, Region};
+
+use space::Space;
 
 /// A piece of host memory at a place in guest physical memory.
 #[derive(Clone, Debug)]
@@ -69,8 +72,8 @@ pub enum PlaceError {
 #[derive(Default)]
 pub struct AddressSpace {
     layout: Mutex<Layout>,
-    memory: RwLock<RangeMap<Arc<Region>>>,
-    ports: RwLock<RangeMap<Arc<Region>>>,
+    memory: Space,
+    ports: Space,
 }
 
 /// What only changes of the map need.
@@ -126,12 +129,12 @@ impl AddressSpace {
     pub fn remove_devices(&self) {
         let mut layout = self.lock_layout();
         layout.displaced.clear();
-        for (start, region) in all(&self.memory) {
+        for (start, region) in self.memory.all() {
             if region.kind() == MemoryKind::Device {
                 self.take(&mut layout, Place::Memory(GuestAddress(start)), &region);
             }
         }
-        *self.lock_ports_mut() = RangeMap::new();
+        self.ports.clear();
     }
 
     /// Adds a listener, which hears at once of everything that is mapped.
@@ -140,11 +143,7 @@ impl AddressSpace {
     /// When the listener refuses RAM; it is not added then, and what it had accepted is unmapped again.
     pub fn add_listener(&self, listener: Arc<dyn MapListener>) -> Result<(), PlaceError> {
         let mut layout = self.lock_layout();
-        let regions: Vec<_> = self
-            .lock_memory()
-            .iter()
-            .map(|(start, _, region)| (start, region.clone()))
-            .collect();
+        let regions = self.memory.all();
         let mut listener = Listener {
             listener,
             accepted: Vec::new(),
@@ -164,23 +163,23 @@ impl AddressSpace {
 
     /// Reads guest physical memory; what nobody answers reads as all ones.
     pub fn read(&self, address: GuestAddress, data: &mut [u8]) {
-        read_from(&self.memory, address.0, data);
+        self.memory.read(address.0, data);
     }
 
     /// Writes guest physical memory. Changes of the map are applied; what is left for the machine to do
     /// (reset, power off) is returned.
     pub fn write(&self, address: GuestAddress, data: &[u8]) -> Effect {
-        self.apply(write_to(&self.memory, address.0, data))
+        self.apply(self.memory.write(address.0, data))
     }
 
     /// Reads an I/O port.
     pub fn read_port(&self, port: u16, data: &mut [u8]) {
-        read_from(&self.ports, u64::from(port), data);
+        self.ports.read(port.into(), data);
     }
 
     /// Writes an I/O port, with the same effects as [`write`](Self::write).
     pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
-        self.apply(write_to(&self.ports, u64::from(port), data))
+        self.apply(self.ports.write(port.into(), data))
     }
 
     /// Writes in either space.
@@ -246,11 +245,10 @@ impl AddressSpace {
     /// them for ever.
     fn take_anywhere(&self, layout: &mut Layout, region: &Arc<Region>) {
         layout.displaced.retain(|(_, other)| !Arc::ptr_eq(other, region));
-        let is_it = |(_, other): &(u64, Arc<Region>)| Arc::ptr_eq(other, region);
-        for (start, _) in all(&self.memory).into_iter().filter(is_it) {
+        for start in self.memory.places_of(region) {
             self.take(layout, Place::Memory(GuestAddress(start)), region);
         }
-        for (start, _) in all(&self.ports).into_iter().filter(is_it) {
+        for start in self.ports.places_of(region) {
             self.take(layout, Place::Port(start as u16), region);
         }
     }
@@ -279,49 +277,33 @@ impl AddressSpace {
     }
 
     fn claim(&self, place: Place, region: &Arc<Region>) -> bool {
-        let (len, region) = (region.len_bytes(), region.clone());
-        match place {
-            Place::Memory(at) => self.lock_memory_mut().insert(at.0, len, region).is_ok(),
-            Place::Port(port) => {
-                u64::from(port) + len <= 1 << 16
-                    && self.lock_ports_mut().insert(u64::from(port), len, region).is_ok()
-            }
-        }
+        let (space, start) = self.space_of(place);
+        let fits = match place {
+            Place::Memory(_) => true,
+            Place::Port(_) => start + region.len_bytes() <= 1 << 16,
+        };
+        fits && space.claim(start, region)
     }
 
     fn release(&self, place: Place, region: &Arc<Region>) {
-        if self.holds(place, region) {
-            match place {
-                Place::Memory(at) => self.lock_memory_mut().remove(at.0),
-                Place::Port(port) => self.lock_ports_mut().remove(u64::from(port)),
-            };
-        }
+        let (space, start) = self.space_of(place);
+        space.release(start, region);
     }
 
     fn holds(&self, place: Place, region: &Arc<Region>) -> bool {
-        let (map, start) = match place {
+        let (space, start) = self.space_of(place);
+        space.holds(start, region)
+    }
+
+    fn space_of(&self, place: Place) -> (&Space, u64) {
+        match place {
             Place::Memory(at) => (&self.memory, at.0),
-            Place::Port(port) => (&self.ports, u64::from(port)),
-        };
-        let map = map.read().unwrap_or_else(PoisonError::into_inner);
-        map.get(start)
-            .is_some_and(|(found, _, there)| found == start && Arc::ptr_eq(there, region))
+            Place::Port(port) => (&self.ports, port.into()),
+        }
     }
 
     fn lock_layout(&self) -> std::sync::MutexGuard<'_, Layout> {
         self.layout.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_memory(&self) -> std::sync::RwLockReadGuard<'_, RangeMap<Arc<Region>>> {
-        self.memory.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_memory_mut(&self) -> std::sync::RwLockWriteGuard<'_, RangeMap<Arc<Region>>> {
-        self.memory.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_ports_mut(&self) -> std::sync::RwLockWriteGuard<'_, RangeMap<Arc<Region>>> {
-        self.ports.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -329,8 +311,8 @@ impl AddressSpace {
 impl Drop for AddressSpace {
     fn drop(&mut self) {
         let mut layout = std::mem::take(&mut *self.lock_layout());
-        for (start, _, region) in self.lock_memory().iter() {
-            layout.unmap(Place::Memory(GuestAddress(start)), region);
+        for (start, region) in self.memory.all() {
+            layout.unmap(Place::Memory(GuestAddress(start)), &region);
         }
     }
 }
@@ -338,7 +320,8 @@ impl Drop for AddressSpace {
 /// The memory map, a line a region.
 impl fmt::Display for AddressSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (start, last, region) in self.lock_memory().iter() {
+        for (start, region) in self.memory.all() {
+            let last = start + (region.len_bytes() - 1);
             let mapped: u64 = region
                 .pieces()
                 .iter()
@@ -403,38 +386,6 @@ fn mappings(at: GuestAddress, region: &Region) -> impl Iterator<Item = Mapping> 
         backing: piece.backing.clone(),
         name: name.clone(),
     })
-}
-
-/// Every region of a space with its start.
-fn all(map: &RwLock<RangeMap<Arc<Region>>>) -> Vec<(u64, Arc<Region>)> {
-    let map = map.read().unwrap_or_else(PoisonError::into_inner);
-    map.iter()
-        .map(|(start, _, region)| (start, region.clone()))
-        .collect()
-}
-
-/// Finds who answers at `address`, the offset there, and how many bytes lie inside the region.
-fn find(map: &RwLock<RangeMap<Arc<Region>>>, address: u64, len: usize) -> Option<(Arc<Region>, u64, usize)> {
-    let map = map.read().unwrap_or_else(PoisonError::into_inner);
-    let (start, last, region) = map.get(address)?;
-    let inside = (last - address).saturating_add(1).min(len as u64) as usize;
-    Some((region.clone(), address - start, inside))
-}
-
-/// Reads; bytes past the region's end are ones.
-fn read_from(map: &RwLock<RangeMap<Arc<Region>>>, address: u64, data: &mut [u8]) {
-    data.fill(0xff);
-    if let Some((region, offset, inside)) = find(map, address, data.len()) {
-        region.device().read(offset, &mut data[..inside]);
-    }
-}
-
-/// Writes; bytes past the region's end are dropped.
-fn write_to(map: &RwLock<RangeMap<Arc<Region>>>, address: u64, data: &[u8]) -> Effect {
-    match find(map, address, data.len()) {
-        Some((region, offset, inside)) => region.device().write(offset, &data[..inside]),
-        None => Effect::None,
-    }
 }
 
 /// A place in a log line.
