@@ -2,10 +2,33 @@
 
 use std::env;
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 /// Columns that every terminal has.
 const WIDTH: usize = 80;
+/// Families of terminals with colour, as TERM names them before the first hyphen (terminfo's colour entries). The
+/// likes of vt100, vt220 and dumb have none.
+const COLOUR_TERMINALS: [&str; 17] = [
+    "alacritty",
+    "contour",
+    "cygwin",
+    "foot",
+    "ghostty",
+    "gnome",
+    "konsole",
+    "linux",
+    "mintty",
+    "putty",
+    "rxvt",
+    "screen",
+    "st",
+    "tmux",
+    "vte",
+    "wezterm",
+    "xterm",
+];
 
 /// How a piece of text is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,11 +52,13 @@ impl<'a> Screen<'a> {
         Self { out, colour: false }
     }
 
-    /// Text for standard output: in colour on a terminal, unless NO_COLOR says no.
+    /// Text for standard output: in colour where the terminal is known to show it, unless NO_COLOR says no.
     pub fn standard(out: &'a mut dyn Write) -> Self {
-        let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-        let dumb = env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
-        let colour = io::stdout().is_terminal() && !set("NO_COLOR") && !dumb;
+        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        // The name by which this process opened it, or was given it.
+        let terminal = fs::read_link("/proc/self/fd/1").unwrap_or_default();
+        let kind = env::var("TERM").unwrap_or_default();
+        let colour = io::stdout().is_terminal() && !refused && shows_colour(&kind, &terminal);
         Self { out, colour }
     }
 
@@ -84,6 +109,24 @@ impl<'a> Screen<'a> {
     }
 }
 
+/// Whether the terminal at `file` with TERM `kind` is known to show colours and bold.
+///
+/// On a pseudo-terminal or a virtual console TERM tells what shows the text. On a serial line nobody knows what is at
+/// the other end: TERM is what getty was told (vt102, vt220) or what the kernel gave to init (linux), and a program
+/// that reads the line gets the escape sequences. The same goes for /dev/console and a hypervisor's console.
+fn shows_colour(kind: &str, file: &Path) -> bool {
+    let name = file
+        .to_str()
+        .and_then(|file| file.strip_prefix("/dev/"))
+        .unwrap_or_default();
+    let virtual_console = name
+        .strip_prefix("tty")
+        .is_some_and(|number| number.parse::<u8>().is_ok());
+    let is_known = name.starts_with("pts/") || virtual_console;
+    let family = kind.split(['-', '.', '+']).next().unwrap_or_default();
+    is_known && (COLOUR_TERMINALS.contains(&family) || kind.ends_with("color")) && !kind.ends_with("-mono")
+}
+
 /// Characters of `text` that take a column: all but escape sequences.
 fn visible_len(text: &str) -> usize {
     let mut parts = text.split('\x1b');
@@ -109,6 +152,45 @@ mod tests {
                 .all(|line| line.len() <= WIDTH && line.starts_with("    word"))
         );
         assert_eq!(text.split_whitespace().count(), 40);
+    }
+
+    #[test]
+    fn colour_is_for_terminals_that_show_it() {
+        let shown = |kind: &str, file: &str| shows_colour(kind, Path::new(file));
+        assert!(shown("xterm-256color", "/dev/pts/3"));
+        assert!(shown("xterm", "/dev/pts/0"));
+        assert!(shown("linux", "/dev/tty1"));
+        assert!(shown("screen.xterm-256color", "/dev/pts/3"));
+        assert!(shown("unheard-of-256color", "/dev/pts/3"));
+        for kind in [
+            "",
+            "dumb",
+            "unknown",
+            "vt100",
+            "vt102",
+            "vt220",
+            "xterm-mono",
+            "ansi",
+        ] {
+            assert!(!shown(kind, "/dev/pts/3"), "{kind}");
+        }
+    }
+
+    #[test]
+    fn a_serial_console_gets_plain_text_whatever_term_says() {
+        for kind in ["vt220", "linux", "xterm-256color"] {
+            for file in [
+                "/dev/ttyS0",
+                "/dev/ttyAMA0",
+                "/dev/ttyUSB1",
+                "/dev/hvc0",
+                "/dev/console",
+                "/dev/tty",
+                "",
+            ] {
+                assert!(!shows_colour(kind, Path::new(file)), "{kind} on {file}");
+            }
+        }
     }
 
     #[test]
