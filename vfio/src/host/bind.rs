@@ -37,6 +37,16 @@ pub enum BindError {
         /// What ends the use.
         remedy: String,
     },
+    /// A virtual function ends when its physical one loses its driver.
+    #[error("{vf} cannot be taken together with {physical}: {remedy}")]
+    WithPhysical {
+        /// The virtual function.
+        vf: HostBdf,
+        /// Its physical one.
+        physical: HostBdf,
+        /// What else can be done.
+        remedy: String,
+    },
     /// The host needs it, and it cannot be taken even by force.
     #[error("{bdf} {state}; {remedy} (--force would not help)")]
     Needed {

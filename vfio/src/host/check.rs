@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use super::HostBdf;
 use super::group::Group;
 use super::iommu;
+use super::kernel::Kernel;
 use super::process;
+use super::remedy;
 use super::sysfs::{PciDevice, Root};
 use super::usage::Usage;
 
@@ -52,6 +54,8 @@ pub enum CheckError {
         bdf: HostBdf,
         /// Who has it.
         driver: String,
+        /// How vfio-pci gets it.
+        remedy: String,
     },
     /// Others in the group belong to the host.
     NotViable {
@@ -61,6 +65,8 @@ pub enum CheckError {
         group: u32,
         /// The members and their drivers.
         culprits: String,
+        /// How they get out of the way.
+        remedy: String,
     },
     /// The firmware keeps a part of memory for itself in the device's address space.
     Reserved {
@@ -70,7 +76,12 @@ pub enum CheckError {
         range: (u64, u64),
     },
     /// Interrupts are not remapped, and VFIO is not told to do without.
-    UnsafeInterrupts(HostBdf),
+    UnsafeInterrupts {
+        /// Which function could forge them.
+        bdf: HostBdf,
+        /// How they get remapped.
+        remedy: String,
+    },
     /// VFIO is not there.
     NoVfio(&'static str),
     /// Another process has the group.
@@ -121,8 +132,10 @@ impl CheckError {
                  while {driver} has {keeper}"
             ),
             Self::NoIommu { bdf, .. } => format!("{bdf} is in no IOMMU group, so the host's IOMMU is off"),
-            Self::NotBound { bdf, driver } => format!("{bdf} is bound to {driver} instead of vfio-pci"),
-            Self::NotViable { bdf, group, culprits } => {
+            Self::NotBound { bdf, driver, .. } => format!("{bdf} is bound to {driver} instead of vfio-pci"),
+            Self::NotViable {
+                bdf, group, culprits, ..
+            } => {
                 format!("{bdf} shares IOMMU group {group} with devices that the host uses: {culprits}")
             }
             Self::Reserved {
@@ -132,7 +145,7 @@ impl CheckError {
                 "the firmware reserves memory {first:#x}-{last:#x} for {bdf} (RMRR), and the kernel \
                  gives no such device away"
             ),
-            Self::UnsafeInterrupts(bdf) => {
+            Self::UnsafeInterrupts { bdf, .. } => {
                 format!("the host's IOMMU does not remap interrupts, which {bdf} could then forge")
             }
             Self::NoVfio(what) => format!("the host has no {what}"),
@@ -157,21 +170,13 @@ impl CheckError {
                  makes: {bdf} is a device like any other then; or pass {keeper} with all that is behind it, \
                  where strait host doctor {keeper} says that the host can do without it"
             ),
-            Self::NoIommu { remedy, .. } => remedy.clone(),
-            Self::NotBound { bdf, .. } => format!("give it up with: strait host bind {bdf}"),
-            Self::NotViable { bdf, .. } => {
-                format!("bind them to vfio-pci too, with: strait host bind --group {bdf}")
-            }
+            Self::NoIommu { remedy, .. }
+            | Self::NotBound { remedy, .. }
+            | Self::NotViable { remedy, .. }
+            | Self::UnsafeInterrupts { remedy, .. } => remedy.clone(),
             Self::Reserved { .. } => {
                 "look in the firmware setup for what holds it (remote management, USB legacy support), or \
                  pass another device"
-                    .to_owned()
-            }
-            Self::UnsafeInterrupts(_) => {
-                "turn on interrupt remapping (x2APIC) in the firmware and take intremap=off and nointremap from \
-                 the kernel's command line; or, for a guest you trust, set the module option \
-                 vfio_iommu_type1.allow_unsafe_interrupts=1, at the cost that the guest can send the host any \
-                 interrupt"
                     .to_owned()
             }
             Self::NoVfio(_) => "load VFIO with: modprobe -a vfio-pci vfio_iommu_type1".to_owned(),
@@ -203,19 +208,24 @@ impl fmt::Display for CheckError {
 ///
 /// # Errors
 /// The first thing that is in the way.
-pub fn check(root: &Root, devices: &[HostBdf], memory_bytes: u64) -> Result<Vec<Group>, CheckError> {
+pub fn check(
+    root: &Root,
+    kernel: &dyn Kernel,
+    devices: &[HostBdf],
+    memory_bytes: u64,
+) -> Result<Vec<Group>, CheckError> {
     let mut groups: Vec<Group> = Vec::new();
     for (n, &bdf) in devices.iter().enumerate() {
         if devices[..n].contains(&bdf) {
             return Err(CheckError::Twice(bdf));
         }
         let device = device(root, bdf)?;
-        let number = check_device(root, &device)?;
+        let number = check_device(root, kernel, &device)?;
         if groups.iter().any(|group| group.number == number) {
             continue;
         }
         let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
-        check_group(&group, bdf)?;
+        check_group(root, kernel, &group, bdf)?;
         check_reserved(root, number, bdf)?;
         check_interrupts(root, bdf)?;
         check_file(root, &group, bdf)?;
@@ -235,9 +245,9 @@ pub(super) fn device(root: &Root, bdf: HostBdf) -> Result<PciDevice, CheckError>
 }
 
 /// What the function itself must be; returns its group.
-fn check_device(root: &Root, device: &PciDevice) -> Result<u32, CheckError> {
+fn check_device(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> Result<u32, CheckError> {
     let group = check_grouped(root, device)?;
-    check_driver(device)?;
+    check_driver(root, kernel, device)?;
     Ok(group)
 }
 
@@ -259,16 +269,22 @@ pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, Chec
 }
 
 /// Bound to a driver of VFIO.
-pub(super) fn check_driver(device: &PciDevice) -> Result<(), CheckError> {
+pub(super) fn check_driver(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> Result<(), CheckError> {
     let bdf = device.bdf;
     if !device.is_given {
         let driver = device.driver_name().to_owned();
-        return Err(CheckError::NotBound { bdf, driver });
+        let remedy = remedy::to_bind(root, kernel, device);
+        return Err(CheckError::NotBound { bdf, driver, remedy });
     }
     Ok(())
 }
 
-pub(super) fn check_group(group: &Group, bdf: HostBdf) -> Result<(), CheckError> {
+pub(super) fn check_group(
+    root: &Root,
+    kernel: &dyn Kernel,
+    group: &Group,
+    bdf: HostBdf,
+) -> Result<(), CheckError> {
     let culprits: Vec<String> = group
         .culprits()
         .map(|member| format!("{} ({})", member.bdf, member.driver_name()))
@@ -280,6 +296,7 @@ pub(super) fn check_group(group: &Group, bdf: HostBdf) -> Result<(), CheckError>
         bdf,
         group: group.number,
         culprits: culprits.join(", "),
+        remedy: remedy::to_bind_group(root, kernel, bdf),
     })
 }
 
@@ -303,7 +320,8 @@ fn check_interrupts(root: &Root, bdf: HostBdf) -> Result<(), CheckError> {
         && !iommu::remaps_interrupts(root)
         && !iommu::allows_unsafe_interrupts(root)
     {
-        return Err(CheckError::UnsafeInterrupts(bdf));
+        let remedy = iommu::remapping_remedy(root);
+        return Err(CheckError::UnsafeInterrupts { bdf, remedy });
     }
     Ok(())
 }

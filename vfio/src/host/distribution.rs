@@ -9,6 +9,7 @@ pub(crate) enum Distribution {
     RedHat,
     Suse,
     Arch,
+    NixOs,
     Other,
 }
 
@@ -28,23 +29,35 @@ impl Distribution {
             "fedora" | "rhel" | "centos" => Some(Self::RedHat),
             "suse" | "opensuse" | "sles" => Some(Self::Suse),
             "arch" => Some(Self::Arch),
+            "nixos" => Some(Self::NixOs),
             _ => None,
         });
         families.next().unwrap_or(Self::Other)
     }
 
-    /// How `option` gets onto the kernel's command line.
-    pub(crate) fn kernel_option(self, option: &str) -> String {
+    /// How `option` gets onto the kernel's command line by GRUB.
+    pub(crate) fn by_grub(self, option: &str) -> String {
         let update = match self {
             Self::RedHat => {
                 return format!("run: grubby --update-kernel=ALL --args={option}, and reboot");
             }
-            Self::Other => return format!("add {option} to the kernel's command line and reboot"),
+            Self::NixOs | Self::Other => {
+                return format!("add {option} to the kernel's command line and reboot");
+            }
             Self::Debian => "update-grub",
             Self::Suse => "grub2-mkconfig -o /boot/grub2/grub.cfg",
             Self::Arch => "grub-mkconfig -o /boot/grub/grub.cfg",
         };
         format!("add {option} to GRUB_CMDLINE_LINUX in /etc/default/grub, run {update}, and reboot")
+    }
+
+    /// How the entry of systemd-boot for the running kernel is written anew.
+    pub(crate) fn write_loader_entry(self) -> &'static str {
+        match self {
+            Self::Arch => "mkinitcpio -P",
+            Self::RedHat => "kernel-install add $(uname -r) /lib/modules/$(uname -r)/vmlinuz",
+            _ => "kernel-install add $(uname -r) /boot/vmlinuz-$(uname -r)",
+        }
     }
 
     /// How the image that the kernel starts from is made anew.
@@ -53,6 +66,7 @@ impl Distribution {
             Self::Debian => "update-initramfs -u",
             Self::RedHat | Self::Suse => "dracut -f",
             Self::Arch => "mkinitcpio -P",
+            Self::NixOs => "nixos-rebuild boot",
             Self::Other => "your tool for the initramfs",
         }
     }

@@ -1,6 +1,6 @@
 //! The host's IOMMU as firmware and kernel describe it.
 
-use super::distribution::Distribution;
+use super::boot;
 use super::sysfs::Root;
 
 /// What the firmware tells of an IOMMU.
@@ -41,25 +41,41 @@ pub(super) fn units(root: &Root) -> Vec<String> {
 
 /// What keeps the IOMMU off, as one remedy.
 pub(super) fn remedy(root: &Root) -> String {
-    let distribution = Distribution::read(root);
-    let cmdline = root.text("proc/cmdline").unwrap_or_default();
-    let off = cmdline
-        .split_whitespace()
-        .find(|word| matches!(*word, "intel_iommu=off" | "amd_iommu=off" | "iommu=off"));
-    match (firmware(root), off) {
-        (Firmware::Intel, Some(off)) => format!(
-            "take {off} from the kernel's command line and {}",
-            distribution.kernel_option("intel_iommu=on")
-        ),
-        (Firmware::Intel, None) => distribution.kernel_option("intel_iommu=on"),
-        (Firmware::Amd, Some(off)) => format!("take {off} from the kernel's command line and reboot"),
-        (Firmware::Amd, None) => distribution.kernel_option("amd_iommu=force_enable"),
-        (Firmware::Nothing, _) => {
-            "turn it on in the firmware (VT-d, AMD-Vi or IOMMU) and boot the host with \
-                                   intel_iommu=on (Intel; AMD needs no option unless amd_iommu=off is given)"
-                .to_owned()
+    let option = match firmware(root) {
+        Firmware::Intel => "intel_iommu=on",
+        Firmware::Amd => "amd_iommu=force_enable",
+        Firmware::Nothing => {
+            let boot = match boot::given(root, &["intel_iommu=on"]) {
+                Some(_) => "",
+                None => " and boot the host with intel_iommu=on (Intel; AMD needs no option)",
+            };
+            return format!("turn it on in the firmware (VT-d, AMD-Vi or IOMMU){boot}");
         }
+    };
+    let off = boot::given(root, &["intel_iommu=off", "amd_iommu=off", "iommu=off"]);
+    match (off, firmware(root), boot::with_option(root, option)) {
+        (Some(off), Firmware::Intel, Some(add)) => {
+            format!("take {off} from the kernel's command line and {add}")
+        }
+        (Some(off), ..) => format!("take {off} from the kernel's command line and reboot"),
+        (None, _, Some(add)) => add,
+        (None, _, None) => format!(
+            "{option} is on the kernel's command line already, so its log says why it does not help: \
+             dmesg | grep -e DMAR -e AMD-Vi -e IOMMU"
+        ),
     }
+}
+
+/// How interrupts get remapped, and what does without.
+pub(super) fn remapping_remedy(root: &Root) -> String {
+    let turn_on = match boot::given(root, &["intremap=off", "nointremap", "iommu=off"]) {
+        Some(off) => format!("take {off} from the kernel's command line and reboot"),
+        None => "turn on interrupt remapping (x2APIC) in the firmware".to_owned(),
+    };
+    format!(
+        "{turn_on}; or, for a guest you trust, set the module option vfio_iommu_type1.allow_unsafe_interrupts=1, at \
+         the cost that the guest can send the host any interrupt"
+    )
 }
 
 /// The ranges that group `number` cannot use for DMA, a line `first last kind` each.

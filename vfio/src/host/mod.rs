@@ -6,6 +6,7 @@
 
 mod bind;
 mod binding;
+mod boot;
 mod check;
 mod distribution;
 pub mod doctor;
@@ -21,6 +22,7 @@ mod name;
 mod netlink;
 mod plan;
 mod process;
+mod remedy;
 mod restore;
 mod saved;
 mod sriov;
@@ -43,6 +45,7 @@ pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
 pub use plan::{Move, Plan, Request, plan};
 pub use process::Process;
+pub use remedy::out_of_the_way;
 pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};

@@ -4,9 +4,10 @@ use super::HostBdf;
 use super::bind::BindError;
 use super::check::{self, CheckError};
 use super::group::{Group, is_quiet_driver, is_vfio_driver};
-use super::inventory::override_driver;
+use super::inventory::{override_driver, physical_function};
 use super::journal::{self, Entry, Owner};
 use super::kernel::Kernel;
+use super::remedy;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{self, Usage, Use};
 
@@ -78,6 +79,7 @@ pub fn plan(root: &Root, kernel: &dyn Kernel, request: Request) -> Result<Plan, 
     }
     let usage = Usage::read(root);
     let wanted = collect(root, &request)?;
+    check_families(root, kernel, &wanted)?;
     let mut plan = Plan {
         in_the_way: in_the_way(root, &wanted),
         request,
@@ -120,6 +122,18 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
     wanted.sort_by_key(|device| device.bdf);
     wanted.dedup_by_key(|device| device.bdf);
     Ok(wanted)
+}
+
+/// No virtual function with its physical one, not even by force: it would end before it is taken.
+fn check_families(root: &Root, kernel: &dyn Kernel, wanted: &[PciDevice]) -> Result<(), BindError> {
+    for vf in wanted.iter().map(|device| device.bdf) {
+        let physical = physical_function(&root.function(vf));
+        if let Some(physical) = physical.filter(|bdf| wanted.iter().any(|device| device.bdf == *bdf)) {
+            let remedy = remedy::without_its_virtual_functions(root, kernel, vf, physical);
+            return Err(BindError::WithPhysical { vf, physical, remedy });
+        }
+    }
+    Ok(())
 }
 
 /// Bridges stay, and so does what is given away already. What is behind a function vanishes with its driver.
@@ -171,7 +185,7 @@ fn plan_move(
     }
     let mut uses = usage.of(root, kernel, bdf);
     uses.retain(Use::is_blocking);
-    check_uses(bdf, &uses, request.force)?;
+    check_uses(root, kernel, bdf, &uses, request.force)?;
     Ok(Move {
         bdf,
         from: device.driver.clone(),
@@ -182,17 +196,23 @@ fn plan_move(
 }
 
 /// With `force` only what outlasts it is in the way.
-fn check_uses(bdf: HostBdf, uses: &[Use], force: bool) -> Result<(), BindError> {
+fn check_uses(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    uses: &[Use],
+    force: bool,
+) -> Result<(), BindError> {
     let state = usage::state(uses);
     if let Some(lasting) = uses.iter().find(|one| one.outlasts_force()) {
-        let remedy = lasting.remedy(bdf);
+        let remedy = remedy::end_of_use(root, kernel, lasting, bdf);
         return Err(BindError::Needed { bdf, state, remedy });
     }
     match uses.first() {
         Some(first) if !force => Err(BindError::InUse {
             bdf,
             state,
-            remedy: first.remedy(bdf),
+            remedy: remedy::end_of_use(root, kernel, first, bdf),
         }),
         _ => Ok(()),
     }

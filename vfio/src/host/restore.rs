@@ -163,6 +163,15 @@ fn is_overridden(folder: &Path) -> bool {
     override_driver(folder).is_some_and(|driver| is_vfio_driver(&driver))
 }
 
+/// Whether giving `device` back would move it to another driver. Changes nothing.
+pub(super) fn would_move(root: &Root, device: &PciDevice) -> Result<bool, RestoreError> {
+    let entry = journal::read(root, device.bdf).unwrap_or_default();
+    check_free(root, device, entry.as_ref())?;
+    let taken =
+        device.driver.as_deref().is_some_and(is_vfio_driver) || is_overridden(&root.function(device.bdf));
+    Ok(taken || entry.is_some())
+}
+
 /// No process has it, and nobody else took it on.
 fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<(), RestoreError> {
     let bdf = device.bdf;

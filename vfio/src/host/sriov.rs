@@ -10,6 +10,7 @@ use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::{Kernel, VfLink, is_pending};
 use super::process::Process;
+use super::remedy;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
 use super::usage::{self, Names, Usage, Use};
 
@@ -69,15 +70,14 @@ pub enum SriovError {
         wanted: u32,
     },
     /// Its driver makes them, and it has none or one for passing.
-    #[error(
-        "{bdf} has {driver}, and only the device's own driver makes virtual functions; give it back with: \
-         strait host restore {bdf}"
-    )]
+    #[error("{bdf} has {driver}, and only the device's own driver makes virtual functions; {remedy}")]
     Driver {
         /// The device.
         bdf: HostBdf,
         /// Its driver.
         driver: String,
+        /// How it comes to its own.
+        remedy: String,
     },
     /// A guest has one.
     #[error(
@@ -228,6 +228,17 @@ pub fn set_links(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, links: &[VfLink
     Ok(())
 }
 
+/// Whether a change to `wanted` would be refused. Changes nothing.
+pub(super) fn check_change(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    wanted: u32,
+) -> Result<(), SriovError> {
+    check_physical(root, &check::device(root, bdf)?, wanted)?;
+    check_unused(root, kernel, bdf, &virtual_functions(root, bdf), false)
+}
+
 /// The number there are, if there may be `wanted`.
 fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, SriovError> {
     let bdf = device.bdf;
@@ -248,6 +259,7 @@ fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, S
         false => Err(SriovError::Driver {
             bdf,
             driver: device.driver_name().to_owned(),
+            remedy: remedy::to_own_driver(root, device),
         }),
     }
 }

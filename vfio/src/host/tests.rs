@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::{CheckError, Group, HostBdf, Root, Usage, check};
+use super::{CheckError, Group, HostBdf, Root, RunningKernel, Usage, check};
 
 const NIC: &str = "0000:01:00.0";
 const MEMORY: u64 = 512 << 20;
@@ -56,6 +56,7 @@ impl Host {
         self.file(&format!("{folder}/class"), &format!("0x{class:06x}\n"));
         self.file(&format!("{folder}/vendor"), "0x8086\n");
         self.file(&format!("{folder}/device"), "0x10c9\n");
+        self.file(&format!("{folder}/driver_override"), "(null)\n");
         if let Some(driver) = driver {
             self.link(
                 &format!("{folder}/driver"),
@@ -95,7 +96,7 @@ impl Host {
 
     fn check(&self, devices: &[&str]) -> Result<Vec<Group>, CheckError> {
         let devices: Vec<HostBdf> = devices.iter().map(|name| name.parse().expect("a name")).collect();
-        check(&self.root(), &devices, MEMORY)
+        check(&self.root(), &RunningKernel, &devices, MEMORY)
     }
 
     /// The text of what is in the way of the NIC.

@@ -82,7 +82,8 @@ impl Host {
     pub fn check_devices(&self, config: &Config) -> Result<(), RunError> {
         let devices: Vec<HostBdf> = config.devices.iter().map(|device| device.host).collect();
         if !devices.is_empty() {
-            host::check(&host::Root::real(), &devices, config.memory.bytes())?;
+            let memory = config.memory.bytes();
+            host::check(&host::Root::real(), &host::RunningKernel, &devices, memory)?;
         }
         if config.viommu.is_some() {
             check_groups(&host::Root::real(), &devices)?;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{Finding, Wishes};
 use crate::host::HostBdf;
+use crate::host::boot;
 use crate::host::check::{self, CheckError};
 use crate::host::group::{Group, is_quiet_driver};
 use crate::host::inventory::reset_methods;
@@ -54,7 +55,7 @@ fn ownership(
     group: &Group,
 ) -> Vec<Finding> {
     let bdf = device.bdf;
-    let bound = check::check_driver(device);
+    let bound = check::check_driver(root, kernel, device);
     let mut findings = Vec::new();
     if bound.is_err() {
         findings.push(uses(&usage.of(root, kernel, bdf), bdf));
@@ -69,7 +70,7 @@ fn ownership(
         .collect();
     let viable = match others.is_empty() {
         true => Ok(()),
-        false => check::check_group(group, bdf),
+        false => check::check_group(root, kernel, group, bdf),
     };
     let question = "Does the group hold only what may be passed?";
     findings.push(Finding::of("group-members", question, &viable, |()| {
@@ -230,7 +231,14 @@ fn boot_framebuffer(root: &Root, bdf: HostBdf) -> Finding {
             question,
             format!("{name} still holds the boot screen's memory"),
         )
-        .fail("boot with initcall_blacklist=sysfb_init, or with video=efifb:off before Linux 5.15"),
+        .fail(match boot::with_option(root, "initcall_blacklist=sysfb_init") {
+            Some(add) => format!("{add}; before Linux 5.15 the option is video=efifb:off"),
+            None => {
+                "initcall_blacklist=sysfb_init is on the command line already; unbind the driver of the boot \
+                     screen in /sys/bus/platform/drivers"
+                    .to_owned()
+            }
+        }),
         None => Finding::pass(
             check,
             question,

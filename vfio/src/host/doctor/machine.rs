@@ -137,11 +137,7 @@ fn interrupt_remapping(root: &Root) -> Finding {
             "allow_unsafe_interrupts lets devices be passed all the same, and lets a guest send the host any \
              interrupt; use it for guests you trust",
         ),
-        false => finding.fail(
-            "turn on interrupt remapping (x2APIC) in the firmware and take intremap=off and nointremap from \
-             the kernel's command line; for guests you trust, the module option \
-             vfio_iommu_type1.allow_unsafe_interrupts=1 does without",
-        ),
+        false => finding.fail(iommu::remapping_remedy(root)),
     }
 }
 

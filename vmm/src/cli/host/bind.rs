@@ -2,7 +2,8 @@
 
 use clap::Args;
 use strait_vfio::host::{
-    self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, restorable, restore,
+    self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, out_of_the_way,
+    restorable, restore,
 };
 
 use super::screen::{Screen, Tone};
@@ -94,10 +95,16 @@ impl BindArgs {
         if !self.dry_run {
             host::bind(root, kernel, &plan).map_err(failure)?;
         }
-        self.tell(screen, &plan)
+        self.tell(root, kernel, screen, &plan)
     }
 
-    fn tell(&self, screen: &mut Screen<'_>, plan: &Plan) -> Result<u8, Failure> {
+    fn tell(
+        &self,
+        root: &Root,
+        kernel: &dyn Kernel,
+        screen: &mut Screen<'_>,
+        plan: &Plan,
+    ) -> Result<u8, Failure> {
         let driver = &self.driver;
         let would = if self.dry_run {
             "would go from"
@@ -119,9 +126,12 @@ impl BindArgs {
                 false => format!("{bdf} is ready as it is: its driver {own} gives it to guests itself"),
             })?;
         }
+        let moved = plan.moves.iter().map(|one| one.bdf);
+        let wanted: Vec<HostBdf> = moved.chain(plan.ready.iter().map(|one| one.bdf)).collect();
         for other in &plan.in_the_way {
             let (bdf, driver) = (other.bdf, other.driver_name());
-            let text = format!("{bdf} ({driver}) shares the group and must go too: strait host bind {bdf}");
+            let way_out = out_of_the_way(root, kernel, &wanted, other);
+            let text = format!("{bdf} ({driver}) shares the group and must go too; {way_out}");
             screen.wrapped("", &screen.paint(Tone::Warning, &text))?;
         }
         if !plan.lasting().is_empty() && !self.dry_run {

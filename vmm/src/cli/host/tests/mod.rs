@@ -4,6 +4,7 @@ mod bind;
 mod mistakes;
 mod odd;
 mod pending;
+mod remedies;
 mod show;
 mod unknown;
 mod used;

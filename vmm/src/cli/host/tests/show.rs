@@ -237,7 +237,7 @@ fn doctor_and_run_say_the_same() {
     let host = host();
     let (text, _) = run(&host, "host doctor 01:00.0").expect("findings");
     let nic = NIC.parse().expect("a name");
-    let refusal = strait_vfio::host::check(&host.root(), &[nic], 512 << 20).expect_err("igb has it");
+    let refusal = strait_vfio::host::check(&host.root(), &host, &[nic], 512 << 20).expect_err("igb has it");
     assert!(text.contains(&refusal.fact()), "{text}");
     assert!(text.contains(&refusal.remedy().expect("one")), "{text}");
 }

@@ -50,9 +50,18 @@ pub(super) const DEVICES: &[Mistake] = &[
     ),
     error(
         "no IOMMU: option missing",
-        no_group,
+        |host| {
+            no_group(host);
+            host.file("proc/cmdline", "quiet\n");
+        },
         "bind 01:00.0",
         "add intel_iommu=on to GRUB_CMDLINE_LINUX",
+    ),
+    error(
+        "no IOMMU: the option does not help",
+        no_group,
+        "bind 01:00.0",
+        "intel_iommu=on is on the kernel's command line already, so its log says why",
     ),
     error(
         "no IOMMU: switched off",
@@ -76,6 +85,7 @@ pub(super) const DEVICES: &[Mistake] = &[
         "no IOMMU on Fedora",
         |host| {
             no_group(host);
+            host.file("proc/cmdline", "quiet\n");
             host.file("etc/os-release", "ID=fedora\n");
         },
         "bind 01:00.0",

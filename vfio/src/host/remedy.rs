@@ -1,0 +1,120 @@
+//! What to do about a device: tried by the rules of the command that it names before it is told.
+
+use super::bind::BindError;
+use super::group::is_vfio_driver;
+use super::inventory::physical_function;
+use super::kernel::Kernel;
+use super::modules::{self, Modules};
+use super::plan::{Request, plan};
+use super::sysfs::{PciDevice, Root};
+use super::usage::Use;
+use super::{HostBdf, restore, sriov};
+
+/// What is to be done about a bridge whose driver is not one of the kernel's own.
+const STAYS: &str = "stays with the host, so pass the device from a slot with a group of its own";
+
+/// How `device` gets to vfio-pci.
+pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> String {
+    let bdf = device.bdf;
+    // A virtual GPU of NVIDIA is given by nvidia itself, once it has a type.
+    let types = root.function(bdf).join("nvidia/creatable_vgpu_types");
+    if device.is_virtual && types.exists() {
+        let folder = format!("/sys/bus/pci/devices/{bdf}/nvidia");
+        return format!(
+            "choose what kind of GPU it is to be from {folder}/creatable_vgpu_types and write its number into \
+             {folder}/current_vgpu_type"
+        );
+    }
+    let command = format!("strait host bind {bdf}");
+    match plan(root, kernel, request(bdf, false)) {
+        Ok(_) => format!("give it up with: {command}"),
+        Err(error) => before(&error, &command),
+    }
+}
+
+/// How all that shares the group of `bdf` gets to vfio-pci with it.
+pub(super) fn to_bind_group(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> String {
+    let command = format!("strait host bind --group {bdf}");
+    match plan(root, kernel, request(bdf, true)) {
+        Ok(plan) => match plan.in_the_way.first() {
+            None => format!("bind them to vfio-pci too, with: {command}"),
+            Some(other) => format!("{} ({}) {STAYS}", other.bdf, other.driver_name()),
+        },
+        Err(error) => before(&error, &command),
+    }
+}
+
+/// How `other`, which keeps `wanted` from being passed, gets out of the way.
+pub fn out_of_the_way(root: &Root, kernel: &dyn Kernel, wanted: &[HostBdf], other: &PciDevice) -> String {
+    let is_virtual = |bdf: &&HostBdf| physical_function(&root.function(**bdf)) == Some(other.bdf);
+    match wanted.iter().find(is_virtual) {
+        Some(&vf) => without_its_virtual_functions(root, kernel, vf, other.bdf),
+        None if other.is_bridge => format!("it {STAYS}"),
+        None => to_bind(root, kernel, other),
+    }
+}
+
+/// What helps where virtual function `vf` cannot be passed without its physical one.
+pub(super) fn without_its_virtual_functions(
+    root: &Root,
+    kernel: &dyn Kernel,
+    vf: HostBdf,
+    physical: HostBdf,
+) -> String {
+    format!(
+        "{vf} would vanish with its physical function, so no virtual function of {physical} can be passed from this slot; put the card \
+         into a slot whose ports have ACS, or pass {physical} itself: {}, then strait host bind {physical}",
+        no_virtual_functions(root, kernel, physical)
+    )
+}
+
+/// What ends `one`, a use of `bdf`.
+pub(super) fn end_of_use(root: &Root, kernel: &dyn Kernel, one: &Use, bdf: HostBdf) -> String {
+    match one {
+        Use::VirtualFunctions { .. } => no_virtual_functions(root, kernel, bdf),
+        one => one.remedy(bdf),
+    }
+}
+
+/// How `device` comes to the driver that makes its virtual functions.
+pub(super) fn to_own_driver(root: &Root, device: &PciDevice) -> String {
+    let bdf = device.bdf;
+    let command = format!("give it back with: strait host restore {bdf}");
+    match restore::would_move(root, device) {
+        Ok(true) => command,
+        Err(error) => error.to_string(),
+        Ok(false) => {
+            let modalias = modules::modalias(root, bdf).unwrap_or_default();
+            match Modules::read(root).wanting(&modalias).first() {
+                Some(module) if !is_vfio_driver(module) => format!("load it with: modprobe {module}"),
+                _ => "this kernel knows none for it".to_owned(),
+            }
+        }
+    }
+}
+
+fn no_virtual_functions(root: &Root, kernel: &dyn Kernel, physical: HostBdf) -> String {
+    match sriov::check_change(root, kernel, physical, 0) {
+        Ok(()) => format!("strait host vf {physical} 0"),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// What must be done before `command` does not end in `error`.
+fn before(error: &BindError, command: &str) -> String {
+    match error {
+        BindError::InUse { state, remedy, bdf } => format!("{bdf} {state}: {remedy}, then {command}"),
+        error => error.to_string(),
+    }
+}
+
+fn request(bdf: HostBdf, group: bool) -> Request {
+    Request {
+        devices: vec![bdf],
+        group,
+        driver: "vfio-pci".to_owned(),
+        force: false,
+        save: false,
+        owner: None,
+    }
+}
