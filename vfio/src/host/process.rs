@@ -1,6 +1,6 @@
 //! What procfs says of processes: who has a device file open, and what this one may lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -124,8 +124,13 @@ impl OpenFiles {
     fn add(&mut self, pid: u32, descriptors: impl Iterator<Item = impl AsRef<Path>>) {
         let mut seen = BTreeSet::new();
         for path in descriptors {
-            let Ok(target) = fs::read_link(&path) else {
-                continue;
+            let target = match fs::read_link(&path) {
+                Ok(target) => target,
+                // Some processes show how many files they have, and not which.
+                Err(error) => {
+                    self.some_hidden |= error.kind() == io::ErrorKind::PermissionDenied;
+                    continue;
+                }
             };
             let Some(target) = target.to_str() else { continue };
             if let Some(inode) = target.strip_prefix("socket:[") {
@@ -140,26 +145,24 @@ impl OpenFiles {
         }
     }
 
-    /// The processes that have one of `nodes` open, each once.
+    /// The processes that have one of `nodes` open, each once with the first of these.
     pub(crate) fn holders(&self, nodes: &[Node]) -> Vec<Holder> {
-        let mut holders: Vec<Holder> = Vec::new();
         let is_open = |node: &&Node| {
             self.names.contains(&node.name) || node.numbers.is_some_and(|one| self.numbers.contains(&one))
         };
         let nodes: Vec<&Node> = nodes.iter().filter(is_open).collect();
-        if nodes.is_empty() {
-            return holders;
-        }
-        for Opened { pid, node } in &self.opened {
-            let is_new = holders.last().is_none_or(|last| last.process.pid != *pid);
-            if is_new && let Some(one) = nodes.iter().find(|one| is_same(one, node)) {
-                holders.push(Holder {
-                    process: self.process(*pid),
-                    file: format!("/dev/{}", one.name),
-                });
+        let mut first: BTreeMap<u32, usize> = BTreeMap::new();
+        for Opened { pid, node } in self.opened.iter().filter(|_| !nodes.is_empty()) {
+            if let Some(place) = nodes.iter().position(|one| is_same(one, node)) {
+                let known = first.entry(*pid).or_insert(place);
+                *known = place.min(*known);
             }
         }
-        holders
+        let holder = |(pid, place): (u32, usize)| Holder {
+            process: self.process(pid),
+            file: format!("/dev/{}", nodes[place].name),
+        };
+        first.into_iter().map(holder).collect()
     }
 
     /// The process with socket `inode`.

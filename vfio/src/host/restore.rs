@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::process::Process;
 use super::saved;
 use super::sysfs::{PciDevice, Root};
-use super::usage::Usage;
+use super::usage;
 
 /// What became of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -177,7 +177,7 @@ fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
     if (device.is_given || device.driver.as_ref().is_some_and(is_ours))
-        && let Some(Process { pid, name, .. }) = Usage::read(root).holder(root, bdf)
+        && let Some(Process { pid, name, .. }) = usage::holder(root, bdf)
     {
         return Err(RestoreError::InUse { bdf, pid, name });
     }

@@ -5,7 +5,7 @@ use std::fs;
 use std::iter;
 use std::path::{Path, PathBuf};
 
-use super::uses::Whole;
+use super::whole::Whole;
 use crate::host::HostBdf;
 use crate::host::process::Node;
 use crate::host::sysfs::{Root, link_name, names_in, owners, read_text};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::blocks::{Block, Blocks};
-use super::uses::Whole;
+use super::whole::Whole;
 use crate::host::sysfs::{Root, names_in};
 
 /// A file system, or a pool of several.

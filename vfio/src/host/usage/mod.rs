@@ -11,6 +11,7 @@ mod network;
 mod storage;
 mod subtree;
 mod uses;
+mod whole;
 
 use std::cell::Cell;
 
@@ -20,8 +21,9 @@ use super::process::{Holder, OpenFiles, Process, vfio_nodes};
 use super::sysfs::Root;
 
 pub(crate) use console::boot_screen;
+pub use uses::Use;
 pub(crate) use uses::state;
-pub use uses::{Use, Whole};
+pub use whole::Whole;
 
 use blocks::Blocks;
 use console::Consoles;
@@ -114,22 +116,16 @@ impl Usage {
         uses.extend(self.consoles.uses(bdf));
         uses.extend(virtual_functions(root, bdf));
         uses.extend(self.processes(&subtree, bdf));
+        // Where something is known to use it, a doubt adds nothing.
+        if uses.iter().any(|one| one.is_blocking() && !one.is_unknown()) {
+            uses.retain(|one| !one.is_unknown());
+        }
         uses
     }
 
     /// The process that has VFIO's file of `bdf` or of its group open: a guest, with whatever VMM.
     pub(crate) fn guest(&self, root: &Root, bdf: HostBdf) -> Option<Process> {
         let nodes = vfio_nodes(&root.function(bdf));
-        self.files
-            .holders(&nodes)
-            .into_iter()
-            .next()
-            .map(|one| one.process)
-    }
-
-    /// The process that has any file of `bdf`'s driver open.
-    pub(crate) fn holder(&self, root: &Root, bdf: HostBdf) -> Option<Process> {
-        let nodes = Subtree::read(root, bdf, &self.files).nodes;
         self.files
             .holders(&nodes)
             .into_iter()
@@ -151,8 +147,8 @@ impl Usage {
         }
         if self.files.some_hidden && !nodes.is_empty() {
             uses.push(unseen(
-                "whether another user's process has a file of it open",
-                "run as root",
+                "whether a process that is hidden from here has a file of it open",
+                "run as root, on the host itself",
             ));
         }
         if subtree.is_cut {
@@ -163,6 +159,13 @@ impl Usage {
         }
         uses
     }
+}
+
+/// The process that has any file of `bdf`'s driver open.
+pub(crate) fn holder(root: &Root, bdf: HostBdf) -> Option<Process> {
+    let files = OpenFiles::read(root);
+    let nodes = Subtree::read(root, bdf, &files).nodes;
+    files.holders(&nodes).into_iter().next().map(|one| one.process)
 }
 
 /// NVIDIA's driver waits for as long as a file of the card is open (`nv_pci_remove`: "Attempting to remove

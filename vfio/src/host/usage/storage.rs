@@ -5,7 +5,8 @@ use std::io;
 
 use super::blocks::{Block, Blocks};
 use super::file_systems::{FileSystem, FileSystems};
-use super::uses::{Use, Whole};
+use super::uses::Use;
+use super::whole::Whole;
 use crate::host::HostBdf;
 use crate::host::kernel::Kernel;
 use crate::host::process::OpenFiles;
@@ -176,7 +177,7 @@ fn not_asked(disk: &str, error: &io::Error) -> Use {
     Use::Unknown {
         what: format!("whether something of the kernel keeps {disk}, since it does not open: {error}"),
         remedy: match error.raw_os_error() {
-            Some(libc::EACCES | libc::EPERM) => "run as root".to_owned(),
+            Some(libc::EACCES | libc::EPERM) => "run as root, on the host itself".to_owned(),
             _ => format!("look with lsblk /dev/{disk}"),
         },
     }

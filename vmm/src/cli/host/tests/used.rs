@@ -357,6 +357,9 @@ const FILES: &[Used] = &[
         "a card of NVIDIA's driver",
         |host| {
             nvidia(host);
+            let folder = format!("sys/devices/pci0000:00/{GPU_PATH}/drm/card0");
+            host.file(&format!("{folder}/uevent"), "DEVNAME=dri/card0\n");
+            host.add_process(812, "Xorg", "/dev/dri/card0");
             host.add_process(812, "Xorg", "/dev/nvidia0");
         },
         GPU,
@@ -552,7 +555,7 @@ fn a_controller_with_an_idle_disk_behind_it_goes_alone() {
 #[test]
 fn what_cannot_be_asked_is_not_known_instead_of_free() {
     for (errno, remedy) in [
-        (libc::EACCES, "run as root"),
+        (libc::EACCES, "run as root, on the host itself"),
         (libc::ENOENT, "look with lsblk /dev/nvme0n1"),
     ] {
         let host = host();

@@ -1,0 +1,74 @@
+//! What disks are parts of: arrays, volumes, pools, exports.
+
+use std::fmt;
+
+/// What is made of disks, or stands on one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whole {
+    /// An array of md.
+    Raid(String),
+    /// A volume of the device mapper.
+    Volume {
+        /// Its name below /dev/mapper.
+        name: String,
+        /// What made it, the first word of its UUID.
+        maker: String,
+    },
+    /// A device of bcache.
+    Cache(String),
+    /// A loop device.
+    Loop(String),
+    /// A mounted btrfs.
+    Btrfs(String),
+    /// An imported ZFS pool.
+    Pool(String),
+    /// A mounted file system whose journal is on this block device.
+    Journaled(String),
+    /// A target of iSCSI, Fibre Channel or NVMe, by its folder.
+    Export(String),
+    /// Any other block device.
+    Other(String),
+}
+
+impl Whole {
+    /// How it is taken down.
+    pub(super) fn remedy(&self) -> String {
+        match self {
+            Self::Raid(name) => format!("mdadm --stop /dev/{name}"),
+            Self::Volume { name, maker } => match maker.as_str() {
+                "LVM" => format!("lvchange -an /dev/mapper/{name}"),
+                "CRYPT" => format!("cryptsetup close {name}"),
+                "mpath" => format!("multipath -f {name}"),
+                _ => format!("dmsetup remove {name}"),
+            },
+            Self::Cache(name) => format!("echo 1 > /sys/block/{name}/bcache/stop"),
+            Self::Loop(name) => format!("losetup -d /dev/{name}"),
+            Self::Btrfs(_) => "unmount it in the mount namespace that has it (lsns -t mnt)".to_owned(),
+            Self::Pool(name) => format!("zpool export {name}"),
+            Self::Journaled(_) => "unmount that file system".to_owned(),
+            Self::Export(folder) => format!("end the export in {folder}"),
+            Self::Other(name) => format!("take down {name} (lsblk shows what it is)"),
+        }
+    }
+}
+
+impl fmt::Display for Whole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Raid(name) => write!(f, "the active RAID array {name}"),
+            Self::Volume { name, maker } => match maker.as_str() {
+                "LVM" => write!(f, "the active LVM volume {name}"),
+                "CRYPT" => write!(f, "the open encrypted volume {name}"),
+                "mpath" => write!(f, "the multipath device {name}"),
+                _ => write!(f, "the mapped device {name}"),
+            },
+            Self::Cache(name) => write!(f, "the cached device {name}"),
+            Self::Loop(name) => write!(f, "the loop device {name}"),
+            Self::Btrfs(id) => write!(f, "the mounted btrfs {id}"),
+            Self::Pool(name) => write!(f, "the imported ZFS pool {name}"),
+            Self::Journaled(journal) => write!(f, "a mounted file system, whose journal is on {journal}"),
+            Self::Export(folder) => write!(f, "what the host exports by {folder}"),
+            Self::Other(name) => write!(f, "the block device {name}"),
+        }
+    }
+}
