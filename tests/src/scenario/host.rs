@@ -119,10 +119,11 @@ fn doctor(lab: &Context) -> Result<Verdict> {
     let text = script_output(
         lab,
         "strait host doctor $NIC && false\n\
-         strait host bind $NIC\n\
+         strait host bind --dma-entries 70000 $NIC\n\
+         limit=/sys/module/vfio_iommu_type1/parameters/dma_entry_limit; [ $(cat $limit) = 70000 ]\n\
          strait host doctor $NIC\n\
          strait host doctor -q $NIC > /tmp/quiet; [ ! -s /tmp/quiet ]\n\
-         strait host restore $NIC",
+         strait host restore $NIC; [ $(cat $limit) = 65535 ]",
     )?;
     ensure!(
         text.contains("0000:01:00.0 is bound to igb instead of vfio-pci"),

@@ -56,7 +56,9 @@ fn hint(error: &io::Error) -> &'static str {
             "; it must be locked in memory: raise the limit (ulimit -l, LimitMEMLOCK=) above the guest's \
              memory, or run as root"
         }
-        Some(libc::ENOSPC) => "; the container is full (vfio_iommu_type1.dma_entry_limit)",
+        Some(libc::ENOSPC) => {
+            "; it has no room for more mappings: raise dma_entry_limit (strait host bind --dma-entries)"
+        }
         Some(libc::EINVAL) => "; the host's IOMMU does not reach this address, or reserves it",
         Some(libc::EEXIST) => "; a part of it is mapped already",
         _ => "",

@@ -5,6 +5,7 @@ use std::io;
 use super::HostBdf;
 use super::binding::{Binding, BindingError};
 use super::check::CheckError;
+use super::entry_limit::{self, EntryLimitError};
 use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
@@ -24,6 +25,9 @@ pub enum BindError {
     /// A step failed.
     #[error(transparent)]
     Binding(#[from] BindingError),
+    /// The limit of DMA mappings stays as it is.
+    #[error(transparent)]
+    EntryLimit(#[from] EntryLimitError),
     /// The host needs it.
     #[error(
         "{bdf} {state}; {remedy}, or take it all the same with \
@@ -105,10 +109,25 @@ pub enum BindError {
 /// # Errors
 /// When one device cannot be had: then all are where they were, or the error says which is not.
 pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindError> {
-    if plan.moves.is_empty() && plan.lasting().is_empty() {
+    if plan.moves.is_empty() && plan.lasting().is_empty() && plan.request.dma_entries.is_none() {
         return Ok(());
     }
     let _lock = journal::lock(root)?;
+    let Some(wanted) = plan.request.dma_entries else {
+        return bind_all(root, kernel, plan);
+    };
+    let askers = entry_limit::raise(root, kernel, &plan.devices(), wanted)?;
+    let bound = bind_all(root, kernel, plan);
+    if bound.is_err() {
+        for bdf in askers {
+            // Why nothing was bound is what is to be told.
+            let _ = entry_limit::let_go(root, kernel, bdf);
+        }
+    }
+    bound
+}
+
+fn bind_all(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindError> {
     if let Some(&Move { bdf, .. }) = plan.moves.first() {
         Binding { root, kernel, bdf }.load(&plan.request.driver)?;
     }

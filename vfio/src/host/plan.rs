@@ -3,6 +3,7 @@
 use super::HostBdf;
 use super::bind::BindError;
 use super::check::{self, CheckError};
+use super::entry_limit;
 use super::group::{Group, is_quiet_driver, is_vfio_driver};
 use super::inventory::{override_driver, physical_function};
 use super::journal::{self, Entry, Owner};
@@ -27,6 +28,8 @@ pub struct Request {
     pub force: bool,
     /// Whether the same happens at each boot.
     pub save: bool,
+    /// DMA mappings that each address space is to have room for, for a guest with an IOMMU of its own.
+    pub dma_entries: Option<u32>,
     /// The process they are for, if they go back with its end.
     pub owner: Option<Owner>,
 }
@@ -50,6 +53,7 @@ pub struct Move {
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(super) request: Request,
+    limit: u32,
     /// Devices to move, in order.
     pub moves: Vec<Move>,
     /// Devices that are where they should be.
@@ -59,6 +63,18 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// The limit of DMA mappings as it is and as it will be, if it is to be raised.
+    pub fn raises_limit(&self) -> Option<(u32, u32)> {
+        let wanted = self.request.dma_entries?;
+        (self.limit < wanted).then_some((self.limit, wanted))
+    }
+
+    /// All devices that are asked for.
+    pub(super) fn devices(&self) -> Vec<HostBdf> {
+        let moved = self.moves.iter().map(|one| one.bdf);
+        moved.chain(self.ready.iter().map(|device| device.bdf)).collect()
+    }
+
     /// The devices whose binding is made again at each boot: a device whose own driver gives it away needs no rule.
     pub fn lasting(&self) -> Vec<HostBdf> {
         let (driver, wanted) = (&self.request.driver, self.request.save);
@@ -82,6 +98,7 @@ pub fn plan(root: &Root, kernel: &dyn Kernel, request: Request) -> Result<Plan, 
     check_families(root, kernel, &wanted)?;
     let mut plan = Plan {
         in_the_way: in_the_way(root, &wanted),
+        limit: entry_limit::limit(root).unwrap_or(entry_limit::DEFAULT_LIMIT),
         request,
         moves: Vec::new(),
         ready: Vec::new(),

@@ -38,6 +38,7 @@ fn request(owner: Option<Owner>) -> Request {
         driver: "vfio-pci".to_owned(),
         force: false,
         save: false,
+        dma_entries: None,
         owner,
     }
 }

@@ -115,6 +115,7 @@ fn request(bdf: HostBdf, group: bool) -> Request {
         driver: "vfio-pci".to_owned(),
         force: false,
         save: false,
+        dma_entries: None,
         owner: None,
     }
 }

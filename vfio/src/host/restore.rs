@@ -6,6 +6,7 @@ use std::path::Path;
 use super::HostBdf;
 use super::binding::{Binding, BindingError};
 use super::check::{self, CheckError};
+use super::entry_limit::{self, EntryLimitError};
 use super::group::is_vfio_driver;
 use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
@@ -38,6 +39,9 @@ pub enum RestoreError {
     /// A step failed.
     #[error(transparent)]
     Binding(#[from] BindingError),
+    /// It is back, but the limit of DMA mappings is not.
+    #[error(transparent)]
+    EntryLimit(#[from] EntryLimitError),
     /// A guest has it.
     #[error("{bdf} is in use by process {pid} ({name}); end it first, or give the device back with --force")]
     InUse {
@@ -98,7 +102,7 @@ fn restore_locked(
         entry => entry?,
     };
     let device = match check::device(root, bdf) {
-        Err(CheckError::NoSuchDevice(_)) if journal::taken(root).contains(&bdf) => None,
+        Err(CheckError::NoSuchDevice(_)) if remembered(root).contains(&bdf) => None,
         device => Some(device?),
     };
     let restored = match &device {
@@ -115,6 +119,7 @@ fn restore_locked(
         }
     };
     journal::remove(root, bdf)?;
+    entry_limit::let_go(root, kernel, bdf)?;
     saved::forget(root, bdf).map_err(|source| RestoreError::Saved { bdf, source })?;
     Ok(restored)
 }
@@ -150,12 +155,19 @@ fn is_orphan(root: &Root, bdf: HostBdf) -> bool {
 /// What `restore --all` is about: all that is in the journal, and, for after a loss of it, all that an
 /// override keeps on a driver of VFIO.
 pub fn restorable(root: &Root) -> Vec<HostBdf> {
-    let mut devices = journal::taken(root);
+    let mut devices = remembered(root);
     let all = root.names("sys/bus/pci/devices");
     let all = all.iter().filter_map(|name| name.parse::<HostBdf>().ok());
     devices.extend(all.filter(|bdf| is_overridden(&root.function(*bdf))));
     devices.sort();
     devices.dedup();
+    devices
+}
+
+/// Devices that were taken, and those that only raised the limit of DMA mappings.
+fn remembered(root: &Root) -> Vec<HostBdf> {
+    let mut devices = journal::taken(root);
+    devices.extend(entry_limit::askers(root));
     devices
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::HostBdf;
 use super::check::{self, CheckError};
+use super::entry_limit::{self, EntryLimitError};
 use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
@@ -46,6 +47,9 @@ pub enum SriovError {
     /// The journal does not work.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// The limit of DMA mappings cannot be put back.
+    #[error(transparent)]
+    EntryLimit(#[from] EntryLimitError),
     /// It can have none.
     #[error(
         "{0} has no SR-IOV, or the firmware keeps it off; strait host list shows VFs n/max where there is"
@@ -202,6 +206,7 @@ pub fn set_virtual_functions(
         change.run(active, wanted)?;
         for vf in old.iter().filter(|vf| !root.function(vf.bdf).exists()) {
             journal::remove(root, vf.bdf)?;
+            entry_limit::let_go(root, kernel, vf.bdf)?;
         }
     }
     Ok(virtual_functions(root, bdf))

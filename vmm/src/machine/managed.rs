@@ -31,6 +31,7 @@ impl<'a> Managed<'a> {
             driver: "vfio-pci".to_owned(),
             force: false,
             save: false,
+            dma_entries: None,
             owner: Owner::this(root),
         };
         let plan = host::plan(root, kernel, request)?;

@@ -8,7 +8,7 @@ use strait_devices::address_space::{AddressSpace, PlaceError};
 use strait_devices::pci::rom_bar::MAX_ROM_LEN;
 use strait_vfio::Device;
 use strait_vfio::domain::{Container, ContainerError, GroupListener, Identity};
-use strait_vfio::host::Root;
+use strait_vfio::host::{Root, entries_needed};
 use strait_vfio::pci::{Appearance, RomSource};
 
 use super::RunError;
@@ -101,6 +101,25 @@ impl HostDevices {
             let go_on = Box::new(move || Ok(signals.go_on()?));
             space.add_listener(Arc::new(Identity::new(container.clone(), has_peers, go_on)))
         })
+    }
+
+    /// Says so if a guest of `memory_bytes` that maps page by page may need more mappings than each device has.
+    pub(super) fn check_entries(&self, memory_bytes: u64) -> Result<(), ContainerError> {
+        let needed = entries_needed(memory_bytes);
+        let mut left = Vec::new();
+        for container in &self.containers {
+            left.extend(container.facts()?.mappings_left.map(u64::from));
+        }
+        if let (Some(fewest), Some(first)) = (left.into_iter().min(), self.passed.first())
+            && fewest < needed
+        {
+            log::warn!(
+                "--viommu: the host has {fewest} DMA mappings for each device, and the guest may need {needed}, one a page; \
+                 maps beyond that fail. `strait host bind --dma-entries {needed} {}` before the start makes room",
+                first.device.bdf()
+            );
+        }
+        Ok(())
     }
 
     /// The containers, behind a virtual IOMMU one for each device.

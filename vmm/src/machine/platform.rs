@@ -72,6 +72,9 @@ impl Platform {
         let vm = Vm::new(&host.system)?;
         note_index_writes(&vm)?;
         let host_devices = open_devices(config, &vm, user)?;
+        if let (Some(devices), Some(_)) = (&host_devices, config.viommu) {
+            devices.check_entries(config.memory.bytes())?;
+        }
         let reach = host_devices.as_ref().map(HostDevices::reach).transpose()?;
         let reach = reach.unwrap_or_else(Reach::everything);
         let width = viommu::width(config.viommu, &reach)?;

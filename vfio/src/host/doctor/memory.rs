@@ -2,15 +2,17 @@
 
 use super::{Finding, Wishes};
 use crate::host::check::check_memlock;
+use crate::host::entry_limit::{self, DEFAULT_LIMIT};
 use crate::host::process::lockable_bytes;
 use crate::host::sysfs::Root;
 
 const HUGE_PAGE: u64 = 2 << 20;
-/// What the kernel has unless told otherwise (drivers/vfio/vfio_iommu_type1.c).
-const DEFAULT_ENTRY_LIMIT: u64 = 65_535;
-
 pub(super) fn examine(root: &Root, wishes: &Wishes) -> Vec<Finding> {
-    vec![memlock(root, wishes), huge_pages(root, wishes), entry_limit(root)]
+    vec![
+        memlock(root, wishes),
+        huge_pages(root, wishes),
+        entries(root, wishes),
+    ]
 }
 
 /// Locked pages are counted once for each address space they are mapped in.
@@ -56,15 +58,33 @@ fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
     }
 }
 
-fn entry_limit(root: &Root) -> Finding {
+/// Without an IOMMU a guest maps a few large pieces; with one it maps page by page.
+fn entries(root: &Root, wishes: &Wishes) -> Finding {
     let question = "Are enough DMA mappings allowed?";
-    let path = "sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
-    let Some(limit) = root.text(path).and_then(|text| text.parse::<u64>().ok()) else {
-        return Finding::pass("dma-entry-limit", question, "vfio_iommu_type1 is not loaded yet");
+    let limit = entry_limit::limit(root);
+    let now = match limit {
+        Some(limit) => format!("dma_entry_limit is {limit}"),
+        None => format!(
+            "dma_entry_limit is {DEFAULT_LIMIT} once vfio_iommu_type1 is loaded, unless an option says more"
+        ),
     };
-    let finding = Finding::pass("dma-entry-limit", question, format!("dma_entry_limit is {limit}"));
-    match limit < DEFAULT_ENTRY_LIMIT {
-        true => finding.warn(format!("echo {DEFAULT_ENTRY_LIMIT} > /{path}")),
-        false => finding,
+    let limit = u64::from(limit.unwrap_or(DEFAULT_LIMIT));
+    let scattered = entry_limit::entries_needed(wishes.memory_bytes);
+    let mebibytes = wishes.memory_bytes >> 20;
+    let finding = |evidence| Finding::pass("dma-entry-limit", question, evidence);
+    if limit >= scattered {
+        return finding(format!("{now}, enough for every page of {mebibytes} MiB"));
+    }
+    let needed = format!("up to {scattered} for each device, one a page of {mebibytes} MiB");
+    match wishes.has_viommu || limit < u64::from(DEFAULT_LIMIT) {
+        true => finding(format!(
+            "{now}; a guest with an IOMMU of its own may need {needed}"
+        ))
+        .warn(format!(
+            "strait host bind --dma-entries {scattered} DEVICE, before the guest starts"
+        )),
+        false => finding(format!(
+            "{now}; a guest with an IOMMU of its own (doctor --viommu) may need {needed}: bind --dma-entries {scattered}"
+        )),
     }
 }

@@ -50,6 +50,8 @@ pub struct Wishes {
     pub memory_bytes: u64,
     /// Address spaces that it will have: one, or with an IOMMU of its own one for each device.
     pub address_spaces: u64,
+    /// It will have an IOMMU of its own.
+    pub has_viommu: bool,
     /// Where BARs below 4 GiB go.
     pub low_window: Range<u64>,
     /// Bytes there are for 64-bit BARs.

@@ -24,6 +24,10 @@ pub(super) struct BindArgs {
     /// Do the same at each boot.
     #[arg(long)]
     save: bool,
+    /// Raise the kernel's limit of DMA mappings (dma_entry_limit of vfio_iommu_type1) to N, for guests with an IOMMU
+    /// of their own; until the devices are restored, or the next boot.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    dma_entries: Option<u32>,
     /// Say what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -70,6 +74,7 @@ impl From<OverrideArgs> for BindArgs {
             group: false,
             driver: args.driver,
             save: false,
+            dma_entries: None,
             dry_run: false,
             force: args.force,
         }
@@ -89,6 +94,7 @@ impl BindArgs {
             driver: self.driver.clone(),
             force: self.force,
             save: self.save,
+            dma_entries: self.dma_entries,
             owner: None,
         };
         let plan = host::plan(root, kernel, request).map_err(failure)?;
@@ -133,6 +139,13 @@ impl BindArgs {
             let way_out = out_of_the_way(root, kernel, &wanted, other);
             let text = format!("{bdf} ({driver}) shares the group and must go too; {way_out}");
             screen.wrapped("", &screen.paint(Tone::Warning, &text))?;
+        }
+        if let Some((from, to)) = plan.raises_limit() {
+            screen.line(format!(
+                "dma_entry_limit {would} {from} to {to}, for guests that start from now on"
+            ))?;
+        } else if self.dma_entries.is_some() {
+            screen.line("dma_entry_limit is as high already")?;
         }
         if !plan.lasting().is_empty() && !self.dry_run {
             screen.line("The same will be done at each boot, until strait host restore.")?;

@@ -39,6 +39,9 @@ pub(super) struct DoctorArgs {
     /// Address spaces its devices will have: with an IOMMU of its own, up to one each.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=64))]
     address_spaces: u64,
+    /// The guest will have an IOMMU of its own.
+    #[arg(long)]
+    viommu: bool,
 }
 
 #[derive(Serialize)]
@@ -81,6 +84,7 @@ impl DoctorArgs {
         Wishes {
             memory_bytes,
             address_spaces: self.address_spaces,
+            has_viommu: self.viommu || self.address_spaces > 1,
             low_window: low.start.0..low.end().0,
             high_window_bytes: high.map_or(0, |window| window.len),
         }

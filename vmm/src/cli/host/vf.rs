@@ -140,6 +140,7 @@ fn bind(root: &Root, kernel: &dyn Kernel, functions: &[VirtualFunction]) -> Resu
         driver: "vfio-pci".to_owned(),
         force: false,
         save: false,
+        dma_entries: None,
         owner: None,
     };
     let plan = host::plan(root, kernel, request)?;

@@ -35,7 +35,7 @@ pub(super) fn refusals(stats: &VtdStats) -> Vec<String> {
     let line = |device: &DeviceStats| {
         format!(
             "{}: {} maps of the guest were refused: DMA there failed. The host's IOMMU reserves ranges of \
-             addresses, limits mappings (dma_entry_limit of vfio_iommu_type1) and locked memory (ulimit -l)",
+             addresses, limits mappings (strait host bind --dma-entries raises that) and locked memory (ulimit -l)",
             device.requester, device.shadow.failed_maps
         )
     };

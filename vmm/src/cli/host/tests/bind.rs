@@ -273,3 +273,43 @@ pub(super) fn default_route(host: &FakeHost, interface: &str) {
     let route = format!("{interface}\t00000000\t0202000A\t0003\t0\t0\t0\t00000000\t0\t0\t0\n");
     host.file("proc/net/route", &format!("{heading}{route}"));
 }
+
+#[test]
+fn the_limit_of_mappings_is_raised_and_put_back_with_the_last_device() {
+    const LIMIT: &str = "sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+    let host = host();
+    host.add_driver("vfio-pci");
+    host.file(LIMIT, "65535\n");
+    let (before, limit) = (host.picture(), || host.root().text(LIMIT).expect("there"));
+    let text = done(&host, "host bind --dry-run --dma-entries 262144 01:00.0");
+    assert!(
+        text.contains("dma_entry_limit would go from 65535 to 262144"),
+        "{text}"
+    );
+    assert!(host.picture() == before);
+
+    let text = done(&host, "host bind --dma-entries 262144 01:00.0");
+    assert!(
+        text.contains("dma_entry_limit went from 65535 to 262144"),
+        "{text}"
+    );
+    done(&host, "host bind 02:00.0");
+    let text = done(&host, "host bind --dma-entries 131072 02:00.0");
+    assert!(text.contains("dma_entry_limit is as high already"), "{text}");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(limit(), "262144");
+    done(&host, "host restore --all");
+    assert!(host.picture() == before, "something is left");
+}
+
+#[test]
+fn a_bind_that_fails_leaves_the_limit_of_mappings() {
+    const LIMIT: &str = "sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+    let host = host();
+    host.add_driver("vfio-pci");
+    host.file(LIMIT, "65535\n");
+    let before = host.picture();
+    host.fault("drivers_probe", 0, Does::Nothing);
+    run(&host, "host bind --dma-entries 262144 01:00.0").expect_err("not taken");
+    assert!(host.picture() == before);
+}

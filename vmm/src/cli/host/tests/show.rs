@@ -241,3 +241,31 @@ fn doctor_and_run_say_the_same() {
     assert!(text.contains(&refusal.fact()), "{text}");
     assert!(text.contains(&refusal.remedy().expect("one")), "{text}");
 }
+
+#[test]
+fn a_guest_with_an_iommu_needs_a_mapping_for_each_page() {
+    const LIMIT: &str = "sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+    let about = |limit: &str, words: &str| {
+        diagnosis(
+            |host: &FakeHost| host.file(LIMIT, limit),
+            &format!("host doctor {words}"),
+        )
+    };
+    let text = about("65535\n", "-q --viommu --memory 2G");
+    assert!(
+        text.contains("WARN Are enough DMA mappings allowed? dma_entry_limit is 65535;")
+            && text.contains("up to 524288 for each device")
+            && text.contains("-> strait host bind --dma-entries 524288"),
+        "{text}"
+    );
+    let text = about("65535\n", "--memory 2G");
+    assert!(
+        text.contains("PASS Are enough DMA mappings allowed?") && text.contains("may need up to 524288"),
+        "{text}"
+    );
+    let text = about("524288\n", "--viommu --memory 2G");
+    assert!(
+        text.contains("dma_entry_limit is 524288, enough for every page of 2048 MiB"),
+        "{text}"
+    );
+}
