@@ -20,8 +20,7 @@ pub(crate) struct TinyMachine {
     pub(crate) vcpu: vcpu::Vcpu,
     pub(crate) space: Arc<AddressSpace>,
     ram: GuestRam,
-    /// Outlives what reaches into it.
-    _vm: Vm,
+    vm: Vm,
 }
 
 impl TinyMachine {
@@ -48,12 +47,12 @@ impl TinyMachine {
         }
         let cpuid = system.supported_cpuid().expect("CPUID");
         let vcpu = vcpu::Vcpu::new(&vm, &system, &cpuid, 0, 1).expect("a vCPU");
-        Some(Self {
-            vcpu,
-            space,
-            ram,
-            _vm: vm,
-        })
+        Some(Self { vcpu, space, ram, vm })
+    }
+
+    /// Its virtual machine.
+    pub(crate) fn vm(&self) -> &Vm {
+        &self.vm
     }
 
     /// Puts machine code at `address`.

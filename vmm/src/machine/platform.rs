@@ -28,7 +28,7 @@ use crate::event_loop::EventLoop;
 use crate::kvm::irq::GsiRouter;
 use crate::kvm::slots::MemorySlots;
 use crate::kvm::vcpu::{self, Vcpu};
-use crate::kvm::{Vm, VmError, cpuid};
+use crate::kvm::{Vm, cpuid};
 use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::output::{Outputs, Writer};
@@ -70,7 +70,7 @@ impl Platform {
     /// Says which step failed and what to do; [`Ended`](crate::signals::Ended) after a signal.
     pub fn build(config: &Config, host: Host, user: &User) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
-        note_index_writes(&vm)?;
+        vm.note_index_writes()?;
         let host_devices = open_devices(config, &vm, user)?;
         if let (Some(devices), Some(_)) = (&host_devices, config.viommu) {
             devices.check_entries(config.memory.bytes())?;
@@ -269,12 +269,4 @@ fn map_all(devices: &HostDevices, space: &AddressSpace, ram: &GuestRam, user: &U
     devices.map_all(space, &user.signals)?;
     progress.finish(Instant::now(), || Pages::of(&ranges));
     Ok(())
-}
-
-/// Lets the kernel keep writes of index registers to itself. The reset register lies within PCI's ports, so
-/// it acts with the next exit; what ACPI names for a reset acts at once.
-fn note_index_writes(vm: &Vm) -> Result<(), VmError> {
-    vm.note_writes(Place::Port(layout::PCI_CONFIG), 4)?;
-    vm.note_writes(Place::Port(layout::RTC), 1)?;
-    vm.note_writes(Place::Memory(layout::IOAPIC.start), 4)
 }
