@@ -43,15 +43,18 @@ pub(crate) enum Host {
     Narrow,
     /// With an IOMMU that does not remap interrupts.
     WithoutRemapping,
+    /// With CPUs whose XSAVE is off.
+    WithoutXsave,
 }
 
 impl Host {
     /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Whole,
         Self::WithoutIommu,
         Self::Narrow,
         Self::WithoutRemapping,
+        Self::WithoutXsave,
     ];
 
     /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
@@ -59,7 +62,7 @@ impl Host {
     fn iommu_device(self, has_x2apic: bool) -> String {
         let extended = if has_x2apic { ",eim=on" } else { "" };
         let remapping = match self {
-            Self::Whole | Self::WithoutIommu => format!("intremap=on{extended}"),
+            Self::Whole | Self::WithoutIommu | Self::WithoutXsave => format!("intremap=on{extended}"),
             Self::Narrow => format!("intremap=on{extended},aw-bits=39"),
             Self::WithoutRemapping => "intremap=off".to_owned(),
         };
@@ -69,6 +72,7 @@ impl Host {
     fn kernel_options(self) -> &'static str {
         match self {
             Self::WithoutIommu => "intel_iommu=off",
+            Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
             Self::Whole | Self::Narrow | Self::WithoutRemapping => "intel_iommu=on iommu=pt",
         }
     }

@@ -1,4 +1,4 @@
-//! Hosts whose IOMMU is not all that it could be.
+//! Hosts whose IOMMU or CPU is not all that it could be.
 
 use anyhow::{Result, ensure};
 
@@ -41,6 +41,15 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .strait_only()
         .full()
         .on(Host::WithoutRemapping),
+        Scenario::new(
+            "without-xsave",
+            "a CPU without XSAVE: the guest reboots",
+            150,
+            without_xsave,
+        )
+        .strait_only()
+        .full()
+        .on(Host::WithoutXsave),
     ]
 }
 
@@ -126,5 +135,17 @@ fn unsafe_interrupts(lab: &Context) -> Result<Verdict> {
     })?;
     lab.agent.sh(&format!("echo N > {switch}"))?;
     nic.restore()?;
+    Ok(Verdict::Passed)
+}
+
+fn without_xsave(lab: &Context) -> Result<Verdict> {
+    lab.agent.sh("! grep -qw xsave /proc/cpuinfo")?;
+    lab.with_guest(&lab.config("ask"), |guest| {
+        guest.expect("ask")?;
+        guest.type_line("reboot")?;
+        guest.expect("ask")?;
+        guest.type_line("poweroff")?;
+        guest.expect_power_off()
+    })?;
     Ok(Verdict::Passed)
 }

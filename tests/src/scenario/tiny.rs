@@ -67,7 +67,7 @@ const GUESTS: [Tiny; 8] = [
     },
     Tiny {
         name: "tiny-reset",
-        about: "the reset register at 0xCF9",
+        about: "the reset register at 0xCF9, then nothing more",
         program: &[tiny::CHIPSET_RESET],
         arguments: "--no-reboot",
         code: 32,
