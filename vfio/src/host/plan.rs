@@ -221,16 +221,15 @@ fn check_uses(
     force: bool,
 ) -> Result<(), BindError> {
     let state = usage::state(uses);
-    if let Some(lasting) = uses.iter().find(|one| one.outlasts_force()) {
-        let remedy = remedy::end_of_use(root, kernel, lasting, bdf);
+    let lasting: Vec<&Use> = uses.iter().filter(|one| one.outlasts_force()).collect();
+    if !lasting.is_empty() {
+        let remedy = remedy::end_of_uses(root, kernel, &lasting, bdf);
         return Err(BindError::Needed { bdf, state, remedy });
     }
-    match uses.first() {
-        Some(first) if !force => Err(BindError::InUse {
-            bdf,
-            state,
-            remedy: remedy::end_of_use(root, kernel, first, bdf),
-        }),
-        _ => Ok(()),
+    if uses.is_empty() || force {
+        return Ok(());
     }
+    let all: Vec<&Use> = uses.iter().collect();
+    let remedy = remedy::end_of_uses(root, kernel, &all, bdf);
+    Err(BindError::InUse { bdf, state, remedy })
 }

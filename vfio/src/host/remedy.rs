@@ -68,12 +68,18 @@ pub(super) fn without_its_virtual_functions(
     )
 }
 
-/// What ends `one`, a use of `bdf`.
-pub(super) fn end_of_use(root: &Root, kernel: &dyn Kernel, one: &Use, bdf: HostBdf) -> String {
-    match one {
+/// What ends `uses` of `bdf` one after the other; where one has no end, the others need none.
+pub(super) fn end_of_uses(root: &Root, kernel: &dyn Kernel, uses: &[&Use], bdf: HostBdf) -> String {
+    let end = |one: &&Use| match one {
         Use::VirtualFunctions { .. } => no_virtual_functions(root, kernel, bdf),
         one => one.remedy(bdf),
+    };
+    if let Some(endless) = uses.iter().find(|one| one.is_endless()) {
+        return end(endless);
     }
+    let mut ends: Vec<String> = uses.iter().map(end).collect();
+    ends.dedup();
+    ends.join("; then ")
 }
 
 /// How `device` comes to the driver that makes its virtual functions.

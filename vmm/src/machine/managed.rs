@@ -91,6 +91,21 @@ mod tests {
     }
 
     #[test]
+    fn what_the_host_uses_is_not_taken_for_a_guest() {
+        let host = host();
+        host.add_interface("0000:00:01.0", "eth0");
+        host.link("sys/class/net/eth0/master", "sys/devices/virtual/net/virbr0");
+        let (root, before) = (host.root(), host.picture());
+        let refused = Managed::take(&root, &host, devices(&["00:02.0", "00:01.0"]));
+        let error = refused.err().expect("a port of a bridge").to_string();
+        assert!(
+            error.starts_with("0000:00:01.0 is in use: eth0 is a port of virbr0"),
+            "{error}"
+        );
+        assert!(host.picture() == before);
+    }
+
+    #[test]
     fn what_was_bound_before_stays_bound() {
         let host = host();
         let root = host.root();

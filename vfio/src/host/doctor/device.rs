@@ -12,6 +12,7 @@ use crate::host::group::{Group, is_quiet_driver};
 use crate::host::inventory::reset_methods;
 use crate::host::iommu;
 use crate::host::kernel::Kernel;
+use crate::host::remedy;
 use crate::host::sysfs::{PciDevice, Root, read_text};
 use crate::host::usage::{Usage, Use, boot_screen};
 
@@ -58,7 +59,7 @@ fn ownership(
     let bound = check::check_driver(root, kernel, device);
     let mut findings = Vec::new();
     if bound.is_err() {
-        findings.push(uses(&usage.of(root, kernel, bdf), bdf));
+        findings.push(uses(root, kernel, &usage.of(root, kernel, bdf), bdf));
     }
     findings.push(Finding::of("driver", "Is it bound to vfio-pci?", &bound, |()| {
         format!("yes, to {}", device.driver_name())
@@ -91,7 +92,7 @@ fn ownership(
     findings
 }
 
-fn uses(uses: &[Use], bdf: HostBdf) -> Finding {
+fn uses(root: &Root, kernel: &dyn Kernel, uses: &[Use], bdf: HostBdf) -> Finding {
     let question = "Can the host do without it?";
     let blocking: Vec<&Use> = uses.iter().filter(|one| one.is_blocking()).collect();
     let evidence: Vec<String> = uses.iter().map(Use::to_string).collect();
@@ -100,15 +101,11 @@ fn uses(uses: &[Use], bdf: HostBdf) -> Finding {
         false => evidence.join(", "),
     };
     let finding = Finding::pass("in-use", question, evidence);
-    match blocking.first() {
-        None => finding,
-        Some(one) if blocking.iter().all(|one| one.is_unknown()) => finding.unknown(one.remedy(bdf)),
-        Some(_) => {
-            let known = blocking.iter().filter(|one| !one.is_unknown());
-            let mut remedies: Vec<String> = known.map(|one| one.remedy(bdf)).collect();
-            remedies.dedup();
-            finding.fail(remedies.join("; then "))
-        }
+    let remedy = remedy::end_of_uses(root, kernel, &blocking, bdf);
+    match (blocking.is_empty(), blocking.iter().all(|one| one.is_unknown())) {
+        (true, _) => finding,
+        (_, true) => finding.unknown(remedy),
+        _ => finding.fail(remedy),
     }
 }
 

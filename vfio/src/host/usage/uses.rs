@@ -131,12 +131,21 @@ impl Use {
         matches!(self, Self::Unknown { .. })
     }
 
+    /// Whether nothing ends it while the host runs.
+    pub(crate) fn is_endless(&self) -> bool {
+        match self {
+            Self::Mounted { at, .. } => at.iter().any(|at| at == "/"),
+            Self::Process { process, .. } => process.pid == 1,
+            _ => false,
+        }
+    }
+
     /// Whether the device stays even when it is to be taken by force: the kernel could not do it, or would
     /// have nothing left to run from.
     pub fn outlasts_force(&self) -> bool {
         match self {
             Self::Process { hangs, .. } => *hangs,
-            Self::Mounted { at, .. } => at.iter().any(|at| at == "/"),
+            Self::Mounted { .. } => self.is_endless(),
             _ => false,
         }
     }

@@ -650,6 +650,18 @@ fn force_does_not_take_what_the_kernel_could_not_give_back() {
 }
 
 #[test]
+fn every_use_has_its_remedy_unless_one_is_endless() {
+    let zfs = |at: &str| {
+        let host = host();
+        mount(&host, &format!("36 1 0:40 / {at} rw - zfs tank/x rw"));
+        zfs_member(&host, "tank");
+        run(&host, "host bind 02:00.0").expect_err("a pool").message
+    };
+    assert!(zfs("/srv").contains("; umount /srv; then zpool export tank, or take it"));
+    assert!(zfs("/").ends_with("; the host runs from it, so pass another device (--force would not help)"));
+}
+
+#[test]
 fn processes_of_another_card_are_no_matter() {
     let host = host();
     nvidia(&host);
