@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use bitflags::bitflags;
 
+use crate::device::Effect;
 use crate::region::HostAddress;
 
 /// An address as a device puts it on the bus, before any IOMMU translates it.
@@ -34,9 +35,9 @@ impl LiveBus {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Follows the bridge's register.
-    pub fn set(&self, bus: u8) {
-        self.0.store(bus, Ordering::Relaxed);
+    /// Follows the bridge's register; true if it changed.
+    pub fn set(&self, bus: u8) -> bool {
+        self.0.swap(bus, Ordering::Relaxed) != bus
     }
 }
 
@@ -54,6 +55,14 @@ impl Requester {
     pub fn id(&self) -> RequesterId {
         RequesterId(u16::from(self.bus.get()) << 8 | u16::from(self.devfn))
     }
+}
+
+/// Hears that a bridge gave its bus another number: what is behind it issues requests and interrupts under a new
+/// id.
+pub trait Renumbered: Send + Sync {
+    /// [`LiveBus`] has the number already. What the functions may do is what the guest grants the new id, once
+    /// the effect leaves nothing more to do.
+    fn renumbered(&self) -> Effect;
 }
 
 /// Hears of a function's bus mastering before the hardware does.

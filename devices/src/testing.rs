@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard};
 pub use dma::{DmaCall, FakeDmaMapping, FakeDomain};
 pub use irq::{Binding, FakeBinder, FakeLine, FakeRoute, FakeRouter};
 pub use memory::{FakeBacking, FakeListener, Heard, RamDevice};
-pub use registers::Registers;
+pub use registers::{Registers, finish};
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::device::{Effect, Remap};
-use crate::dma::LiveBus;
+use crate::dma::{LiveBus, Renumbered};
 use crate::irq::MsiRouter;
 use crate::pci::address::DevFn;
 use crate::pci::capability::slot::{Power, Slot};
@@ -28,6 +28,7 @@ pub struct RootPort {
     name: String,
     number: u8,
     bus: Arc<LiveBus>,
+    listener: Arc<dyn Renumbered>,
     router: Arc<dyn MsiRouter>,
     state: Mutex<State>,
 }
@@ -44,15 +45,16 @@ impl RootPort {
     /// Port `number` (1 to 31, also its device number on bus 0), with `functions` as the functions of
     /// device 0 behind it, or with an empty slot. Its own interrupts go to `router`.
     pub fn new(number: u8, functions: Vec<(u8, Arc<dyn Function>)>, router: Arc<dyn MsiRouter>) -> Self {
-        Self::on_bus(number, Arc::default(), functions, router)
+        Self::on_bus(number, Arc::default(), functions, router, Arc::new(Nobody))
     }
 
-    /// The same, with its secondary bus number told in `bus` as well.
+    /// The same, with its secondary bus number told in `bus` as well, and its changes to `listener`.
     pub fn on_bus(
         number: u8,
         bus: Arc<LiveBus>,
         functions: Vec<(u8, Arc<dyn Function>)>,
         router: Arc<dyn MsiRouter>,
+        listener: Arc<dyn Renumbered>,
     ) -> Self {
         let (config, slot) = power_on(number, !functions.is_empty());
         bus.set(0);
@@ -60,6 +62,7 @@ impl RootPort {
             name: format!("root port {number}"),
             number,
             bus,
+            listener,
             router,
             state: Mutex::new(State {
                 config,
@@ -140,13 +143,14 @@ impl RootPort {
             let was_off = state.slot.is_off(&state.config);
             let control = state.config.u16(bridge::BRIDGE_CONTROL);
             state.config.write(register, data);
-            self.bus.set(state.config.u8(bridge::SECONDARY_BUS));
+            let is_renumbered = self.bus.set(state.config.u8(bridge::SECONDARY_BUS));
             let resets =
                 state.config.u16(bridge::BRIDGE_CONTROL) & !control & bridge::SECONDARY_BUS_RESET != 0;
             match state.slot.follow(&mut state.config, was_off) {
                 Power::Off if state.is_leaving => Follows::Eject,
                 Power::Off => Follows::Reset,
                 Power::On | Power::Same if resets => Follows::Reset,
+                Power::On | Power::Same if is_renumbered => Follows::Renumber,
                 Power::On | Power::Same => Follows::Nothing,
             }
         })
@@ -164,8 +168,19 @@ enum Follows {
     Nothing,
     /// The device is reset.
     Reset,
+    /// Its bus has another number.
+    Renumber,
     /// The device is out.
     Eject,
+}
+
+/// For ports whose functions nobody knows by their ids.
+struct Nobody;
+
+impl Renumbered for Nobody {
+    fn renumbered(&self) -> Effect {
+        Effect::None
+    }
 }
 
 fn remaps(functions: &[(u8, Arc<dyn Function>)], work: impl Fn(&dyn Function) -> Effect) -> Vec<Remap> {
@@ -189,6 +204,7 @@ impl Function for RootPort {
         match self.write(register, data) {
             Follows::Nothing => Effect::None,
             Follows::Reset => self.reset_secondary(),
+            Follows::Renumber => self.listener.renumbered(),
             Follows::Eject => Effect::Eject(self.number),
         }
     }

@@ -1,5 +1,6 @@
 //! The bus as a guest finds it: a root complex with a port and a device, driven by configuration cycles.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::bar::{Bar, BarKind, Bars};
@@ -9,6 +10,7 @@ use super::firmware::{Windows, configure};
 use super::spec::{bridge, command, header};
 use super::*;
 use crate::device::{Device, Effect};
+use crate::dma::{LiveBus, Renumbered};
 use crate::testing::FakeRouter;
 
 /// A device with a 128 KiB BAR, a 16 KiB 64-bit prefetchable BAR, 32 ports and a 64 KiB ROM.
@@ -101,6 +103,30 @@ fn read(root: &RootComplex, bdf: Bdf, register: u16) -> u32 {
     let mut data = [0; 4];
     root.read_config(bdf, register, &mut data);
     u32::from_le_bytes(data)
+}
+
+/// Counts.
+#[derive(Default)]
+struct Listener(AtomicU32);
+
+impl Renumbered for Listener {
+    fn renumbered(&self) -> Effect {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Effect::None
+    }
+}
+
+#[test]
+fn a_port_tells_when_its_bus_gets_another_number() {
+    let (listener, bus) = (Arc::<Listener>::default(), Arc::<LiveBus>::default());
+    let port = RootPort::on_bus(1, bus.clone(), Vec::new(), FakeRouter::new(), listener.clone());
+    let told = || listener.0.load(Ordering::Relaxed);
+    let _none = port.write_config(0x18, &[0, 5, 5, 0]);
+    assert_eq!((bus.get(), told()), (5, 1));
+    let _none = port.write_config(0x18, &[0, 5, 9, 0]);
+    assert_eq!(told(), 1, "only the subordinate number changed");
+    let _none = port.write_config(0x19, &[6]);
+    assert_eq!((bus.get(), told()), (6, 2));
 }
 
 #[test]

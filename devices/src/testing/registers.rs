@@ -30,7 +30,8 @@ pub trait Registers: Device {
     }
 }
 
-fn finish(mut effect: Effect) {
+/// Goes on with a write until nothing of it is left.
+pub fn finish(mut effect: Effect) {
     while let Effect::More(_, rest) = effect {
         effect = rest.go_on();
     }

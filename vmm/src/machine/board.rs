@@ -207,7 +207,10 @@ fn root_ports(
             .collect();
         Arc::new(match &platform.viommu {
             None => RootPort::new(number, behind, router.clone()),
-            Some(viommu) => RootPort::on_bus(number, viommu.bus(number), behind, viommu.port_router(number)),
+            Some(viommu) => {
+                let (bus, router) = (viommu.bus(number), viommu.port_router(number));
+                RootPort::on_bus(number, bus, behind, router, viommu.unit().clone())
+            }
         })
     };
     (1..=platform.ports()).map(port).collect()

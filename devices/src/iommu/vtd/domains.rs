@@ -133,6 +133,12 @@ impl Unit {
         }
     }
 
+    /// Devices have new ids: DMA and interrupts follow what the guest grants these.
+    pub(crate) fn follow_requesters(&mut self) {
+        self.resolve(&[]);
+        self.retranslate_all();
+    }
+
     /// Looks at the context entries that are named, and at those of devices that have a new id: who names one
     /// of these may mean the old.
     pub(crate) fn resolve(&mut self, scopes: &[ContextScope]) {

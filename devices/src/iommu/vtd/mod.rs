@@ -43,7 +43,7 @@ use self::turn::Turn;
 use self::unit::Unit;
 use crate::address_space::{MapError, MapListener, Mapping};
 use crate::device::{Device, Effect, Unfinished};
-use crate::dma::{Access, BusMaster, Domain, Iova, Requester, RequesterId};
+use crate::dma::{Access, BusMaster, Domain, Iova, Renumbered, Requester, RequesterId};
 use crate::irq::MsiRouter;
 pub use domains::Reach;
 
@@ -188,6 +188,16 @@ impl Device for Vtd {
 impl Unfinished for Vtd {
     fn go_on(&self) -> Effect {
         let is_done = self.lock_after_others().go_on();
+        self.effect(is_done)
+    }
+}
+
+impl Renumbered for Vtd {
+    fn renumbered(&self) -> Effect {
+        let mut unit = self.lock();
+        unit.follow_requesters();
+        let is_done = unit.go_on();
+        drop(unit);
         self.effect(is_done)
     }
 }

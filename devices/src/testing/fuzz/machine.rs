@@ -10,10 +10,10 @@ use vm_memory::GuestAddress;
 
 use super::input::Input;
 use crate::address_space::{MapListener, Mapping};
-use crate::dma::{Access, BusMaster, Domain, DomainError, Iova, Requester};
+use crate::dma::{Access, BusMaster, Domain, DomainError, Iova, Renumbered, Requester};
 use crate::iommu::vtd::{AddressWidth, TableMemory, Vtd, VtdConfig};
 use crate::region::{HostAddress, MemoryKind};
-use crate::testing::{FakeBacking, FakeRouter, Registers, lock};
+use crate::testing::{FakeBacking, FakeRouter, Registers, finish, lock};
 
 pub(super) const PAGE: u64 = 0x1000;
 /// RAM that tables, rings and status words can be in.
@@ -339,6 +339,12 @@ impl Machine {
 
     pub(super) fn set_bus_master(&self, index: usize, on: bool) {
         while !self.gates[index].set_bus_master(on) {}
+    }
+
+    /// The bridge above a device takes another number.
+    pub(super) fn renumber(&self, index: usize, bus: u8) {
+        self.requesters[index].bus.set(bus);
+        finish(self.vtd.renumbered());
     }
 
     /// GCMD with `bits` besides what lasts.

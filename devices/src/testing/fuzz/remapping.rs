@@ -90,7 +90,10 @@ impl Guest {
             9 => self.switch(input),
             10 => self.point(input),
             _ => match input.below(3) {
-                0 => self.machine.requesters[0].bus.set(input.pick(&[1, 0, 2, 255])),
+                0 => {
+                    self.machine.renumber(0, input.pick(&[1, 0, 2, 255]));
+                    self.translate_all();
+                }
                 _ => self.report(input),
             },
         }

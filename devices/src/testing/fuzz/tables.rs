@@ -210,9 +210,12 @@ impl Guest {
 
     fn renumber(&mut self, input: &mut Input<'_>) {
         let index = input.below(self.latched.len() as u64) as usize;
-        self.machine.requesters[index].bus.set(input.pick(&[1, 2, 0, 7]));
-        // What the unit last looked at is another entry now.
-        self.latched[index] = None;
+        let bus = input.pick(&[1, 2, 0, 7]);
+        let is_new = self.machine.requesters[index].id().0 >> 8 != u16::from(bus);
+        self.machine.renumber(index, bus);
+        if is_new {
+            self.latch(index);
+        }
     }
 
     fn latch_all(&mut self) {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::guest::*;
-use crate::dma::RequesterId;
+use crate::dma::{Renumbered, RequesterId};
 use crate::iommu::vtd::{RemappingRouter, Source, VtdConfig};
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter};
 use crate::testing::{FakeRoute, Registers};
@@ -228,6 +228,22 @@ fn the_source_follows_the_live_bus() {
     guest.set_irte(3, irte(1));
     guest.requester.bus.set(7);
     assert_eq!(guest.send(REQUEST), None);
+}
+
+/// The kernel delivers a route's interrupts without asking: it must be told of the new id at once.
+#[test]
+fn a_route_follows_the_live_bus() {
+    let guest = remapping(EXTENDED);
+    guest.set_irte(3, irte(1));
+    let (route, inner) = guest.route();
+    route.set(Some(REQUEST)).expect("a message");
+    assert!(inner.message().is_some());
+    guest.requester.bus.set(7);
+    let _none = guest.vtd.renumbered();
+    assert_eq!(inner.message(), None, "the entry checks for the old id");
+    guest.requester.bus.set((DEVICE >> 8) as u8);
+    let _none = guest.vtd.renumbered();
+    assert!(inner.message().is_some());
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::guest::*;
 use crate::address_space::MapListener;
-use crate::dma::Access;
+use crate::dma::{Access, Renumbered};
 use crate::region::MemoryKind;
 use crate::testing::{DmaCall, Registers};
 
@@ -390,6 +390,17 @@ fn a_device_is_followed_to_another_bus() {
         "the entry on the old bus is nobody's"
     );
     assert_eq!(guest.vtd.stats().devices[0].requester.0, 0x0700);
+}
+
+#[test]
+fn what_a_device_reaches_follows_the_live_bus_at_once() {
+    let guest = with_pages(1);
+    guest.requester.bus.set(7);
+    let _none = guest.vtd.renumbered();
+    assert!(guest.mappings().is_empty(), "there is no entry on the new bus");
+    guest.requester.bus.set((DEVICE >> 8) as u8);
+    let _none = guest.vtd.renumbered();
+    assert_eq!(guest.mappings().len(), 1);
 }
 
 /// A context entry of the old number may be taken away without a word about the new one.
