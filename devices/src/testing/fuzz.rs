@@ -9,6 +9,7 @@ mod chipset;
 mod endpoint;
 mod input;
 mod machine;
+mod meter;
 mod queue;
 mod reference;
 mod registers;

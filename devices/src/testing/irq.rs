@@ -23,12 +23,15 @@ pub struct FakeRouter {
 #[derive(Default)]
 struct Changes {
     count: u64,
+    /// Settings of routes and pins, each for itself.
+    sets: u64,
     /// Within [`MsiRouter::together`]: whether anything was set yet.
     held: Option<bool>,
 }
 
 impl Changes {
     fn note(&mut self) {
+        self.sets += 1;
         match &mut self.held {
             Some(changed) => *changed = true,
             None => self.count += 1,
@@ -60,6 +63,11 @@ impl FakeRouter {
     /// Changes of the interrupt hardware; what was set together is one.
     pub fn changes(&self) -> u64 {
         lock(&self.changes).count
+    }
+
+    /// Settings of routes and pins so far, each for itself.
+    pub fn sets(&self) -> u64 {
+        lock(&self.changes).sets
     }
 
     /// Calls of [`MsiRouter::set_pin`].

@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex};
 use vm_memory::GuestAddress;
 
 use super::input::Input;
+use super::meter::{BYTES, Meter, Metered};
 use crate::address_space::{MapListener, Mapping};
-use crate::dma::{Access, BusMaster, Domain, DomainError, Iova, Renumbered, Requester};
+use crate::dma::{Access, BusMaster, Domain, DomainError, Iova, Requester};
 use crate::iommu::vtd::{AddressWidth, TableMemory, Vtd, VtdConfig};
 use crate::region::{HostAddress, MemoryKind};
 use crate::testing::{FakeBacking, FakeRouter, Registers, finish, lock};
@@ -187,6 +188,7 @@ pub(super) struct StrictDomain {
     has_peers: bool,
     limit: u64,
     refuses: AtomicBool,
+    meter: Meter,
     mappings: Mutex<BTreeMap<u64, Piece>>,
 }
 
@@ -202,7 +204,7 @@ impl StrictDomain {
     fn check(&self, piece: Piece) {
         let Piece { iova, len, host, .. } = piece;
         let is_whole = len != 0 && [iova, len, host].iter().all(|value| value.is_multiple_of(PAGE));
-        assert!(is_whole, "{piece:x?}");
+        assert!(is_whole && len <= BYTES, "{piece:x?}");
         assert!(iova + len <= self.limit, "beyond the width: {piece:x?}");
         assert!(
             iova >= WINDOW.1 || iova + len <= WINDOW.0,
@@ -232,6 +234,7 @@ impl Domain for StrictDomain {
             before.is_none_or(|(start, other)| start + other.len <= iova.0),
             "{piece:x?} over {before:x?}"
         );
+        self.meter.note(len_bytes);
         if self.refuses.load(Relaxed) {
             return Err("refused".into());
         }
@@ -253,6 +256,7 @@ impl Domain for StrictDomain {
             .take_while(|(_, other)| start < other.iova + other.len)
             .map(|(at, other)| (*at, *other))
             .collect();
+        self.meter.note(touched.iter().map(|(_, other)| other.len).sum());
         for (at, other) in touched {
             assert!(
                 !crosses(start, &other) && !crosses(end, &other),
@@ -268,7 +272,7 @@ impl Domain for StrictDomain {
 pub(super) struct Machine {
     pub(super) config: VtdConfig,
     pub(super) ram: Arc<Ram>,
-    pub(super) vtd: Arc<Vtd>,
+    pub(super) vtd: Metered,
     pub(super) router: Arc<FakeRouter>,
     pub(super) domains: Vec<Arc<StrictDomain>>,
     pub(super) requesters: Vec<Requester>,
@@ -293,6 +297,7 @@ impl Machine {
             snoop_control: bit(2),
         };
         let (ram, router) = (Ram::new(), FakeRouter::new());
+        let meter = Meter::new(router.clone());
         let count = if bit(3) { 2 } else { 1 };
         let domains: Vec<_> = (0..count)
             .map(|_| {
@@ -300,6 +305,7 @@ impl Machine {
                     has_peers: count > 1,
                     limit: 1 << config.width.bits(),
                     refuses: AtomicBool::new(false),
+                    meter: meter.clone(),
                     mappings: Mutex::default(),
                 })
             })
@@ -316,7 +322,7 @@ impl Machine {
             gates: (0..count.into()).map(|index| vtd.bus_master(index)).collect(),
             config,
             ram,
-            vtd,
+            vtd: Metered::new(vtd, meter),
             router,
             domains,
             requesters,
@@ -338,7 +344,7 @@ impl Machine {
     }
 
     pub(super) fn set_bus_master(&self, index: usize, on: bool) {
-        while !self.gates[index].set_bus_master(on) {}
+        self.vtd.set_bus_master(&*self.gates[index], on);
     }
 
     /// The bridge above a device takes another number.
@@ -372,13 +378,20 @@ impl Machine {
         self.restart_queue();
         self.ram.poke(STATUS, 0);
         let wait = [DONE << 32 | 1 << 5 | 5, STATUS];
-        let all = descriptors.iter().chain([&wait]);
-        for (at, [low, high]) in (RING..).step_by(16).zip(all) {
-            self.ram.poke(at, *low);
-            self.ram.poke(at + 8, *high);
-        }
-        self.vtd.write64(IQT, 16 * (descriptors.len() as u64 + 1));
+        let count = self.fill_ring(descriptors.iter().copied().chain([wait]));
+        self.vtd.write64(IQT, 16 * count);
         assert_eq!(self.ram.peek(STATUS), Some(DONE), "the wait completed");
+    }
+
+    /// Puts descriptors into the ring from its start, and tells how many.
+    pub(super) fn fill_ring(&self, descriptors: impl Iterator<Item = [u64; 2]>) -> u64 {
+        let mut count = 0;
+        for (at, [low, high]) in (RING..).step_by(16).zip(descriptors) {
+            self.ram.poke(at, low);
+            self.ram.poke(at + 8, high);
+            count += 1;
+        }
+        count
     }
 }
 

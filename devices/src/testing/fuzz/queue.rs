@@ -3,18 +3,27 @@
 
 use super::input::Input;
 use super::machine::{
-    CONTEXT_GLOBAL, CONTEXTS, IOTLB_GLOBAL, IQA, IQT, Machine, PAGE, RAM, ROOT, RTADDR, SRTP, STATUS, TABLE,
-    TE,
+    CONTEXT_GLOBAL, CONTEXTS, IOTLB_GLOBAL, IQA, IQT, IRT, Machine, PAGE, RAM, ROOT, RTADDR, SRTP, STATUS,
+    TABLE, TE,
 };
 use super::reference::{context, reachable};
 use super::tables::{address, entry};
 use crate::dma::{Access, Iova, RequesterId};
+use crate::iommu::vtd::{RemappingRouter, Source};
+use crate::irq::{MsiMessage, MsiRouter};
 use crate::testing::Registers;
 
 /// Operations of one run at most.
 const OPERATIONS: usize = 24;
 /// Table entries written at most, now or during a walk.
 const EDITS: usize = 16;
+
+/// Descriptors of a flood: a ring of one page has room for one less than 256.
+const FLOOD: usize = 250;
+/// Routes at a time when a flood comes.
+const ROUTES: usize = 64;
+const IRE: u32 = 1 << 25;
+const SIRTP: u32 = 1 << 24;
 
 /// One run.
 pub fn queue(bytes: &[u8]) {
@@ -46,7 +55,7 @@ fn start(machine: &Machine) {
 }
 
 fn step(machine: &mut Machine, input: &mut Input<'_>, edits: &mut usize) {
-    match input.below(12) {
+    match input.below(13) {
         0..=2 => submit(machine, input),
         3 | 4 => {
             *edits += 1;
@@ -69,6 +78,7 @@ fn step(machine: &mut Machine, input: &mut Input<'_>, edits: &mut usize) {
             machine.set_bus_master(index, input.bool());
         }
         10 => machine.set_bar(input.bool()),
+        11 => flood(machine, input),
         _ => {
             let id = RequesterId(input.u16());
             let access = Access::from_bits_truncate(input.u8());
@@ -95,6 +105,61 @@ fn submit(machine: &Machine, input: &mut Input<'_>) {
     machine.ram.poke(at.saturating_add(8), high);
     let len = PAGE << (ring & 7);
     machine.vtd.write64(IQT, (tail + 16) % len);
+}
+
+/// A few descriptors over and over behind one write of the tail, with waits that rewrite the tables which the next
+/// descriptors are about, and with many routes.
+fn flood(machine: &Machine, input: &mut Input<'_>) {
+    let function = Source::Function(machine.requesters[0].clone());
+    let router = RemappingRouter::new(machine.vtd.clone(), function);
+    let routes: Vec<_> = (0..ROUTES).filter_map(|_| router.route().ok()).collect();
+    if input.bool() {
+        machine.vtd.write64(0xb8, IRT | 7);
+        machine.command(SIRTP);
+        machine.command(IRE);
+    }
+    for route in &routes {
+        let address = 0xfee0_0010 | input.below(2) << 5;
+        let message = MsiMessage { address, data: 0 };
+        route
+            .set(Some(message))
+            .expect("a fake route takes every message");
+    }
+    machine.restart_queue();
+    let mut pattern = toggle(input);
+    pattern.extend((0..input.below(4)).map(|_| flooding(input)));
+    let count = machine.fill_ring(pattern.iter().copied().cycle().take(FLOOD));
+    machine.vtd.write64(IQT, 16 * count);
+}
+
+/// An entry that comes and goes, with the invalidation that it needs after either.
+fn toggle(input: &mut Input<'_>) -> Vec<[u64; 2]> {
+    let (at, on, invalidation) = input.pick(&[
+        (IRT, 1, [4, 0]),
+        (CONTEXTS, 9, CONTEXT_GLOBAL),
+        (TABLE, 0x4000_0083, IOTLB_GLOBAL),
+    ]);
+    let status = |value: u64| [value << 32 | 1 << 5 | 5, at];
+    vec![status(0), invalidation, status(on), invalidation]
+}
+
+fn flooding(input: &mut Input<'_>) -> [u64; 2] {
+    let at = match input.below(4) {
+        0 => CONTEXTS + input.below(2) * 8 * 16,
+        1 => ROOT + 16,
+        2 => IRT + input.below(2) * 16,
+        _ => TABLE + input.below(8) * 8,
+    };
+    match input.below(8) {
+        0..=3 => {
+            let value = input.pick(&[0, 1, 9, TABLE | 1, TABLE | 3, CONTEXTS | 1, 0x4000_0083]);
+            [value << 32 | 1 << 5 | 5, at]
+        }
+        4 => CONTEXT_GLOBAL,
+        5 => IOTLB_GLOBAL,
+        6 => [4, 0],
+        _ => descriptor(input),
+    }
 }
 
 fn descriptor(input: &mut Input<'_>) -> [u64; 2] {
