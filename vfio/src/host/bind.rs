@@ -174,7 +174,11 @@ fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> 
     let entry = first.unwrap_or_else(|| Entry {
         bdf,
         driver: one.from.clone(),
-        override_driver: one.override_driver.clone(),
+        // The override of a saved binding was set at boot by its rule, and goes with it.
+        override_driver: one
+            .override_driver
+            .clone()
+            .filter(|driver| *driver != request.driver || !saved::is_saved(root, bdf)),
         bound: String::new(),
         owner: request.owner,
     });
@@ -215,13 +219,7 @@ fn put_back(root: &Root, kernel: &dyn Kernel, one: &Move) -> Result<(), BindErro
         Err(error) => return Err(error.into()),
         Ok(_) => {}
     }
-    binding.set_override(one.override_driver.as_deref())?;
-    if binding.driver()? != one.from {
-        binding.unbind()?;
-        if let Some(driver) = &one.from {
-            binding.give_to(driver)?;
-        }
-    }
+    binding.put_back(one.from.as_deref(), one.override_driver.as_deref())?;
     match &one.entry {
         Some(entry) => journal::write(root, entry)?,
         None => journal::remove(root, bdf)?,

@@ -191,6 +191,23 @@ impl Binding<'_> {
         self.expect(driver)
     }
 
+    /// Moves it to `driver`, and leaves it with `override_driver`, which may be another one: an override holds only for
+    /// the next driver, and the kernel gives the function to no other then.
+    pub(super) fn put_back(
+        &self,
+        driver: Option<&str>,
+        override_driver: Option<&str>,
+    ) -> Result<(), BindingError> {
+        if self.driver()?.as_deref() != driver {
+            self.set_override(override_driver.and(driver).or(override_driver))?;
+            self.unbind()?;
+            if let Some(driver) = driver {
+                self.give_to(driver)?;
+            }
+        }
+        self.set_override(override_driver)
+    }
+
     /// Has `driver` in the kernel, by the module of that name or by those that know the function: xhci_hcd is in
     /// xhci_pci, i801_smbus in i2c_i801.
     pub(super) fn load(&self, driver: &str) -> Result<(), BindingError> {

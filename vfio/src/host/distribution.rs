@@ -2,6 +2,12 @@
 
 use super::sysfs::Root;
 
+/// The commands that bring saved bindings into this host's initramfs, whose drivers are earlier than any rule of the
+/// system.
+pub fn initramfs_commands(root: &Root) -> &'static [&'static str] {
+    Distribution::read(root).initramfs_commands()
+}
+
 /// Families whose commands differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Distribution {
@@ -57,6 +63,37 @@ impl Distribution {
             Self::Arch => "mkinitcpio -P",
             Self::RedHat => "kernel-install add $(uname -r) /lib/modules/$(uname -r)/vmlinuz",
             _ => "kernel-install add $(uname -r) /boot/vmlinuz-$(uname -r)",
+        }
+    }
+
+    /// What puts vfio-pci and the rules of saved bindings into the image that the kernel starts from. The last
+    /// command makes the image anew.
+    fn initramfs_commands(self) -> &'static [&'static str] {
+        match self {
+            Self::Debian => &[
+                "echo vfio-pci >> /etc/initramfs-tools/modules",
+                "f=/etc/initramfs-tools/hooks/strait; echo '#!/bin/sh' > $f; chmod +x $f",
+                "echo '[ \"$1\" = prereqs ] && exit' >> $f",
+                "echo 'mkdir -p $DESTDIR/etc/udev/rules.d' >> $f",
+                "echo 'cp /etc/udev/rules.d/10-strait-* $DESTDIR/etc/udev/rules.d' >> $f",
+                "update-initramfs -u",
+            ],
+            Self::RedHat | Self::Suse => &[
+                "f=/etc/dracut.conf.d/strait.conf; echo 'add_drivers+=\" vfio-pci \"' > $f",
+                "echo 'install_items+=\" '$(echo /etc/udev/rules.d/10-strait-*)' \"' >> $f",
+                "dracut -f",
+            ],
+            Self::Arch => &[
+                "f=/etc/mkinitcpio.conf.d/strait.conf; echo 'MODULES+=(vfio_pci)' > $f",
+                "echo 'FILES+=(/etc/udev/rules.d/10-strait-*)' >> $f",
+                "mkinitcpio -P",
+            ],
+            Self::NixOs => &[
+                "boot.initrd.kernelModules = [ \"vfio-pci\" ]; and the rule into",
+                "boot.initrd.services.udev.rules in /etc/nixos/configuration.nix, then",
+                "nixos-rebuild boot",
+            ],
+            Self::Other => &["add vfio-pci and /etc/udev/rules.d/10-strait-* to the initramfs"],
         }
     }
 

@@ -35,6 +35,7 @@ mod usage;
 pub use bind::{BindError, bind};
 pub use binding::BindingError;
 pub use check::{CheckError, check};
+pub use distribution::initramfs_commands;
 pub use entry_limit::{EntryLimitError, entries_needed};
 pub use group::Group;
 pub use ids::PciIds;

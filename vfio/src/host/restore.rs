@@ -216,7 +216,7 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
         binding.load(driver)?;
     }
     let override_now = override_driver(&binding.root.function(binding.bdf));
-    let moved = go_back(binding, entry);
+    let moved = binding.put_back(entry.driver.as_deref(), entry.override_driver.as_deref());
     let waits = matches!(moved, Err(BindingError::Pending { .. }));
     if moved.is_err() && !waits {
         // As it was found, as far as that goes; the first failure is the one to tell.
@@ -227,17 +227,6 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
     }
     moved?;
     Ok(Restored::To(entry.driver.clone()))
-}
-
-fn go_back(binding: &Binding<'_>, entry: &Entry) -> Result<(), BindingError> {
-    binding.set_override(entry.override_driver.as_deref())?;
-    if binding.driver()? != entry.driver {
-        binding.unbind()?;
-        if let Some(driver) = &entry.driver {
-            binding.give_to(driver)?;
-        }
-    }
-    Ok(())
 }
 
 /// An override or a driver of VFIO is taken for ours; the kernel chooses the driver then.

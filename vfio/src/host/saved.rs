@@ -1,5 +1,6 @@
 //! Bindings that are made again at each boot: a line for systemd-modules-load and a udev rule a device.
 
+use std::env;
 use std::fs;
 use std::io;
 
@@ -41,19 +42,38 @@ pub(super) fn forget(root: &Root, bdf: HostBdf) -> io::Result<bool> {
     Ok(found)
 }
 
+/// Whether `bdf` is bound at boot.
+pub(super) fn is_saved(root: &Root, bdf: HostBdf) -> bool {
+    root.path(rule_path(bdf)).exists()
+}
+
+fn rule_path(bdf: HostBdf) -> String {
+    format!("etc/udev/rules.d/10-strait-{bdf}.rules")
+}
+
 /// Paths below the root, and what stands there. The rule runs before udev loads the modules that know the
 /// device (80-drivers.rules), so that the override is there first; the driver is probed for in case it was
-/// loaded earlier.
+/// loaded earlier. Where a driver of the initramfs has the device by then, strait takes it, unless it is in use.
 fn files(bdf: HostBdf, driver: &str) -> [(String, String); 2] {
-    let rule = format!(
+    let mut rule = format!(
         "# Written by `strait host bind --save`; `strait host restore {bdf}` takes it away.\n\
          ACTION==\"add\", SUBSYSTEM==\"pci\", KERNEL==\"{bdf}\", ATTR{{driver_override}}=\"{driver}\", \
          RUN{{builtin}}+=\"kmod load {driver}\", \
-         RUN+=\"/bin/sh -c 'echo $kernel > /sys/bus/pci/drivers_probe'\"\n"
+         RUN+=\"/bin/sh -c 'echo $kernel > /sys/bus/pci/drivers_probe'\""
     );
+    if let Some(strait) = this_program() {
+        rule += &format!(", RUN+=\"{strait} host bind --driver {driver} {bdf}\"");
+    }
     let modules = format!("# Written by `strait host bind --save` for {bdf}.\n{driver}\n");
     [
-        (format!("etc/udev/rules.d/10-strait-{bdf}.rules"), rule),
+        (rule_path(bdf), rule + "\n"),
         (format!("etc/modules-load.d/strait-{bdf}.conf"), modules),
     ]
+}
+
+/// The path of strait, if it needs no quoting in a rule.
+fn this_program() -> Option<String> {
+    let path = env::current_exe().ok()?.into_os_string().into_string().ok()?;
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._+-".contains(&byte);
+    path.bytes().all(plain).then_some(path)
 }

@@ -2,8 +2,8 @@
 
 use clap::Args;
 use strait_vfio::host::{
-    self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, out_of_the_way,
-    restorable, restore,
+    self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, initramfs_commands,
+    out_of_the_way, restorable, restore,
 };
 
 use super::screen::{Screen, Tone};
@@ -148,10 +148,31 @@ impl BindArgs {
             screen.line("dma_entry_limit is as high already")?;
         }
         if !plan.lasting().is_empty() && !self.dry_run {
-            screen.line("The same will be done at each boot, until strait host restore.")?;
+            tell_saved(root, screen, plan)?;
         }
         Ok(0)
     }
+}
+
+/// That the binding lasts, and what is earlier than it at boot.
+fn tell_saved(root: &Root, screen: &mut Screen<'_>, plan: &Plan) -> Result<(), Failure> {
+    screen.line("The same will be done at each boot, until strait host restore.")?;
+    let mut drivers: Vec<&str> = plan.moves.iter().filter_map(|one| one.from.as_deref()).collect();
+    drivers.sort_unstable();
+    drivers.dedup();
+    if drivers.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "Where the initramfs loads {}, the device is taken from there once the system starts, unless it is in use by \
+         then. These commands give it to vfio-pci in the initramfs already; the last one also after a restore:",
+        drivers.join(" or ")
+    );
+    screen.wrapped("", &text)?;
+    for command in initramfs_commands(root) {
+        screen.line(format!("    {command}"))?;
+    }
+    Ok(())
 }
 
 /// A driver's name that cannot be one is a matter of typing.

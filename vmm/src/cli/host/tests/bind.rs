@@ -1,6 +1,7 @@
 //! Binding and restoring when they go well.
 
 use std::fs;
+use std::path::Path;
 
 use strait_vfio::host::testing::Does;
 
@@ -182,6 +183,86 @@ fn a_saved_binding_is_repeated_at_boot_until_restore() {
     assert!(modules.ends_with("\nvfio-pci\n"), "{modules}");
     done(&host, "host restore 01:00.0");
     assert!(host.picture() == before);
+}
+
+/// The host as udev's rule finds it at boot where the initramfs gave the disk to nvme.
+fn booted_with_saved_disk() -> FakeHost {
+    let host = host();
+    done(&host, "host bind --save 02:00.0");
+    fs::remove_dir_all(host.path("run/strait")).expect("as after a reboot");
+    let folder = host.path("sys/bus/pci/devices/0000:02:00.0");
+    fs::remove_file(folder.join("driver")).expect("as after a reboot");
+    host.link(
+        "sys/bus/pci/devices/0000:02:00.0/driver",
+        "sys/bus/pci/drivers/nvme",
+    );
+    host
+}
+
+/// What the rule has strait do at boot.
+fn command_of_the_rule(host: &FakeHost) -> String {
+    let rule = host.path("etc/udev/rules.d/10-strait-0000:02:00.0.rules");
+    let rule = fs::read_to_string(rule).expect("a rule");
+    let (_, command) = rule.rsplit_once("RUN+=\"").expect("a command");
+    let (program, words) = command.split_once(' ').expect("arguments");
+    assert!(Path::new(program).is_absolute(), "{rule}");
+    words.trim_end_matches("\"\n").to_owned()
+}
+
+#[test]
+fn what_the_initramfs_took_is_taken_from_it_at_boot() {
+    let host = booted_with_saved_disk();
+    done(&host, &command_of_the_rule(&host));
+    assert_eq!(binding(&host, NVME), "vfio-pci vfio-pci");
+    done(&host, "host restore 02:00.0");
+    assert_eq!(binding(&host, NVME), "nvme -");
+    assert!(
+        !host
+            .path("etc/udev/rules.d/10-strait-0000:02:00.0.rules")
+            .exists()
+    );
+}
+
+#[test]
+fn what_the_host_boots_from_is_not_taken_at_boot() {
+    let host = booted_with_saved_disk();
+    host.file(
+        "proc/self/mountinfo",
+        "36 1 259:1 / / rw - ext4 /dev/nvme0n1p1 rw\n",
+    );
+    run(&host, &command_of_the_rule(&host)).expect_err("in use");
+    assert_eq!(binding(&host, NVME), "nvme vfio-pci");
+}
+
+#[test]
+fn what_the_initramfs_needs_is_told_for_each_distribution() {
+    for (id, says) in [
+        ("debian", "    update-initramfs -u\n"),
+        ("fedora", "    f=/etc/dracut.conf.d/strait.conf;"),
+        ("arch", "    mkinitcpio -P\n"),
+    ] {
+        let host = host();
+        host.file("etc/os-release", &format!("ID={id}\n"));
+        let text = done(&host, "host bind --save 02:00.0");
+        assert!(
+            text.contains("initramfs loads nvme") && text.contains(says),
+            "{text}"
+        );
+        let long: Vec<&str> = text.lines().filter(|line| line.len() > 80).collect();
+        assert!(long.is_empty(), "{long:?}");
+    }
+}
+
+#[test]
+fn an_override_that_came_after_the_driver_is_no_obstacle_to_restore() {
+    let host = host();
+    let file = "sys/devices/pci0000:00/0000:00:02.0/0000:02:00.0/driver_override";
+    for override_driver in ["vfio-pci", "pci-stub"] {
+        host.file(file, &format!("{override_driver}\n"));
+        done(&host, "host bind --force 02:00.0");
+        done(&host, "host restore 02:00.0");
+        assert_eq!(binding(&host, NVME), format!("nvme {override_driver}"));
+    }
 }
 
 #[test]
