@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::{Apt, Release};
+use crate::apt::{Apt, Package, Release};
 use crate::cache::Cache;
 use crate::emulator::Emulator;
 use crate::kernel::Kernel;
@@ -157,12 +157,8 @@ impl Supplies {
 }
 
 fn build(cache: &Cache, release: &Release) -> Result<()> {
-    // Lists of an earlier run, or of a proxy, may name versions that the mirror has no more.
-    let files = fetch(cache, release).or_else(|error| {
-        eprintln!("  {error:#}; once more, with new package lists");
-        Apt::forget_lists(cache)?;
-        fetch(cache, release)
-    })?;
+    let apt = Apt::new(cache, release)?;
+    let files = apt.fetch(choose)?;
 
     let (fresh, root) = (cache.path("root.new"), cache.path("root"));
     remove(&fresh)?;
@@ -172,16 +168,15 @@ fn build(cache: &Cache, release: &Release) -> Result<()> {
     fs::rename(&fresh, &root).with_context(|| format!("Cannot move {}", fresh.display()))
 }
 
-/// Downloads all packages, in the versions that the mirror has now.
-fn fetch(cache: &Cache, release: &Release) -> Result<Vec<PathBuf>> {
-    let apt = Apt::new(cache, release)?;
+/// What the lab is made of, in the newest versions of the package lists.
+fn choose(apt: &Apt) -> Result<Vec<Package>> {
     let mut packages = apt.with_dependencies(&PACKAGES)?;
     let Some(kernel) = apt.kernel(HOST_SERIES)? else {
         bail!("The configured Debian sources have no {HOST_SERIES} kernel");
     };
     packages.push(kernel);
     packages.extend(apt.kernel(OLD_SERIES)?);
-    apt.download(&packages)
+    Ok(packages)
 }
 
 /// What package scripts would do: module indexes, and beside each bzImage its vmlinux.

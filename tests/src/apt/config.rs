@@ -20,6 +20,7 @@ const KEYRING: &str = "usr/share/keyrings/debian-archive-keyring.gpg";
 pub(crate) struct Apt {
     pub(super) config: PathBuf,
     pub(super) archives: PathBuf,
+    pub(super) lists: PathBuf,
     sources: PathBuf,
     /// Keys of a newer release, outside the cache: apt takes a space in their path for its end.
     keys: TempDir,
@@ -29,18 +30,13 @@ impl Apt {
     /// Writes the configuration into the cache folder and reads the package lists.
     pub(crate) fn new(cache: &Cache, release: &Release) -> Result<Self> {
         let folder = cache.make_folder("apt")?;
-        for name in [
-            "etc/none",
-            "etc/sources",
-            "lists/partial",
-            "cache/archives/partial",
-            "state",
-        ] {
+        for name in ["etc/none", "etc/sources", "cache/archives/partial", "state"] {
             cache.make_folder(&format!("apt/{name}"))?;
         }
         let apt = Self {
             config: folder.join("etc/apt.conf"),
             archives: cache.make_folder("apt/archives")?,
+            lists: cache.make_folder("apt/lists")?,
             sources: folder.join("etc/sources/lab.sources"),
             keys: tempfile::tempdir().context("Cannot create a temporary folder")?,
         };
@@ -57,17 +53,11 @@ impl Apt {
         Ok(apt)
     }
 
-    /// Lets the next [`Self::new`] read every package list from the mirror.
-    pub(crate) fn forget_lists(cache: &Cache) -> Result<()> {
-        let lists = cache.path("apt/lists");
-        fs::remove_dir_all(&lists).with_context(|| format!("Cannot remove {}", lists.display()))
-    }
-
     /// Adds a newer release from the same archives. Its keys come with the running release's own
     /// keyring package, which the running release's keys vouch for.
     fn add_release(&self, own: &[Source], from: &str, to: &str) -> Result<()> {
-        let keyring = self.with_dependencies(&["debian-archive-keyring"])?;
-        Self::unpack(&self.download(&keyring)?, self.keys.path())?;
+        let keyring = self.fetch(|apt| apt.with_dependencies(&["debian-archive-keyring"]))?;
+        Self::unpack(&keyring, self.keys.path())?;
         let keys = self.keys.path().join(KEYRING);
         let newer: Vec<Source> = own
             .iter()

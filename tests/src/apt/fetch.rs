@@ -33,7 +33,7 @@ impl Apt {
             retry(|| command::run(self.command("apt-get").args(["-q", "update"])).map(drop))
         })
         .context(
-            "Cannot read the package lists of the configured Debian sources, which the lab's first run needs",
+            "Cannot read the package lists of the configured Debian sources; the lab's first run needs their mirror",
         )
     }
 
@@ -71,8 +71,21 @@ impl Apt {
         Ok(listing.lines().find_map(Package::parse))
     }
 
+    /// Chooses packages and downloads them. Lists of an earlier run, or of a proxy, may name versions that the mirror
+    /// has no more: then once more with new ones.
+    pub(crate) fn fetch(&self, choose: impl Fn(&Self) -> Result<Vec<Package>>) -> Result<Vec<PathBuf>> {
+        let attempt = || self.download(&choose(self)?);
+        attempt().or_else(|error| {
+            eprintln!("  {error:#}; once more, with new package lists");
+            fs::remove_dir_all(&self.lists)
+                .with_context(|| format!("Cannot remove {}", self.lists.display()))?;
+            self.update()?;
+            attempt()
+        })
+    }
+
     /// Downloads what is not there yet and verifies every file.
-    pub(crate) fn download(&self, packages: &[Package]) -> Result<Vec<PathBuf>> {
+    fn download(&self, packages: &[Package]) -> Result<Vec<PathBuf>> {
         let missing: Vec<&Package> = packages
             .iter()
             .filter(|package| !self.has_size(package))

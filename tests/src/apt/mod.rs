@@ -8,4 +8,5 @@ mod sources;
 mod unpack;
 
 pub(crate) use config::Apt;
+pub(crate) use fetch::Package;
 pub(crate) use release::Release;
