@@ -49,7 +49,7 @@ take_back() {
 
 inner_cmdline() {
     echo "console=ttyS0 panic=-1 quiet lab.do=$(setting inner) lab.address=$(setting address)" \
-        "lab.port=$port lab.drivers=$(setting inner_drivers) lab.drive=$(setting drive)"
+        "lab.port=$port lab.pace=$(setting pace) iomem=relaxed lab.drivers=$(setting inner_drivers) lab.drive=$(setting drive)"
 }
 inner_cpus() { echo "$(setting inner_cpus)" | sed 's/^$/1/'; }
 by_strait() {

@@ -28,7 +28,7 @@ pub(crate) fn demo(vmm: Vmm) -> Result<ExitCode> {
     let config = GuestConfig {
         devices: vec![nic.bdf.clone()],
         cmdline: format!(
-            "console=ttyS0 panic=-1 lab.do=facts,net,ping3,fetch,irqs,packets lab.address=10.0.2.15 lab.port={}",
+            "console=ttyS0 panic=-1 iomem=relaxed lab.do=facts,net,ping3,fetch,irqs,packets lab.address=10.0.2.15 lab.port={}",
             outside.port
         ),
         ..GuestConfig::default()
@@ -38,7 +38,12 @@ pub(crate) fn demo(vmm: Vmm) -> Result<ExitCode> {
         "Starting the guest; what follows is its console.\n\n  {}\n",
         command.join(" ")
     );
-    let mut guest = Guest::start(&host.agent, command, Instant::now() + LIMIT, true)?;
+    let mut guest = Guest::start(
+        &host.agent,
+        command,
+        Instant::now() + host.pace.stretch(LIMIT),
+        true,
+    )?;
     let verdict = watch(&mut guest, &outside);
     logs.append("demo.log", &guest.transcript());
     let verdict = verdict?;

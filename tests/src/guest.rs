@@ -14,7 +14,7 @@ use crate::agent::protocol::Finished;
 const SLICE: Duration = Duration::from_secs(2);
 
 /// How long a killed VMM may take to be gone.
-const KILL_LIMIT: Duration = Duration::from_secs(60);
+const KILL_LIMIT: Duration = Duration::from_secs(180);
 
 /// How much of a VMM's error output is kept, from its end, in bytes: QEMU has a line for each map that the host
 /// refuses.

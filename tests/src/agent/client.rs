@@ -14,10 +14,10 @@ use anyhow::{Context, Result, bail};
 use super::protocol::{Answer, Finished, Numbered, Request};
 
 /// An emulated machine on a busy one may be slow to answer at all.
-const GRACE: Duration = Duration::from_secs(30);
+const GRACE: Duration = Duration::from_secs(120);
 
 /// A short command in the lab host.
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(180);
 
 type Pending = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
 

@@ -117,7 +117,12 @@ impl<'a> Bench<'a> {
         work: impl FnOnce(&mut Guest<'a>) -> Result<T>,
     ) -> Result<T> {
         let command = vmm.command(config);
-        let mut guest = Guest::start(self.agent, command, Instant::now() + LIMIT, false)?;
+        let mut guest = Guest::start(
+            self.agent,
+            command,
+            Instant::now() + self.host.pace.stretch(LIMIT),
+            false,
+        )?;
         let result = work(&mut guest);
         self.logs
             .append(&format!("bench-{}.log", vmm.name()), &guest.transcript());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::machine::{Console, Host, MONITOR_SOCKET, Machine};
-use super::{Logs, Monitor, Share};
+use super::{Logs, Monitor, Pace, Share};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
 
@@ -19,6 +19,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(180);
 pub(crate) struct LabHost {
     /// First, so that it is dropped before the machine it speaks to.
     pub(crate) agent: Agent,
+    /// How fast it was when it came up.
+    pub(crate) pace: Pace,
     console: PathBuf,
     machine: Machine,
     share: Share,
@@ -75,8 +77,11 @@ impl LabHost {
         agent
             .is_up(BOOT_LIMIT)
             .with_context(|| format!("See {}", console.display()))?;
-        eprintln!("  The lab host is up ({:.1} s)", start.elapsed().as_secs_f64());
+        let pace = Pace::measure(&agent)?;
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("  The lab host is up ({seconds:.1} s), {pace}");
         Ok(Self {
+            pace,
             agent,
             console,
             machine,

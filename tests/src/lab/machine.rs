@@ -132,7 +132,7 @@ impl Machine {
 
     /// Connects to the agent's port as soon as QEMU has opened it.
     pub(crate) fn connect(&mut self) -> Result<UnixStream> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match UnixStream::connect(&self.socket) {
                 Ok(socket) => return Ok(socket),

@@ -6,6 +6,7 @@ mod host;
 mod logs;
 mod machine;
 mod monitor;
+mod pace;
 mod share;
 mod state;
 
@@ -14,5 +15,6 @@ pub(crate) use host::LabHost;
 pub(crate) use logs::{Logs, workspace};
 pub(crate) use machine::{Console, Host, Machine};
 pub(crate) use monitor::Monitor;
+pub(crate) use pace::Pace;
 pub(crate) use share::{Share, build_strait};
 pub(crate) use state::{HostState, pinned_pages};

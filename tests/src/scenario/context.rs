@@ -50,8 +50,10 @@ impl Context<'_> {
     pub(crate) fn cmdline(&self, steps: &str, address: &str) -> String {
         let quiet = if self.live { "" } else { " quiet" };
         let line = format!(
-            "console=ttyS0 panic=-1{quiet} lab.do={steps} lab.address={address} lab.port={} {}",
-            self.outside.port, self.extra_cmdline
+            "console=ttyS0 panic=-1{quiet} iomem=relaxed lab.do={steps} lab.address={address} lab.port={} lab.pace={} {}",
+            self.outside.port,
+            self.host.pace.factor(),
+            self.extra_cmdline
         );
         line.trim_end().to_owned()
     }
@@ -61,7 +63,8 @@ impl Context<'_> {
         Assigned::bind(self.agent, NIC)
     }
 
-    /// Runs `work` on a freshly started guest and keeps the console, whatever happens.
+    /// Runs `work` on a freshly started guest, whose drivers must not have waited in vain, and keeps the console,
+    /// whatever happens.
     pub(crate) fn with_guest<T>(
         &self,
         config: &GuestConfig,

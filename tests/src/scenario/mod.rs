@@ -47,7 +47,7 @@ pub(crate) struct Scenario {
     pub(crate) name: String,
     /// What it shows.
     pub(crate) about: String,
-    /// More than this is a failure.
+    /// More than this on a quiet machine is a failure.
     pub(crate) limit: Duration,
     /// Long ones run under `--full` only.
     pub(crate) full: bool,

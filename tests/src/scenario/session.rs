@@ -92,13 +92,18 @@ impl<'a> Session<'a> {
             outside: &self.outside,
             logs: &self.logs,
             name: &scenario.name,
-            deadline: Instant::now() + scenario.limit,
+            deadline: Instant::now() + host.pace.stretch(scenario.limit),
             series: &self.series,
             extra_cmdline: &self.selection.cmdline,
             live: self.selection.live,
         };
         let before = HostState::take(lab.agent)?;
-        let verdict = (scenario.run)(&lab);
+        let verdict = (scenario.run)(&lab).map_err(|error| {
+            if Instant::now() < lab.deadline {
+                return error;
+            }
+            error.context(host.pace.explain(scenario.limit))
+        });
         if host.agent.is_lost() {
             return verdict;
         }
