@@ -10,9 +10,15 @@ dmesg -n 1
 
 say() { echo "LAB $*"; }
 fail() {
+    late
     dmesg | tail -n 25
     say "fail $*"
     poweroff -f
+}
+# What the kernel says came too late; the harness judges it.
+late() {
+    dmesg | grep -iE 'time[d]?[ -]?out|nobody cared' | tail -n 20 > /run/late
+    while read -r line; do say "late $line"; done < /run/late
 }
 setting() {
     for word in $(cat /proc/cmdline); do
@@ -67,12 +73,6 @@ net() {
 }
 # The vector for link changes, which is named like the interface, has not counted on any CPU.
 silent_vector() { grep ' eth0$' /proc/interrupts | grep -q '^ *[0-9]*:\( *0\)* *[^0-9 ]'; }
-ping3() {
-    ping -c 3 -W 10 $server > /run/ping || fail "ping: $(tail -n 2 /run/ping | head -n 1)"
-    say "ping $(sed -n 's/.* \([0-9]*\) packets received.*/\1/p' /run/ping)"
-}
-download() { wget -q -O - "http://$server:$port/bytes/$1"; }
-fetch() {
 heard_vector() { ! silent_vector; }
 # Makes the NIC tell of a link change (82576 data sheet, Interrupt Cause Set; E1000_ICS of its driver). With
 # iomem=relaxed on the command line its registers can be written beside the driver.
@@ -80,6 +80,12 @@ change_link() {
     registers=$(sed -n '1s/ .*//p' /sys/class/net/eth0/device/resource)
     devmem $((registers + 0xc8)) 32 4 2> /dev/null
 }
+ping3() {
+    ping -c 3 -W 10 $server > /run/ping || fail "ping: $(tail -n 2 /run/ping | head -n 1)"
+    say "ping $(sed -n 's/.* \([0-9]*\) packets received.*/\1/p' /run/ping)"
+}
+download() { wget -q -O - "http://$server:$port/bytes/$1"; }
+fetch() {
     say "fetch $(download $bytes | sha256sum | cut -d ' ' -f 1)"
 }
 # One line per vector: its name, then its count on each CPU.
@@ -249,8 +255,8 @@ ask() {
     say "ask"
     read -r answer
     case $answer in
-        reboot) reboot -f ;;
-        poweroff) poweroff -f ;;
+        reboot) late; reboot -f ;;
+        poweroff) late; poweroff -f ;;
         panic) echo c > /proc/sysrq-trigger ;;
         *) say "answer $answer" ;;
     esac
@@ -264,5 +270,6 @@ say "init $(cut -d ' ' -f 1 /proc/uptime)"
 for step in $(setting do | tr , ' '); do
     $step
 done
+late
 say "end"
 poweroff -f

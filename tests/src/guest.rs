@@ -236,6 +236,11 @@ impl<'a> Guest<'a> {
         format!("{}\n--- standard error ---\n{errors}", self.console)
     }
 
+    /// The console so far.
+    pub(crate) fn console(&self) -> &str {
+        &self.console
+    }
+
     /// What the VMM and its devices are at, for the log of a guest that stands still: two looks, a second
     /// apart. Empty if the VMM has ended.
     pub(crate) fn picture(&self) -> String {

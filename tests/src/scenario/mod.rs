@@ -8,6 +8,7 @@ mod devices;
 mod host;
 mod host_events;
 mod host_kinds;
+mod late;
 mod life_cycle;
 mod mistakes;
 mod nested;

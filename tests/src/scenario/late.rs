@@ -1,0 +1,60 @@
+//! What a guest's kernel says came too late. Data may arrive all the same, polled for or sent again, while an
+//! interrupt that was lost cost a minute.
+
+use anyhow::{Result, bail};
+
+/// Said of a slow or busy machine, or where nothing is lost; each with the reason.
+const HARMLESS: [(&str, &str); 2] = [
+    ("rcu", "an emulated CPU on a busy machine is held up"),
+    ("clocksource", "an emulated CPU on a busy machine misses ticks"),
+];
+
+/// A guest whose drivers waited in vain has failed, whatever else it did. Guests print such messages at their end,
+/// those of the guest's own guest too (`late` in resources/lab/guest-init.sh).
+pub(super) fn judge<T>(result: Result<T>, console: &str) -> Result<T> {
+    let Some(line) = lost(console) else {
+        return result;
+    };
+    let said = format!("The guest's kernel waited in vain: {line}");
+    match result {
+        Ok(_) => bail!(said),
+        Err(error) => Err(error.context(said)),
+    }
+}
+
+fn lost(console: &str) -> Option<&str> {
+    let mut said = console.lines().filter_map(|line| {
+        let marker = line.strip_prefix("LAB ")?;
+        marker
+            .strip_prefix("late ")
+            .or_else(|| marker.strip_prefix("l2-late "))
+    });
+    let is_harmless = |line: &str| HARMLESS.iter().any(|(words, _reason)| line.contains(words));
+    said.find(|line| !is_harmless(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_driver_that_polled_is_a_failure_in_either_guest() {
+        for prefix in ["", "l2-"] {
+            let line = "[   66.1] nvme nvme0: I/O tag 12 (100c) QID 0 timeout, completion polled";
+            let console = format!("LAB read 1234\nLAB {prefix}late {line}\nLAB end\n");
+            let refusal = judge(Ok(()), &console).expect_err("a lost interrupt").to_string();
+            assert!(refusal.contains("QID 0 timeout"), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn a_slow_machine_is_none() {
+        let console = "LAB late [   66.1] rcu: INFO: rcu_sched self-detected stall on CPU\nLAB end\n";
+        assert!(judge(Ok(()), console).is_ok());
+    }
+
+    #[test]
+    fn what_a_program_prints_is_not_the_kernels_word() {
+        assert!(judge(Ok(()), "wget: download timed out\nLAB end\n").is_ok());
+    }
+}
