@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0             boot structures, then RAM; VGA hole and ACPI tables below 1 MiB
-//! 0xC000_0000   32-bit MMIO window of PCI
+//! 0xC000_0000   32-bit MMIO window of PCI; it begins lower, and RAM ends there, if its BARs need it
 //! 0xE000_0000   ECAM, 1 MiB for each of 256 buses
 //! 0xFEC0_0000   I/O APIC, VT-d registers, local APICs and interrupt messages
 //! 0xFFFB_C000   pages KVM needs on Intel hosts
@@ -66,9 +66,14 @@ pub const FIRMWARE: Range = Range::new(ACPI_TABLES.start.0, RESET_VECTOR.end().0
 /// Kernels and everything else that is loaded goes here or above.
 pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
 /// RAM below 4 GiB ends here at the latest.
-pub const LOW_RAM_MAX: GuestAddress = GuestAddress(3 * GIB);
-/// BARs that cannot be above 4 GiB.
-pub const MMIO_32: Range = Range::new(0xc000_0000, 0xe000_0000);
+pub const LOW_RAM_MAX: GuestAddress = MMIO_32[0].start;
+/// Where BARs go that cannot be above 4 GiB: the first of these that has room for all. RAM below 4 GiB ends where it
+/// starts.
+pub const MMIO_32: [Range; 3] = [
+    Range::new(3 * GIB, ECAM.start.0),
+    Range::new(2 * GIB, ECAM.start.0),
+    Range::new(GIB, ECAM.start.0),
+];
 /// Configuration space of every function, memory-mapped (PCIe 6.0 §7.2.2).
 pub const ECAM: Range = Range::new(0xe000_0000, 0xf000_0000);
 /// Registers of the I/O APIC.
@@ -96,8 +101,8 @@ const MEMORY_MAP: [Range; 15] = [
     CMDLINE,
     ACPI_TABLES,
     RESET_VECTOR,
-    Range::new(HIGH_MEMORY.0, LOW_RAM_MAX.0),
-    MMIO_32,
+    Range::new(HIGH_MEMORY.0, MMIO_32[2].start.0),
+    MMIO_32[2],
     ECAM,
     IOAPIC,
     VTD,
@@ -139,6 +144,7 @@ pub const PCI_GSIS: u8 = 8;
 
 const _: () = {
     assert!(disjoint(&MEMORY_MAP) && disjoint(&PORT_MAP));
+    assert!(MMIO_32[2].start.0 < MMIO_32[1].start.0 && MMIO_32[1].start.0 < MMIO_32[0].start.0);
     assert!(MEMORY_MAP[MEMORY_MAP.len() - 1].end().0 <= HIGH_RAM.0);
     assert!(PORT_MAP[PORT_MAP.len() - 1].end().0 <= PCI_PORTS.start.0);
     assert!(CMDLINE.end().0 <= CONVENTIONAL_END.0 && FIRMWARE.end().0 <= HIGH_MEMORY.0);
@@ -146,9 +152,9 @@ const _: () = {
     assert!(PAGE_TABLES.len == 6 * 4 * KIB && PAGE_TABLES.start.0.is_multiple_of(4 * KIB));
 };
 
-/// First address behind the RAM of a guest with `memory_bytes` that is below 4 GiB.
-pub fn low_ram_end(memory_bytes: u64) -> GuestAddress {
-    GuestAddress(memory_bytes.min(LOW_RAM_MAX.0))
+/// First address behind the RAM below 4 GiB of a guest with `memory_bytes`, when `mmio_32` is the window there.
+pub fn low_ram_end(memory_bytes: u64, mmio_32: Range) -> GuestAddress {
+    GuestAddress(memory_bytes.min(mmio_32.start.0))
 }
 
 /// The I/O APIC pin of INTx wire `pin` (0 is INTA) of `device` on bus 0. The swizzle spreads neighbours
@@ -178,8 +184,9 @@ mod tests {
 
     #[test]
     fn low_ram_ends_at_the_hole() {
-        assert_eq!(low_ram_end(64 << 20), GuestAddress(64 << 20));
-        assert_eq!(low_ram_end(4 * GIB), LOW_RAM_MAX);
+        assert_eq!(low_ram_end(64 << 20, MMIO_32[0]), GuestAddress(64 << 20));
+        assert_eq!(low_ram_end(4 * GIB, MMIO_32[0]), LOW_RAM_MAX);
+        assert_eq!(low_ram_end(4 * GIB, MMIO_32[1]), GuestAddress(2 * GIB));
     }
 
     #[test]

@@ -7,9 +7,10 @@
 
 use std::ops::RangeInclusive;
 
+use strait_devices::pci::firmware;
 use vm_memory::GuestAddress;
 
-use crate::layout::{HIGH_RAM, LOW_RAM_MAX, Range};
+use crate::layout::{HIGH_RAM, MMIO_32, Range, low_ram_end};
 
 const GIB: u64 = 1 << 30;
 
@@ -103,16 +104,29 @@ impl Reach {
     }
 }
 
-/// Places `memory_bytes` of RAM and a window where `reach` allows, below `1 << address_bits`.
+/// The window below 4 GiB for devices that decode memory of these sizes there, a list for each root port. It takes
+/// room from RAM only as far as it must; what fits into none of them is refused where it is placed.
+pub fn low_window(sizes: &[Vec<u64>]) -> Range {
+    let [.., widest] = MMIO_32;
+    let fits = |window: &Range| firmware::fits(sizes, window.start.0..window.end().0);
+    MMIO_32.into_iter().find(fits).unwrap_or(widest)
+}
+
+/// Places `memory_bytes` of RAM around `mmio_32`, and a window, where `reach` allows, below `1 << address_bits`.
 ///
 /// # Errors
 /// When a part of RAM has no place.
-pub fn place(memory_bytes: u64, reach: &Reach, address_bits: u8) -> Result<Placement, PlacementError> {
+pub fn place(
+    memory_bytes: u64,
+    mmio_32: Range,
+    reach: &Reach,
+    address_bits: u8,
+) -> Result<Placement, PlacementError> {
     let end = 1u64
         .checked_shl(address_bits.into())
         .map_or(u64::MAX, |end| end - 1);
     let reach = reach.clone().within(std::slice::from_ref(&(0..=end)));
-    let low = memory_bytes.min(LOW_RAM_MAX.0);
+    let low = low_ram_end(memory_bytes, mmio_32).0;
     let no_room = |start: u64, len: u64| {
         let (first, last) = reach.gap_from(start);
         PlacementError {
@@ -171,13 +185,15 @@ mod tests {
     }
 
     fn window_of(memory_bytes: u64, reach: &Reach, bits: u8) -> Option<(u64, u64)> {
-        let window = place(memory_bytes, reach, bits).expect("it fits").mmio_64?;
+        let window = place(memory_bytes, MMIO_32[0], reach, bits)
+            .expect("it fits")
+            .mmio_64?;
         Some((window.start.0, window.len))
     }
 
     #[test]
     fn small_memory_is_one_range_and_large_is_split_around_the_hole() {
-        let ram = |bytes| place(bytes, &vtd(48), 48).expect("it fits").ram;
+        let ram = |bytes| place(bytes, MMIO_32[0], &vtd(48), 48).expect("it fits").ram;
         assert_eq!(ram(64 << 20), [Range::new(0, 64 << 20)]);
         assert_eq!(ram(3 * GIB), [Range::new(0, 3 * GIB)]);
         assert_eq!(
@@ -217,14 +233,14 @@ mod tests {
     #[test]
     fn ram_that_does_not_fit_below_a_reserved_range_goes_above_it() {
         let amd = Reach::everything().within(&[0..=0xfd_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
-        let placed = place(1100 * GIB, &amd, 48).expect("it fits above");
+        let placed = place(1100 * GIB, MMIO_32[0], &amd, 48).expect("it fits above");
         assert_eq!(placed.ram[1], Range::new(1 << 40, (1 << 40) + 1097 * GIB));
         assert_eq!(window_of(8 * GIB, &amd, 48), Some((1 << 40, 1 << 47)));
     }
 
     #[test]
     fn ram_beyond_the_width_is_refused_with_the_range() {
-        let error = place(600 * GIB, &vtd(39), 48)
+        let error = place(600 * GIB, MMIO_32[0], &vtd(39), 48)
             .expect_err("39 bits are 512 GiB")
             .to_string();
         assert!(
@@ -240,8 +256,8 @@ mod tests {
     #[test]
     fn a_reserved_range_in_low_ram_is_named() {
         let reach = Reach::everything().within(&[0..=0x7b7f_ffff, 0x7c00_0000..=(1 << 39) - 1]);
-        assert!(place(GIB, &reach, 39).is_ok());
-        let error = place(3 * GIB, &reach, 39)
+        assert!(place(GIB, MMIO_32[0], &reach, 39).is_ok());
+        let error = place(3 * GIB, MMIO_32[0], &reach, 39)
             .expect_err("RAM would cover it")
             .to_string();
         assert!(error.contains("0x7b800000-0x7bffffff"), "{error}");
@@ -252,5 +268,27 @@ mod tests {
         let both = vtd(48).within(&[0..=(1 << 39) - 1]);
         assert_eq!(both, vtd(39));
         assert_eq!(vtd(39).within(&[]), vtd(39), "the kernel does not tell");
+    }
+
+    #[test]
+    fn the_low_window_grows_as_far_as_its_bars_need() {
+        let start = |sizes: &[Vec<u64>]| low_window(sizes).start.0;
+        assert_eq!(start(&[]), 3 * GIB);
+        assert_eq!(start(&[vec![256 << 20, 64 << 10], vec![128 << 20]]), 3 * GIB);
+        assert_eq!(
+            start(&[vec![64 << 10], vec![GIB, 64 << 10]]),
+            2 * GIB,
+            "1 GiB, and small ones behind it"
+        );
+        assert_eq!(start(&[vec![GIB], vec![GIB]]), GIB);
+        assert_eq!(start(&[vec![2 * GIB]]), GIB, "nowhere is there room");
+    }
+
+    #[test]
+    fn ram_that_the_low_window_takes_goes_above_4_gib() {
+        let ram = place(3 * GIB, MMIO_32[1], &vtd(48), 48).expect("it fits").ram;
+        assert_eq!(ram, [Range::new(0, 2 * GIB), Range::new(4 * GIB, 5 * GIB)]);
+        let small = place(512 << 20, MMIO_32[2], &vtd(48), 48).expect("it fits").ram;
+        assert_eq!(small, [Range::new(0, 512 << 20)]);
     }
 }

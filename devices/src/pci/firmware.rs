@@ -5,9 +5,12 @@
 //! Memory decoding is left off, as PCIe has it after reset: a guest that sizes BARs would have to switch it
 //! off and on around each of them, and every change costs a memory slot and a DMA mapping.
 
+use std::cmp::Reverse;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::device::Effect;
+use crate::pci::Function;
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::root_complex::RootComplex;
 use crate::pci::root_port::RootPort;
@@ -49,12 +52,63 @@ struct Bar {
     wide: bool,
 }
 
-/// The BARs behind a port by the window they belong to.
+/// The BARs behind each port by the window they belong to.
 #[derive(Default)]
 struct Demand {
-    io: Vec<Bar>,
-    memory: Vec<Bar>,
-    prefetchable: Vec<Bar>,
+    io: Vec<Vec<Bar>>,
+    memory: Vec<Vec<Bar>>,
+    prefetchable: Vec<Vec<Bar>>,
+}
+
+impl Demand {
+    fn add_port(&mut self) {
+        for kind in [&mut self.io, &mut self.memory, &mut self.prefetchable] {
+            kind.push(Vec::new());
+        }
+    }
+}
+
+/// Adds to what the last port has of a kind.
+fn add(kind: &mut [Vec<Bar>], bar: Bar) {
+    kind.last_mut()
+        .expect("a port is added before its BARs")
+        .push(bar);
+}
+
+/// Whether memory BARs of these sizes, a list for each port, have room in `window`.
+pub fn fits(sizes: &[Vec<u64>], window: Range<u64>) -> bool {
+    share(sizes, window, bridge::MEMORY_WINDOW_ALIGN).is_ok()
+}
+
+/// Shares `free` out among ports whose BARs have these sizes: a window for each, empty without BARs; or which port
+/// has no room, for a BAR of which size, with how much left. A port's window begins where its biggest BAR may, and
+/// ports go by their biggest BARs, so that little is lost between them.
+fn share(sizes: &[Vec<u64>], mut free: Range<u64>, align: u64) -> Result<Vec<Range<u64>>, (usize, u64, u64)> {
+    let biggest = |port: usize| sizes[port].iter().copied().max().unwrap_or(0);
+    let mut order: Vec<usize> = (0..sizes.len()).filter(|port| biggest(*port) > 0).collect();
+    order.sort_by_key(|port| Reverse(biggest(*port)));
+    let mut windows = vec![0..0; sizes.len()];
+    for port in order {
+        let granule = biggest(port)
+            .checked_next_power_of_two()
+            .unwrap_or(u64::MAX)
+            .max(align);
+        let start = free.start.checked_next_multiple_of(granule).unwrap_or(u64::MAX);
+        let mut next = start;
+        for size in descending(&sizes[port]) {
+            let end = next.checked_add(size).filter(|end| *end <= free.end);
+            next = end.ok_or((port, size, free.end.saturating_sub(next)))?;
+        }
+        windows[port] = start..next.next_multiple_of(align);
+        free.start = windows[port].end;
+    }
+    Ok(windows)
+}
+
+fn descending(sizes: &[u64]) -> Vec<u64> {
+    let mut sizes = sizes.to_vec();
+    sizes.sort_by_key(|size| Reverse(*size));
+    sizes
 }
 
 /// Numbers buses, places BARs and opens windows; each effect of a write goes to `apply`.
@@ -62,30 +116,34 @@ struct Demand {
 /// # Errors
 /// When the windows are too small.
 pub fn configure(root: &RootComplex, windows: Windows, apply: &mut dyn FnMut(Effect)) -> Result<(), NoRoom> {
-    let mut free = windows;
-    for (port, bus) in root.ports().iter().zip(1u8..) {
-        let mut cycles = Cycles {
-            root,
-            apply: &mut *apply,
-        };
-        let bridge_bdf = Bdf {
-            bus: 0,
-            devfn: port.devfn(),
-        };
-        cycles.write(bridge_bdf, bridge::PRIMARY_BUS, &[0, bus, bus]);
-        let demand = size_all(&mut cycles, bus);
-        let io = place(&mut cycles, port, demand.io, &mut free.io, IO)?;
-        let memory = place(&mut cycles, port, demand.memory, &mut free.memory_32, MEMORY)?;
-        let prefetch = place(
-            &mut cycles,
-            port,
-            demand.prefetchable,
-            &mut free.memory_64,
-            PREFETCH,
-        )?;
-        open_windows(&mut cycles, bridge_bdf, [io, memory, prefetch]);
+    let mut cycles = Cycles { root, apply };
+    let ports = root.ports();
+    let mut demand = Demand::default();
+    for (port, bus) in ports.iter().zip(1u8..) {
+        cycles.write(bdf_of(port), bridge::PRIMARY_BUS, &[0, bus, bus]);
+        size_all(&mut cycles, bus, &mut demand);
+    }
+    let io = place(&mut cycles, ports, demand.io, windows.io, IO)?;
+    let memory = place(&mut cycles, ports, demand.memory, windows.memory_32, MEMORY)?;
+    let prefetch = place(
+        &mut cycles,
+        ports,
+        demand.prefetchable,
+        windows.memory_64,
+        PREFETCH,
+    )?;
+    for (n, port) in ports.iter().enumerate() {
+        let windows = [&io, &memory, &prefetch].map(|windows| windows[n].clone());
+        open_windows(&mut cycles, bdf_of(port), windows);
     }
     Ok(())
+}
+
+fn bdf_of(port: &RootPort) -> Bdf {
+    Bdf {
+        bus: 0,
+        devfn: port.devfn(),
+    }
 }
 
 /// Granularity and name of a kind of window.
@@ -140,8 +198,8 @@ impl Cycles<'_> {
     }
 }
 
-fn size_all(cycles: &mut Cycles<'_>, bus: u8) -> Demand {
-    let mut demand = Demand::default();
+fn size_all(cycles: &mut Cycles<'_>, bus: u8, demand: &mut Demand) {
+    demand.add_port();
     for function in 0..8 {
         let bdf = Bdf {
             bus,
@@ -152,24 +210,24 @@ fn size_all(cycles: &mut Cycles<'_>, bus: u8) -> Demand {
         }
         let mut index = 0;
         while index < 6 {
-            let wide = size_one(cycles, bdf, index, &mut demand);
+            let wide = size_one(cycles, bdf, index, demand);
             index += if wide { 2 } else { 1 };
         }
-        size_rom(cycles, bdf, &mut demand);
+        size_rom(cycles, bdf, demand);
     }
-    demand
 }
 
 /// Sizes the ROM (§7.5.1.2.4). Its place is kept though it is not enabled: a driver or a user may want it.
 fn size_rom(cycles: &mut Cycles<'_>, bdf: Bdf, demand: &mut Demand) {
     let mask = cycles.probe(bdf, header::ROM_BAR) & rom_bar::ADDRESS;
     if mask != 0 {
-        demand.memory.push(Bar {
+        let rom = Bar {
             bdf,
             index: ROM,
             size: u64::from(mask.wrapping_neg()),
             wide: false,
-        });
+        };
+        add(&mut demand.memory, rom);
     }
 }
 
@@ -179,12 +237,13 @@ fn size_one(cycles: &mut Cycles<'_>, bdf: Bdf, index: u8, demand: &mut Demand) -
     let low = cycles.probe(bdf, register);
     if low & bar::IO != 0 {
         let size = u64::from((low & !bar::IO_FLAGS | 0xffff_0000).wrapping_neg());
-        demand.io.push(Bar {
+        let ports = Bar {
             bdf,
             index,
             size,
             wide: false,
-        });
+        };
+        add(&mut demand.io, ports);
         return false;
     }
     let wide = low & bar::MEMORY_64 != 0 && index < 5;
@@ -206,8 +265,8 @@ fn size_one(cycles: &mut Cycles<'_>, bdf: Bdf, index: u8, demand: &mut Demand) -
     // A port's window for memory with side effects has 32 bits (§7.5.1.3.8), so a 64-bit BAR that is not
     // prefetchable goes below 4 GiB too.
     match wide && low & bar::PREFETCHABLE != 0 {
-        true => demand.prefetchable.push(found),
-        false => demand.memory.push(found),
+        true => add(&mut demand.prefetchable, found),
+        false => add(&mut demand.memory, found),
     }
     wide
 }
@@ -226,41 +285,38 @@ fn register_of(index: u8) -> u16 {
     }
 }
 
-/// Gives addresses to `bars`, biggest first, and returns the window around them; empty without BARs.
+/// Gives addresses to the BARs of each port, biggest first, and returns the windows around them.
 fn place(
     cycles: &mut Cycles<'_>,
-    port: &RootPort,
-    mut bars: Vec<Bar>,
-    free: &mut Range<u64>,
+    ports: &[Arc<RootPort>],
+    mut bars: Vec<Vec<Bar>>,
+    free: Range<u64>,
     kind: Kind,
-) -> Result<Range<u64>, NoRoom> {
-    bars.sort_by_key(|bar| std::cmp::Reverse(bar.size));
-    let Some(biggest) = bars.first() else {
-        return Ok(0..0);
-    };
-    let base = free
-        .start
-        .next_multiple_of(kind.align.max(biggest.size.next_power_of_two()));
-    let mut next = base;
-    for bar in &bars {
-        let end = next.checked_add(bar.size).filter(|end| *end <= free.end);
-        let Some(end) = end else {
-            return Err(NoRoom {
-                port: crate::pci::Function::name(port).to_owned(),
-                what: name_of(bar.index),
-                size: bar.size,
-                kind: kind.name,
-                left: free.end.saturating_sub(next),
-            });
-        };
-        cycles.write32(bar.bdf, register_of(bar.index), next as u32);
-        if bar.wide {
-            cycles.write32(bar.bdf, register_of(bar.index) + 4, (next >> 32) as u32);
+) -> Result<Vec<Range<u64>>, NoRoom> {
+    let sizes = |bars: &Vec<Bar>| bars.iter().map(|bar| bar.size).collect();
+    let sizes: Vec<Vec<u64>> = bars.iter().map(sizes).collect();
+    let windows = share(&sizes, free, kind.align).map_err(|(port, size, left)| {
+        let bar = bars[port].iter().find(|bar| bar.size == size);
+        NoRoom {
+            port: Function::name(&*ports[port]).to_owned(),
+            what: bar.map_or_else(String::new, |bar| name_of(bar.index)),
+            size,
+            kind: kind.name,
+            left,
         }
-        next = end;
+    })?;
+    for (bars, window) in bars.iter_mut().zip(&windows) {
+        bars.sort_by_key(|bar| Reverse(bar.size));
+        let mut next = window.start;
+        for bar in bars {
+            cycles.write32(bar.bdf, register_of(bar.index), next as u32);
+            if bar.wide {
+                cycles.write32(bar.bdf, register_of(bar.index) + 4, (next >> 32) as u32);
+            }
+            next += bar.size;
+        }
     }
-    free.start = next.next_multiple_of(kind.align).min(free.end);
-    Ok(base..next.next_multiple_of(kind.align))
+    Ok(windows)
 }
 
 /// Writes the windows (§7.5.1.3.6 to .9) and lets the port forward; an empty one stays closed.
@@ -293,4 +349,30 @@ fn open_windows(cycles: &mut Cycles<'_>, port: Bdf, [io, memory, prefetch]: [Ran
 fn window_bits(window: &Range<u64>) -> u32 {
     let field = |address: u64| (address >> 16) as u32 & 0xfff0;
     field(window.start) | field(window.end - 1) << 16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn ports_go_by_their_biggest_bars_and_windows_do_not_touch() {
+        let sizes = [vec![64 << 10], Vec::new(), vec![16 * MIB, 1024 * MIB]];
+        let windows = share(&sizes, 0x8000_0000..0xe000_0000, MIB).expect("room for all");
+        assert_eq!(windows[2], 0x8000_0000..0xc100_0000);
+        assert_eq!(windows[1], 0..0);
+        assert_eq!(windows[0], 0xc100_0000..0xc110_0000);
+    }
+
+    #[test]
+    fn what_has_no_room_is_told_with_what_is_left() {
+        let sizes = [vec![256 * MIB], vec![512 * MIB]];
+        assert_eq!(
+            share(&sizes, 0xc000_0000..0xe000_0000, MIB),
+            Err((0, 256 * MIB, 0))
+        );
+        assert!(!fits(&[vec![1 << 63, u64::MAX]], 0..u64::MAX));
+    }
 }

@@ -32,6 +32,8 @@ const OSC_CONTROL_MASKED: u8 = 1 << 4;
 pub struct PciHost {
     /// The highest bus number below the bridge.
     pub last_bus: u8,
+    /// The window for BARs below 4 GiB.
+    pub mmio_32: Range,
     /// The window for BARs above RAM.
     pub mmio_64: Option<Range>,
 }
@@ -62,8 +64,8 @@ impl Aml for Windows {
         let low = AddressSpace::new_memory(
             AddressSpaceCacheable::NotCacheable,
             true,
-            layout::MMIO_32.start.0 as u32,
-            layout::MMIO_32.last().0 as u32,
+            self.0.mmio_32.start.0 as u32,
+            self.0.mmio_32.last().0 as u32,
             None,
         );
         let high = self.0.mmio_64.map(|window| {

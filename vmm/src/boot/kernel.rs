@@ -53,12 +53,12 @@ pub(super) struct Demands {
 }
 
 impl Kernel {
-    /// Opens the files and checks that a guest with `memory_bytes` of RAM can start from them. They stay
+    /// Opens the files and checks that a guest with `memory_bytes` of RAM around `mmio_32` can start from them. They stay
     /// open, so that a guest reset starts the same kernel even if the files were replaced meanwhile.
     ///
     /// # Errors
     /// One sentence that says what is wrong with which file.
-    pub fn open(source: &Source<'_>, memory_bytes: u64) -> Result<Self, BootError> {
+    pub fn open(source: &Source<'_>, memory_bytes: u64, mmio_32: Range) -> Result<Self, BootError> {
         let (file, len_bytes) = open_regular("kernel", source.kernel)?;
         let image = ImageFile {
             path: source.kernel,
@@ -70,8 +70,10 @@ impl Kernel {
         let cmdline = Cmdline::new(source.cmdline, demands.cmdline_max)?;
         let initrd = source.initrd.map(Unplaced::open).transpose()?;
         let initrd_bytes = initrd.as_ref().map_or(0, |initrd| initrd.len_bytes);
-        check_size(source.kernel, demands.end, initrd_bytes, memory_bytes)?;
-        let limit = demands.initrd_limit.min(layout::low_ram_end(memory_bytes));
+        check_size(source.kernel, demands.end, initrd_bytes, memory_bytes, mmio_32)?;
+        let limit = demands
+            .initrd_limit
+            .min(layout::low_ram_end(memory_bytes, mmio_32));
         let initrd = initrd
             .map(|initrd| initrd.place(demands.end, limit))
             .transpose()?;
@@ -176,20 +178,26 @@ impl Format {
     }
 }
 
-fn check_size(path: &Path, end: GuestAddress, initrd_bytes: u64, memory_bytes: u64) -> Result<(), BootError> {
+fn check_size(
+    path: &Path,
+    end: GuestAddress,
+    initrd_bytes: u64,
+    memory_bytes: u64,
+    mmio_32: Range,
+) -> Result<(), BootError> {
     let too_big = |with_initrd, needed_bytes| BootError::TooBig {
         path: path.to_owned(),
         with_initrd,
         needed_bytes,
         available_bytes: memory_bytes,
     };
-    let room = layout::low_ram_end(memory_bytes).0;
+    let room = layout::low_ram_end(memory_bytes, mmio_32).0;
     if end.0 > room {
         return Err(too_big(false, end.0));
     }
     // Beyond the low RAM there is, more --memory does not help; then placing the initrd says what is wrong.
     let both = end.0.next_multiple_of(PAGE_BYTES).saturating_add(initrd_bytes);
-    if both > room && room < layout::LOW_RAM_MAX.0 {
+    if both > room && room < mmio_32.start.0 {
         return Err(too_big(true, both));
     }
     Ok(())

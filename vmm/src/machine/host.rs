@@ -1,15 +1,18 @@
 //! What is asked of the host before anything on it changes.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::{fs, io};
 
 use kvm_bindings::CpuId;
-use strait_vfio::host::{self, HostBdf};
+use strait_vfio::host::{self, Decoded, HostBdf};
 
 use super::RunError;
+use super::passthrough::seats_of;
 use crate::boot::{Kernel, Source};
-use crate::config::{Config, MemorySize};
+use crate::config::{Config, MemorySize, RomConfig};
 use crate::kvm::{System, cpuid};
+use crate::layout::Range;
+use crate::placement;
 
 /// A wish the host cannot fulfil.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +45,8 @@ pub struct Host {
     pub cpuid: CpuId,
     /// The kernel, found bootable.
     pub kernel: Kernel,
+    /// The window for BARs below 4 GiB.
+    pub mmio_32: Range,
 }
 
 impl Host {
@@ -51,12 +56,13 @@ impl Host {
     /// The first thing in the way, and what to do about it.
     pub fn check(config: &Config) -> Result<Self, RunError> {
         check_memory(config.memory)?;
+        let mmio_32 = placement::low_window(&decoded_below_4_gib(config)?);
         let source = Source {
             kernel: &config.kernel,
             initrd: config.initrd.as_deref(),
             cmdline: &config.cmdline,
         };
-        let kernel = Kernel::open(&source, config.memory.bytes())?;
+        let kernel = Kernel::open(&source, config.memory.bytes(), mmio_32)?;
         let system = System::open()?;
         let (wanted, has) = (config.cpus, system.max_vcpus());
         if wanted as usize > has {
@@ -72,6 +78,7 @@ impl Host {
             system,
             cpuid,
             kernel,
+            mmio_32,
         })
     }
 
@@ -105,6 +112,30 @@ fn check_groups(root: &host::Root, devices: &[HostBdf]) -> Result<(), RunError> 
         }
     }
     Ok(())
+}
+
+/// Sizes of what the devices behind each root port decode below 4 GiB, the ROMs as the guest will see them. What
+/// sysfs does not show is found out when it is placed.
+fn decoded_below_4_gib(config: &Config) -> io::Result<Vec<Vec<u64>>> {
+    let root = host::Root::real();
+    let seats = seats_of(&config.devices)?;
+    let ports = seats.iter().map(|seat| usize::from(seat.port)).max().unwrap_or(0);
+    let mut sizes = vec![Vec::new(); ports];
+    for (device, seat) in config.devices.iter().zip(&seats) {
+        let mut decoded = Decoded::read(&root, device.host).unwrap_or_default();
+        match &device.rom {
+            RomConfig::Own => {}
+            RomConfig::Hidden => decoded.rom = 0,
+            // A file that cannot be read is told of by who reads it.
+            RomConfig::File(path) => {
+                decoded.rom = fs::metadata(path)
+                    .map_or(0, |file| file.len())
+                    .next_power_of_two()
+            }
+        }
+        sizes[usize::from(seat.port) - 1].extend(decoded.below_4_gib());
+    }
+    Ok(sizes)
 }
 
 /// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.

@@ -165,7 +165,8 @@ impl HostDevices {
     }
 }
 
-fn seats_of(configs: &[DeviceConfig]) -> io::Result<Vec<Seat>> {
+/// Where each device will sit.
+pub(super) fn seats_of(configs: &[DeviceConfig]) -> io::Result<Vec<Seat>> {
     let root = Root::real();
     let origin = |config: &DeviceConfig| {
         let device = root.device(config.host)?;

@@ -53,6 +53,7 @@ pub struct Platform {
     pub events: Arc<Events>,
     ram: GuestRam,
     kernel: Kernel,
+    mmio_32: Range,
     mmio_64: Option<Range>,
     /// What follows when a device reports an error.
     pub(super) on_device_error: OnDeviceError,
@@ -79,7 +80,7 @@ impl Platform {
         let reach = reach.unwrap_or_else(Reach::everything);
         let width = viommu::width(config.viommu, &reach)?;
         let address_bits = cpuid::address_bits(&host.cpuid).min(width.map_or(u8::MAX, AddressWidth::bits));
-        let placement = placement::place(config.memory.bytes(), &reach, address_bits)?;
+        let placement = placement::place(config.memory.bytes(), host.mmio_32, &reach, address_bits)?;
         let ram = GuestRam::new(&placement.ram)?;
         let space = Arc::new(AddressSpace::new());
         space.add_listener(Arc::new(MemorySlots::new(&vm)))?;
@@ -99,6 +100,7 @@ impl Platform {
             events,
             ram,
             kernel: host.kernel,
+            mmio_32: host.mmio_32,
             mmio_64: placement.mmio_64,
             on_device_error: config.on_device_error,
             leaving: Leaving::default(),
@@ -145,7 +147,7 @@ impl Platform {
         let range = |range: Range| range.start.0..range.end().0;
         Windows {
             io: range(layout::PCI_PORTS),
-            memory_32: range(layout::MMIO_32),
+            memory_32: range(self.mmio_32),
             memory_64: self.mmio_64.map_or(0..0, range),
         }
     }
@@ -178,6 +180,7 @@ impl Platform {
             apic_ids: self.vcpus.iter().map(Vcpu::id).collect(),
             pci: PciHost {
                 last_bus: self.ports(),
+                mmio_32: self.mmio_32,
                 mmio_64: self.mmio_64,
             },
             extra: self.viommu.iter().map(|viommu| viommu.dmar().table()).collect(),

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use strait_devices::pci::firmware;
+
 use super::{Finding, Wishes};
 use crate::host::HostBdf;
 use crate::host::boot;
@@ -13,16 +15,12 @@ use crate::host::inventory::reset_methods;
 use crate::host::iommu;
 use crate::host::kernel::Kernel;
 use crate::host::remedy;
-use crate::host::sysfs::{PciDevice, Root, read_text};
+use crate::host::resources::Decoded;
+use crate::host::sysfs::{PciDevice, Root};
 use crate::host::usage::{Usage, Use, boot_screen};
 
 /// Class code of a graphics card, the upper byte (PCI Code and ID Assignment §1).
 const CLASS_DISPLAY: u32 = 0x03;
-/// `IORESOURCE_MEM`, `IORESOURCE_MEM_64` (linux/ioport.h).
-const RESOURCE_MEM: u64 = 0x200;
-const RESOURCE_MEM_64: u64 = 0x10_0000;
-/// BARs come first in the file `resource`, then the ROM.
-const BARS: usize = 6;
 
 pub(super) fn examine(
     root: &Root,
@@ -137,12 +135,13 @@ fn reserved(root: &Root, group: u32) -> String {
 /// What the device is.
 fn hardware(root: &Root, kernel: &dyn Kernel, device: &PciDevice, wishes: &Wishes) -> Vec<Finding> {
     let folder = root.function(device.bdf);
-    let resources = resources(&folder);
-    let mut findings = vec![resets(&folder), bars(&resources, wishes)];
+    let decoded = Decoded::of(&folder);
+    let mut findings = vec![resets(&folder), bars(decoded.as_ref(), wishes)];
     if device.class >> 16 == CLASS_DISPLAY {
         findings.push(boot_framebuffer(root, device.bdf));
     }
-    findings.extend(rom(kernel, &folder, device.bdf, &resources));
+    let rom_bytes = decoded.map_or(0, |decoded| decoded.rom);
+    findings.extend(rom(kernel, &folder, device.bdf, rom_bytes));
     findings
 }
 
@@ -159,55 +158,42 @@ fn resets(folder: &Path) -> Finding {
     }
 }
 
-/// First address, last address and flags of each BAR and the ROM.
-fn resources(folder: &Path) -> Vec<(u64, u64, u64)> {
-    let text = read_text(&folder.join("resource")).unwrap_or_default();
-    let resource = |line: &str| {
-        let mut words = line.split_whitespace();
-        let mut number = || u64::from_str_radix(words.next()?.trim_start_matches("0x"), 16).ok();
-        Some((number()?, number()?, number()?))
-    };
-    text.lines().take(BARS + 1).map_while(resource).collect()
-}
-
-fn size(&(first, last, _): &(u64, u64, u64)) -> u64 {
-    match last {
-        0 => 0,
-        last => (last.saturating_sub(first)).saturating_add(1),
-    }
-}
-
-fn bars(resources: &[(u64, u64, u64)], wishes: &Wishes) -> Finding {
+/// By the rule that places them at the start of a guest.
+fn bars(decoded: Option<&Decoded>, wishes: &Wishes) -> Finding {
     let question = "Do its BARs fit into the guest?";
-    if resources.is_empty() {
+    let Some(decoded) = decoded else {
         let evidence = "sysfs does not show them";
         return Finding::pass("bars", question, evidence).unknown("strait run tells at its start");
-    }
-    let total = |wanted: u64| {
-        let of_kind = resources.iter().take(BARS);
-        let of_kind = of_kind.filter(|(_, _, flags)| flags & (RESOURCE_MEM | RESOURCE_MEM_64) == wanted);
-        of_kind.map(size).fold(0, u64::saturating_add)
     };
-    let (low, high) = (total(RESOURCE_MEM), total(RESOURCE_MEM | RESOURCE_MEM_64));
-    let low_window = wishes.low_window.end - wishes.low_window.start;
+    let below = [decoded.below_4_gib()];
+    let window = wishes
+        .low_windows
+        .iter()
+        .find(|window| firmware::fits(&below, (*window).clone()));
+    let widest = wishes
+        .low_windows
+        .iter()
+        .max_by_key(|window| window.end - window.start);
+    let room = window.or(widest).map_or(0, |window| window.end - window.start);
+    let total = |sizes: &[u64]| in_units(sizes.iter().copied().fold(0, u64::saturating_add));
     let evidence = format!(
         "{} of {} below 4 GiB, {} of {} above",
-        in_units(low),
-        in_units(low_window),
-        in_units(high),
-        in_units(wishes.high_window_bytes)
+        total(&below[0]),
+        in_units(room),
+        total(&decoded.high),
+        in_units(wishes.high_window.end - wishes.high_window.start)
     );
     let finding = Finding::pass("bars", question, evidence);
-    match low <= low_window && high <= wishes.high_window_bytes {
+    match window.is_some() && firmware::fits(&[decoded.high.clone()], wishes.high_window.clone()) {
         true => finding,
-        false => finding.fail("make its BARs smaller by resource1_resize in its folder in /sys"),
+        false => finding.fail("make its BARs smaller by resource1_resize in its folder in /sys; each needs a place at a multiple of its size"),
     }
 }
 
 fn in_units(bytes: u64) -> String {
     match bytes {
         0 => "0".to_owned(),
-        _ if bytes >= 1 << 30 => format!("{} GiB", bytes.div_ceil(1 << 30)),
+        _ if bytes >= 8 << 30 || bytes.is_multiple_of(1 << 30) => format!("{} GiB", bytes.div_ceil(1 << 30)),
         _ if bytes >= 1 << 20 => format!("{} MiB", bytes.div_ceil(1 << 20)),
         _ => format!("{} KiB", bytes.div_ceil(1 << 10)),
     }
@@ -246,9 +232,11 @@ fn boot_framebuffer(root: &Root, bdf: HostBdf) -> Finding {
 }
 
 /// Expansion ROMs start with 55 AA (PCI Firmware Specification §5.1.1). Only root may look.
-fn rom(kernel: &dyn Kernel, folder: &Path, bdf: HostBdf, resources: &[(u64, u64, u64)]) -> Option<Finding> {
+fn rom(kernel: &dyn Kernel, folder: &Path, bdf: HostBdf, bytes: u64) -> Option<Finding> {
     let question = "Can its ROM be read?";
-    let bytes = resources.get(BARS).map(size).filter(|bytes| *bytes > 0)?;
+    if bytes == 0 {
+        return None;
+    }
     let file = folder.join("rom");
     // The first write lets the next read switch the ROM on for as long as it lasts.
     if kernel.write(&file, "1").is_err() {

@@ -52,10 +52,10 @@ pub struct Wishes {
     pub address_spaces: u64,
     /// It will have an IOMMU of its own.
     pub has_viommu: bool,
-    /// Where BARs below 4 GiB go.
-    pub low_window: Range<u64>,
-    /// Bytes there are for 64-bit BARs.
-    pub high_window_bytes: u64,
+    /// Where BARs below 4 GiB go: into the first of these that they fit into.
+    pub low_windows: Vec<Range<u64>>,
+    /// Where 64-bit BARs go.
+    pub high_window: Range<u64>,
 }
 
 /// Asks everything about the machine and then about each of `devices`.

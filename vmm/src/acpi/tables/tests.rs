@@ -12,7 +12,11 @@ fn config() -> AcpiConfig {
     let mmio_64 = Some(Range::new(5 << 30, 517 << 30));
     AcpiConfig {
         apic_ids: vec![0, 1],
-        pci: PciHost { last_bus: 3, mmio_64 },
+        pci: PciHost {
+            last_bus: 3,
+            mmio_32: layout::MMIO_32[0],
+            mmio_64,
+        },
         extra: Vec::new(),
     }
 }

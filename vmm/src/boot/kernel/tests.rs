@@ -1,5 +1,6 @@
 //! Kernels of both formats, good and bad, from files into guest RAM.
 
+use crate::layout::MMIO_32;
 use std::path::PathBuf;
 
 use linux_loader::bootparam::boot_params;
@@ -22,6 +23,7 @@ fn open(image: &[u8], initrd: Option<&[u8]>, memory_bytes: u64) -> Result<Kernel
             cmdline: "console=ttyS0",
         },
         memory_bytes,
+        MMIO_32[0],
     )
 }
 
@@ -136,6 +138,7 @@ fn missing_file_is_named() {
             cmdline: "",
         },
         64 * MIB,
+        MMIO_32[0],
     )
     .expect_err("no such file");
     assert_eq!(error.to_string(), "Cannot read the kernel /nonexistent/vmlinuz");
@@ -148,7 +151,7 @@ fn folder_is_refused() {
         initrd: None,
         cmdline: "",
     };
-    let error = Kernel::open(&source, 64 * MIB).expect_err("a folder");
+    let error = Kernel::open(&source, 64 * MIB, MMIO_32[0]).expect_err("a folder");
     assert_eq!(error.to_string(), "The kernel / is not a regular file");
 }
 
@@ -262,7 +265,7 @@ fn command_line_longer_than_the_kernel_takes_is_refused() {
         cmdline: &cmdline,
     };
     assert!(matches!(
-        Kernel::open(&source, 64 * MIB),
+        Kernel::open(&source, 64 * MIB, MMIO_32[0]),
         Err(BootError::CmdlineTooLong { len: 2048, max: 2047 })
     ));
 }

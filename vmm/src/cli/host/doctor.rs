@@ -12,7 +12,7 @@ use super::screen::{Screen, Tone};
 use super::{Failure, find_all};
 use crate::config::MemorySize;
 use crate::kvm::SystemError;
-use crate::layout;
+use crate::layout::{self, Range};
 use crate::placement::{self, Reach};
 
 /// Physical address bits of a CPU that does not tell (Intel SDM, CPUID.80000008H).
@@ -78,15 +78,20 @@ impl DoctorArgs {
 
     fn wishes(&self, root: &Root) -> Wishes {
         let memory_bytes = self.memory.bytes();
-        let placed = placement::place(memory_bytes, &Reach::everything(), address_bits(root));
+        let placed = placement::place(
+            memory_bytes,
+            layout::MMIO_32[0],
+            &Reach::everything(),
+            address_bits(root),
+        );
         let high = placed.ok().and_then(|placed| placed.mmio_64);
-        let low = layout::MMIO_32;
+        let addresses = |range: Range| range.start.0..range.end().0;
         Wishes {
             memory_bytes,
             address_spaces: self.address_spaces,
             has_viommu: self.viommu || self.address_spaces > 1,
-            low_window: low.start.0..low.end().0,
-            high_window_bytes: high.map_or(0, |window| window.len),
+            low_windows: layout::MMIO_32.map(addresses).to_vec(),
+            high_window: high.map_or(0..0, addresses),
         }
     }
 }

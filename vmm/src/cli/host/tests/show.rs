@@ -196,8 +196,11 @@ fn every_illness_is_named_with_its_cure() {
     });
     assert!(text.contains("WARN Can it be reset?"), "{text}");
     let resource = "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/resource";
-    let text = about(&|host| host.file(resource, "0x0 0x3fffffff 0x40200\n"));
-    assert!(text.contains("1 GiB of 512 MiB below 4 GiB"), "{text}");
+    let text = about(&|host| host.file(resource, "0x0 0x7fffffff 0x40200\n"));
+    assert!(
+        text.contains("FAIL Do its BARs fit into the guest? 2 GiB of 2560 MiB below 4 GiB"),
+        "{text}"
+    );
     let text = about(&|host| gone(host, "dev/vfio/vfio"));
     assert!(
         text.contains("the host has no /dev/vfio/vfio -> load VFIO"),
@@ -267,5 +270,26 @@ fn a_guest_with_an_iommu_needs_a_mapping_for_each_page() {
     assert!(
         text.contains("dma_entry_limit is 524288, enough for every page of 2048 MiB"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_bar_with_side_effects_counts_below_4_gib_whatever_its_width() {
+    let path = "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/resource";
+    let doctor = |flags| {
+        diagnosis(
+            |host: &FakeHost| host.file(path, &format!("0x0 0x3fffffff {flags}\n")),
+            "host doctor 01:00.0",
+        )
+    };
+    let not_prefetchable = doctor("0x140204");
+    assert!(
+        not_prefetchable.contains("PASS Do its BARs fit into the guest? 1 GiB of 1536 MiB below 4 GiB, 0 of"),
+        "{not_prefetchable}"
+    );
+    let prefetchable = doctor("0x14220c");
+    assert!(
+        prefetchable.contains("0 of 512 MiB below 4 GiB, 1 GiB of"),
+        "{prefetchable}"
     );
 }
