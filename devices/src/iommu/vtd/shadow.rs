@@ -450,13 +450,15 @@ impl Shadow {
         true
     }
 
-    /// The parts of runs where nothing is mapped.
+    /// The parts of runs where nothing is mapped. The range may begin in the middle of a mapping.
     fn find_missing(&self, range: &Range<u64>, scratch: &mut Scratch) {
         let Scratch { runs, missing, .. } = scratch;
         missing.clear();
+        let before = self.issued.range(..range.start).next_back();
+        let covered = before.map_or(0, |(iova, issued)| iova + issued.len);
         let mut mapped = self.issued.range(range.clone()).peekable();
         for run in runs {
-            let mut at = run.iova;
+            let mut at = run.iova.max(covered);
             while let Some((&start, issued)) = mapped.peek().copied() {
                 if start >= run.end() {
                     break;

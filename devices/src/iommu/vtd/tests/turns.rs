@@ -294,3 +294,31 @@ fn all_turns_that_unmap_come_before_those_that_map() {
     assert_eq!(guest.mappings().len(), 3);
     assert_eq!(guest.vtd.stats().devices[0].shadow.failed_maps, 0);
 }
+
+/// 4 GiB of small pages, which one walk does not get through: a walk may begin in the middle of a mapping.
+#[test]
+fn a_walk_that_goes_on_inside_a_mapping_leaves_it_alone() {
+    let mut guest = Guest::translating();
+    for page in 0..512 {
+        guest.set_page(page << 12, (0x20_0000 + page * 0x1000) | READ);
+    }
+    let leaves = guest.entry(0, 1);
+    let middle = guest.entry(0, 2);
+    let top = guest.entry(0, 3);
+    for at in 0..512 {
+        guest.store(middle + at * 8, leaves | READ);
+    }
+    for at in 0..4 {
+        guest.store(top + at * 8, middle | READ);
+    }
+    // Each with its own start, so that its walks end elsewhere than those of a walk over all.
+    for at in (0..4).rev() {
+        guest.invalidate_pages(at * GIB + 0x1000, 0);
+        guest.invalidate_pages(at * GIB, 18);
+    }
+    guest.domain.take_calls();
+    guest.set_page(5 * GIB, 0x30_0000 | READ);
+    guest.invalidate(&[IOTLB_GLOBAL]);
+    assert_eq!(guest.domain.take_calls(), [DmaCall::Map(5 * GIB, 0x1000)]);
+    assert_eq!(guest.vtd.stats().devices[0].shadow.failed_maps, 0);
+}
