@@ -70,6 +70,8 @@ pub struct ShadowStats {
     pub most_mappings: u64,
     /// Bytes mapped now.
     pub bytes: u64,
+    /// How long what was to stay was out of reach, each time that a mapping lost a part.
+    pub split_latency: Latency,
     /// How long the maps took.
     pub map_latency: Latency,
     /// How long the unmaps took.
@@ -112,6 +114,8 @@ struct Sync {
     /// It met more small pages than are mapped one by one.
     merges: bool,
     has_freed: bool,
+    /// When it first took away what was to stay.
+    split_at: Option<Instant>,
     refusals: u32,
     /// Table entries that this walk may still read.
     budget: u64,
@@ -126,6 +130,7 @@ impl Sync {
             is_retry: false,
             merges: false,
             has_freed: false,
+            split_at: None,
             refusals: 0,
             budget,
             range,
@@ -268,6 +273,9 @@ impl Shadow {
         if !sync.is_adding || sync.at < sync.end {
             return Some(sync);
         }
+        if let Some(start) = sync.split_at {
+            self.stats.split_latency.note(start.elapsed());
+        }
         let budget = match sync.is_retry {
             true if sync.refusals > 0 => 0,
             true => sync.budget,
@@ -325,7 +333,10 @@ impl Shadow {
                 return false;
             }
             sync.has_freed = true;
-            self.stats.splits += deletion.splits;
+            if deletion.splits > 0 {
+                self.stats.splits += deletion.splits;
+                sync.split_at.get_or_insert_with(Instant::now);
+            }
             self.delete(&deletion.range);
         }
         // A mapping that the walk did not get past takes a fresh turn.

@@ -64,6 +64,7 @@ fn of_device(device: &DeviceStats) -> String {
         ("short walks", shadow.short_walks.to_string()),
         ("failed unmaps", shadow.failed_unmaps.to_string()),
         ("splits", shadow.splits.to_string()),
+        ("split microseconds", histogram(&shadow.split_latency)),
         ("mappings", shadow.mappings.to_string()),
         ("most mappings", shadow.most_mappings.to_string()),
         ("pinned bytes", shadow.bytes.to_string()),
