@@ -27,7 +27,14 @@ pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> S
     }
     let command = format!("strait host bind {bdf}");
     match plan(root, kernel, request(bdf, false)) {
-        Ok(_) => format!("give it up with: {command}"),
+        Ok(plan) => {
+            // Bound it could still not be passed.
+            let physical = physical_function(&root.function(bdf));
+            match plan.in_the_way.iter().find(|other| Some(other.bdf) == physical) {
+                Some(other) => without_its_virtual_functions(root, kernel, bdf, other.bdf),
+                None => format!("give it up with: {command}"),
+            }
+        }
         Err(error) => before(&error, &command),
     }
 }
@@ -110,6 +117,7 @@ fn no_virtual_functions(root: &Root, kernel: &dyn Kernel, physical: HostBdf) -> 
 fn before(error: &BindError, command: &str) -> String {
     match error {
         BindError::InUse { state, remedy, bdf } => format!("{bdf} {state}: {remedy}, then {command}"),
+        BindError::WithPhysical { remedy, .. } => remedy.clone(),
         error => error.to_string(),
     }
 }

@@ -146,6 +146,12 @@ fn driver(screen: &Screen<'_>, function: &Function) -> String {
         .filter(|name| name.replace('-', "_") != spelled)
         .collect();
     let bound = match bound {
+        Some(name) if function.pci.is_given && !name.contains("vfio") => {
+            format!(
+                "driver {}, which gives it to guests",
+                screen.paint(Tone::Good, name)
+            )
+        }
         Some(name) => format!("driver {}", screen.paint(Tone::Good, name)),
         None => screen.paint(Tone::Quiet, "no driver"),
     };

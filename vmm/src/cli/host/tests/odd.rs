@@ -85,6 +85,8 @@ fn given_by_its_own_driver(driver: &str) -> FakeHost {
 fn a_virtual_gpu_is_ready_as_it_is() {
     let host = given_by_its_own_driver("nvidia");
     let before = host.picture();
+    let text = done(&host, "host list 01:10.0");
+    assert!(text.contains("driver nvidia, which gives it to guests"), "{text}");
     assert_eq!(
         done(&host, "host bind --save 01:10.0"),
         "0000:01:10.0 is ready as it is: its driver nvidia gives it to guests itself\n"
