@@ -130,7 +130,7 @@ fn decoded_below_4_gib(config: &Config) -> io::Result<Vec<Vec<u64>>> {
             RomConfig::File(path) => {
                 decoded.rom = fs::metadata(path)
                     .map_or(0, |file| file.len())
-                    .next_power_of_two()
+                    .next_power_of_two();
             }
         }
         sizes[usize::from(seat.port) - 1].extend(decoded.below_4_gib());

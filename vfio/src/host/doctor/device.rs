@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::slice;
 
 use strait_devices::pci::firmware;
 
@@ -184,7 +185,7 @@ fn bars(decoded: Option<&Decoded>, wishes: &Wishes) -> Finding {
         in_units(wishes.high_window.end - wishes.high_window.start)
     );
     let finding = Finding::pass("bars", question, evidence);
-    match window.is_some() && firmware::fits(&[decoded.high.clone()], wishes.high_window.clone()) {
+    match window.is_some() && firmware::fits(slice::from_ref(&decoded.high), wishes.high_window.clone()) {
         true => finding,
         false => finding.fail("make its BARs smaller by resource1_resize in its folder in /sys; each needs a place at a multiple of its size"),
     }
