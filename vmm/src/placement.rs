@@ -74,6 +74,44 @@ impl Reach {
         64 - last.leading_zeros() as u8
     }
 
+    /// Addresses below `1 << bits` that devices cannot be given, ascending.
+    fn gaps(&self, bits: u8) -> Vec<Range> {
+        let end = 1u64.checked_shl(bits.into()).unwrap_or(u64::MAX);
+        let (mut gaps, mut next) = (Vec::new(), 0);
+        for range in &self.0 {
+            if next < *range.start().min(&end) {
+                gaps.push(Range::new(next, *range.start().min(&end)));
+            }
+            next = range.end().saturating_add(1);
+        }
+        if next < end {
+            gaps.push(Range::new(next, end));
+        }
+        gaps
+    }
+
+    /// Address bits for a virtual IOMMU of whose addresses all can be mapped, but for gaps that [`Self::windows`]
+    /// covers: those that end below `1 << cpu_bits`. One on top costs bits.
+    pub fn usable_bits(&self, cpu_bits: u8) -> u8 {
+        let is_covered = |gap: &Range| gap.last().0 >> cpu_bits.min(63) == 0;
+        let is_usable = |bits: &u8| self.gaps(*bits).iter().all(is_covered);
+        (0..=self.bits()).rev().find(is_usable).unwrap_or(0)
+    }
+
+    /// Windows of the PCI host bridge over what a guest's IOMMU of `bits` cannot map. Linux keeps its DMA clear of
+    /// them (`iova_reserve_pci_windows`, drivers/iommu/dma-iommu.c); a reserved region in the DMAR table would keep it
+    /// from giving the device to a guest of its own. From `mmio_32` up to 4 GiB are that window, ECAM, which no
+    /// window may cover, and the interrupt messages, which every IOMMU driver knows.
+    pub fn windows(&self, bits: u8, mmio_32: Range) -> Vec<Range> {
+        let parts = |gap: Range| {
+            let low = Range::new(gap.start.0, gap.end().0.min(mmio_32.start.0).max(gap.start.0));
+            let high = Range::new(gap.start.0.max(HIGH_RAM.0).min(gap.end().0), gap.end().0);
+            [low, high]
+        };
+        let windows = self.gaps(bits).into_iter().flat_map(parts);
+        windows.filter(|window| window.len > 0).collect()
+    }
+
     /// The first range of `len` bytes at or above `from` that is reached as a whole.
     fn find(&self, from: u64, len: u64) -> Option<Range> {
         self.0.iter().find_map(|range| {
@@ -290,5 +328,47 @@ mod tests {
         assert_eq!(ram, [Range::new(0, 2 * GIB), Range::new(4 * GIB, 5 * GIB)]);
         let small = place(512 << 20, MMIO_32[2], &vtd(48), 48).expect("it fits").ram;
         assert_eq!(small, [Range::new(0, 512 << 20)]);
+    }
+
+    #[test]
+    fn windows_cover_what_devices_cannot_be_given() {
+        let windows = |reach: &Reach, bits| -> Vec<(u64, u64)> {
+            let windows = reach.windows(bits, MMIO_32[0]);
+            windows
+                .iter()
+                .map(|window| (window.start.0, window.end().0))
+                .collect()
+        };
+        assert_eq!(windows(&vtd(48), 48), [], "interrupt messages need none");
+        assert_eq!(windows(&vtd(48), 39), []);
+        let firmware = Reach::everything().within(&[
+            0..=0x7b7f_ffff,
+            0x7c00_0000..=0xfedf_ffff,
+            0xfef0_0000..=(1 << 48) - 1,
+        ]);
+        assert_eq!(windows(&firmware, 48), [(0x7b80_0000, 0x7c00_0000)]);
+        let amd = Reach::everything().within(&[
+            0..=0xfedf_ffff,
+            0xfef0_0000..=0xfc_ffff_ffff,
+            1 << 40..=(1 << 48) - 1,
+        ]);
+        assert_eq!(windows(&amd, 48), [(0xfd_0000_0000, 1 << 40)]);
+        assert_eq!(windows(&amd, 39), [], "beyond its addresses");
+        let across = Reach::everything().within(&[0..=0xafff_ffff, 0x1_4000_0000..=(1 << 48) - 1]);
+        assert_eq!(
+            windows(&across, 48),
+            [(0xb000_0000, 0xc000_0000), (1 << 32, 0x1_4000_0000)]
+        );
+    }
+
+    #[test]
+    fn a_gap_on_top_costs_address_bits_and_one_below_does_not() {
+        assert_eq!(vtd(48).usable_bits(46), 48);
+        assert_eq!(vtd(39).usable_bits(46), 39);
+        let amd = Reach::everything().within(&[0..=0xfc_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
+        assert_eq!(amd.usable_bits(48), 48);
+        assert_eq!(amd.usable_bits(39), 39, "the CPU reaches no window there");
+        let top = Reach::everything().within(&[0..=(1 << 47) - 1, (1 << 47) + GIB..=(1 << 48) - 1]);
+        assert_eq!(top.usable_bits(46), 47);
     }
 }

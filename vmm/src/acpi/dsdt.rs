@@ -17,7 +17,7 @@ const HEADER_BYTES: u32 = 36;
 /// The revision that gives AML 64-bit integers.
 const REVISION: u8 = 2;
 
-pub(super) fn table(pci: PciHost) -> Sdt {
+pub(super) fn table(pci: &PciHost) -> Sdt {
     let mut devices = Vec::new();
     pci.to_aml_bytes(&mut devices);
     devices.extend(motherboard());

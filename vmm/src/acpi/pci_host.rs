@@ -28,7 +28,7 @@ const OSC_UNKNOWN_REVISION: u8 = 1 << 3;
 const OSC_CONTROL_MASKED: u8 = 1 << 4;
 
 /// What differs between one machine's host bridge and another's.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct PciHost {
     /// The highest bus number below the bridge.
     pub last_bus: u8,
@@ -36,6 +36,9 @@ pub struct PciHost {
     pub mmio_32: Range,
     /// The window for BARs above RAM.
     pub mmio_64: Option<Range>,
+    /// What a virtual IOMMU cannot map: windows without a BAR, since an operating system uses no window's addresses
+    /// for DMA.
+    pub unmappable: Vec<Range>,
 }
 
 impl Aml for PciHost {
@@ -45,7 +48,7 @@ impl Aml for PciHost {
         let uid = Name::new("_UID".into(), &ZERO);
         let segment = Name::new("_SEG".into(), &ZERO);
         let first_bus = Name::new("_BBN".into(), &ZERO);
-        let resources = Name::new("_CRS".into(), &Windows(*self));
+        let resources = Name::new("_CRS".into(), &Windows(self));
         let wires = Name::new("_PRT".into(), &interrupt_wires());
         let bridge: [&dyn Aml; 8] = [&hid, &cid, &uid, &segment, &first_bus, &resources, &wires, &Osc];
         Device::new("PCI0".into(), bridge.to_vec()).to_aml_bytes(sink);
@@ -53,9 +56,9 @@ impl Aml for PciHost {
 }
 
 /// What the bridge passes on: its buses, all ports but the configuration ports, and the memory windows.
-struct Windows(PciHost);
+struct Windows<'a>(&'a PciHost);
 
-impl Aml for Windows {
+impl Aml for Windows<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let buses = AddressSpace::new_bus_number(0u16, u16::from(self.0.last_bus));
         let config_ports = IO::new(layout::PCI_CONFIG, layout::PCI_CONFIG, 1, 8);
@@ -68,12 +71,19 @@ impl Aml for Windows {
             self.0.mmio_32.last().0 as u32,
             None,
         );
-        let high = self.0.mmio_64.map(|window| {
+        let window = |range: &Range| {
             let kind = AddressSpaceCacheable::NotCacheable;
-            AddressSpace::new_memory(kind, true, window.start.0, window.last().0, None)
-        });
+            AddressSpace::new_memory(kind, true, range.start.0, range.last().0, None)
+        };
+        let more: Vec<_> = self
+            .0
+            .mmio_64
+            .iter()
+            .chain(&self.0.unmappable)
+            .map(window)
+            .collect();
         let mut windows: Vec<&dyn Aml> = vec![&buses, &config_ports, &ports_below, &ports_above, &low];
-        windows.extend(high.as_ref().map(|window| window as &dyn Aml));
+        windows.extend(more.iter().map(|window| window as &dyn Aml));
         ResourceTemplate::new(windows).to_aml_bytes(sink);
     }
 }

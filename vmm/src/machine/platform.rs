@@ -55,6 +55,8 @@ pub struct Platform {
     kernel: Kernel,
     mmio_32: Range,
     mmio_64: Option<Range>,
+    /// What the guest's IOMMU cannot map.
+    unmappable: Vec<Range>,
     /// What follows when a device reports an error.
     pub(super) on_device_error: OnDeviceError,
     /// Devices that the guest was asked to let go of.
@@ -78,8 +80,10 @@ impl Platform {
         }
         let reach = host_devices.as_ref().map(HostDevices::reach).transpose()?;
         let reach = reach.unwrap_or_else(Reach::everything);
-        let width = viommu::width(config.viommu, &reach)?;
-        let address_bits = cpuid::address_bits(&host.cpuid).min(width.map_or(u8::MAX, AddressWidth::bits));
+        let cpu_bits = cpuid::address_bits(&host.cpuid);
+        let width = viommu::width(config.viommu, &reach, cpu_bits)?;
+        let unmappable = width.map(|width| reach.windows(width.bits(), host.mmio_32));
+        let address_bits = cpu_bits.min(width.map_or(u8::MAX, AddressWidth::bits));
         let placement = placement::place(config.memory.bytes(), host.mmio_32, &reach, address_bits)?;
         let ram = GuestRam::new(&placement.ram)?;
         let space = Arc::new(AddressSpace::new());
@@ -102,6 +106,7 @@ impl Platform {
             kernel: host.kernel,
             mmio_32: host.mmio_32,
             mmio_64: placement.mmio_64,
+            unmappable: unmappable.unwrap_or_default(),
             on_device_error: config.on_device_error,
             leaving: Leaving::default(),
             vm,
@@ -182,6 +187,7 @@ impl Platform {
                 last_bus: self.ports(),
                 mmio_32: self.mmio_32,
                 mmio_64: self.mmio_64,
+                unmappable: self.unmappable.clone(),
             },
             extra: self.viommu.iter().map(|viommu| viommu.dmar().table()).collect(),
         };

@@ -195,17 +195,22 @@ fn watch(vtd: &Arc<Vtd>) -> io::Result<Sender<()>> {
     Ok(sender)
 }
 
-/// The width asked for, else the widest the host has; none without a virtual IOMMU.
+/// The width asked for, else the widest of which all addresses can be mapped, by a guest whose CPUs have `cpu_bits` to
+/// see windows over the others; none without a virtual IOMMU.
 ///
 /// # Errors
 /// When the host's IOMMU is narrower than was asked for, or than any.
-pub(super) fn width(config: Option<ViommuConfig>, reach: &Reach) -> Result<Option<AddressWidth>, WidthError> {
+pub(super) fn width(
+    config: Option<ViommuConfig>,
+    reach: &Reach,
+    cpu_bits: u8,
+) -> Result<Option<AddressWidth>, WidthError> {
     config
-        .map(|config| choose(config.width, reach.bits()))
+        .map(|config| choose(config.width, reach.bits(), reach.usable_bits(cpu_bits)))
         .transpose()
 }
 
-fn choose(wanted: Option<AddressWidth>, has: u8) -> Result<AddressWidth, WidthError> {
+fn choose(wanted: Option<AddressWidth>, has: u8, usable: u8) -> Result<AddressWidth, WidthError> {
     let widest = AddressWidth::within(has).ok_or(WidthError::TooNarrow(has))?;
     match wanted {
         Some(wanted) if wanted > widest => {
@@ -213,7 +218,8 @@ fn choose(wanted: Option<AddressWidth>, has: u8) -> Result<AddressWidth, WidthEr
             Err(WidthError::TooWide { wanted, has })
         }
         Some(wanted) => Ok(wanted),
-        None => Ok(widest),
+        // Refused maps are counted and told of.
+        None => Ok(AddressWidth::within(usable).unwrap_or(AddressWidth::Bits39)),
     }
 }
 
@@ -237,11 +243,16 @@ mod tests {
 
     #[test]
     fn the_hosts_width_is_the_default_and_the_limit() {
-        let error = |wanted, has| choose(wanted, has).expect_err("no such width").to_string();
-        assert!(matches!(choose(None, 48), Ok(AddressWidth::Bits48)));
-        assert!(matches!(choose(None, 39), Ok(AddressWidth::Bits39)));
+        let error = |wanted, has| choose(wanted, has, has).expect_err("no such width").to_string();
+        assert!(matches!(choose(None, 48, 48), Ok(AddressWidth::Bits48)));
+        assert!(matches!(choose(None, 48, 47), Ok(AddressWidth::Bits39)));
+        assert!(matches!(choose(None, 39, 39), Ok(AddressWidth::Bits39)));
         assert!(matches!(
-            choose(Some(AddressWidth::Bits39), 57),
+            choose(Some(AddressWidth::Bits48), 48, 47),
+            Ok(AddressWidth::Bits48)
+        ));
+        assert!(matches!(
+            choose(Some(AddressWidth::Bits39), 57, 57),
             Ok(AddressWidth::Bits39)
         ));
         assert_eq!(

@@ -16,6 +16,7 @@ fn config() -> AcpiConfig {
             last_bus: 3,
             mmio_32: layout::MMIO_32[0],
             mmio_64,
+            unmappable: Vec::new(),
         },
         extra: Vec::new(),
     }
@@ -186,4 +187,23 @@ fn disassembler_finds_nothing_to_complain_about() {
     ] {
         assert!(source.contains(name), "{name} is missing from {source}");
     }
+}
+
+#[test]
+fn the_host_bridge_covers_what_cannot_be_mapped() {
+    // A QWord memory descriptor (ACPI 6.5 §6.4.3.5.1): first and last address behind granularity.
+    let window = |range: Range| [range.start.0.to_le_bytes(), range.last().0.to_le_bytes()].concat();
+    let holds = |pci: PciHost, range| {
+        let dsdt = reachable(&tables(&AcpiConfig { pci, ..config() }))
+            .remove("DSDT")
+            .expect("it is there");
+        dsdt.windows(16).any(|bytes| bytes == window(range))
+    };
+    let reserved = Range::new(0xfd_0000_0000, 1 << 40);
+    let pci = PciHost {
+        unmappable: vec![reserved],
+        ..config().pci
+    };
+    assert!(holds(pci.clone(), reserved) && holds(pci, Range::new(5 << 30, 517 << 30)));
+    assert!(!holds(config().pci, reserved));
 }
