@@ -9,8 +9,8 @@ use anyhow::Result;
 use crate::agent::Agent;
 
 /// Work for one CPU of the lab host, and what it takes on a quiet machine with two cores.
-const WORK: &str = "i=0; while [ $i -lt 30000 ]; do i=$((i + 1)); done";
-const QUIET: Duration = Duration::from_millis(600);
+const WORK: &str = "i=0; while [ $i -lt 10000 ]; do i=$((i + 1)); done";
+const QUIET: Duration = Duration::from_millis(500);
 
 /// The work that the machine has beside the lab comes and goes.
 const MARGIN: f64 = 2.0;
