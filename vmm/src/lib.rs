@@ -13,6 +13,7 @@ pub mod kvm;
 pub mod layout;
 pub mod machine;
 pub mod memory;
+pub mod messages;
 pub mod open_files;
 pub mod output;
 pub mod placement;

@@ -9,6 +9,7 @@ use env_logger::Target;
 use strait::cli::host::{Screen, give_back_orphans};
 use strait::cli::{self, Cli, Command, HostArgs, RunArgs};
 use strait::machine::{self, Outcome};
+use strait::messages;
 use strait::output::{Outputs, Writer};
 use strait_vfio::host::{Root, RunningKernel};
 
@@ -23,8 +24,10 @@ fn main() -> ExitCode {
     match command {
         Command::Run(args) => run(args, verbose),
         Command::Host(args) => {
-            start_log(verbose, Target::Stderr);
-            host(args)
+            messages::start(verbose, Target::Stderr);
+            let code = host(args);
+            log::logger().flush();
+            code
         }
         Command::Completions(args) => say(&args.script(), 0),
         Command::Man(args) => match args.write() {
@@ -46,24 +49,30 @@ fn run(args: RunArgs, verbose: u8) -> ExitCode {
     if args.wants_device_help() {
         return say(&RunArgs::device_help(), 0);
     }
-    let config = match args.config(&Root::real()) {
-        Ok(config) => config,
-        Err(message) => return say(&format!("strait: {message}"), USAGE),
-    };
     let outputs = match Outputs::standard() {
         Ok(outputs) => Arc::new(outputs),
         Err(error) => return say(&format!("strait: cannot use its own standard output: {error}"), 1),
     };
-    start_log(verbose, Target::Pipe(Box::new(Writer(outputs.messages.clone()))));
-    give_back_orphans(&Root::real(), &RunningKernel);
-    let (last_words, code) = match machine::run(&config, outputs.clone()) {
-        Ok(Outcome::Failed(why)) => (format!("strait: {why}\n"), 1),
-        Ok(outcome) => (String::new(), outcome.exit_code()),
-        Err(error) => (format!("strait: {}\n", chain(&*error)), 1),
+    messages::start(verbose, Target::Pipe(Box::new(Writer(outputs.messages.clone()))));
+    let (last_words, code) = match run_guest(args, outputs.clone()) {
+        Ok(code) => (String::new(), code),
+        Err((message, code)) => (format!("strait: {message}\n"), code),
     };
+    log::logger().flush();
     outputs.messages.put(last_words.as_bytes());
     outputs.finish();
     ExitCode::from(code)
+}
+
+/// The exit code, with a message where something went wrong.
+fn run_guest(args: RunArgs, outputs: Arc<Outputs>) -> Result<u8, (String, u8)> {
+    let config = args.config(&Root::real()).map_err(|message| (message, USAGE))?;
+    give_back_orphans(&Root::real(), &RunningKernel);
+    match machine::run(&config, outputs) {
+        Ok(Outcome::Failed(why)) => Err((why, 1)),
+        Ok(outcome) => Ok(outcome.exit_code()),
+        Err(error) => Err((chain(&*error), 1)),
+    }
 }
 
 /// Prints on standard output what was asked for, on standard error what went wrong.
@@ -87,19 +96,4 @@ fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     line
-}
-
-fn start_log(verbose: u8, target: Target) {
-    let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    env_logger::Builder::from_env(env_logger::Env::new().filter_or("STRAIT_LOG", level))
-        .format(|line, record| {
-            writeln!(
-                line,
-                "strait: {}: {}",
-                record.level().as_str().to_lowercase(),
-                record.args()
-            )
-        })
-        .target(target)
-        .init();
 }
