@@ -103,6 +103,12 @@ fn a_rom_that_only_root_can_read() {
 }
 
 #[test]
+fn a_kernel_without_transparent_huge_pages_is_known_to_have_none() {
+    let told = verdicts(|host| fs::remove_dir_all(host.path("sys/kernel/mm")).expect("there"));
+    assert_eq!(told, (vec!["huge-pages WARN".to_owned()], 0));
+}
+
+#[test]
 fn it_is_printed_with_what_tells() {
     let host = host();
     fs::remove_dir_all(host.path("lib/modules")).expect("there");
