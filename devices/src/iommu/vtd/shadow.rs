@@ -195,7 +195,7 @@ impl Shadow {
         let range = self.widen(range, wanted, guest);
         self.failed.retain(|failed| !covers(&range, failed));
         let mut sync = Sync::new(range, self.budget);
-        sync.is_adding = self.issued.range(sync.range.clone()).next().is_none();
+        sync.is_adding = sync.is_full() && self.issued.is_empty();
         self.sync = Some(sync);
     }
 
@@ -324,6 +324,12 @@ impl Shadow {
         start..end
     }
 
+    /// Where a mapping that reaches over `at` ends; `at` if none does.
+    fn end_of_mapping_over(&self, at: u64) -> u64 {
+        let before = self.issued.range(..at).next_back();
+        before.map_or(at, |(iova, issued)| at.max(iova + issued.len))
+    }
+
     /// Deletes what is not as the runs say, up to `end`; neighbours go in one call. False when the turn is over.
     fn remove_changed(&mut self, sync: &mut Sync, end: u64, scratch: &mut Scratch, turn: &mut Turn) -> bool {
         let end = self.find_changed(sync.at..end, sync.range.end, scratch);
@@ -423,7 +429,12 @@ impl Shadow {
         guest: &Guest<'_>,
         turn: &mut Turn,
     ) -> bool {
-        self.find_missing(&(sync.at..end), scratch);
+        // Only a walk that goes on may begin inside of a mapping.
+        let covered = match sync.at == sync.range.start {
+            true => sync.at,
+            false => self.end_of_mapping_over(sync.at),
+        };
+        self.find_missing(&(sync.at..end), covered, scratch);
         if scratch.missing.is_empty() {
             sync.at = end;
             return true;
@@ -461,12 +472,10 @@ impl Shadow {
         true
     }
 
-    /// The parts of runs where nothing is mapped. The range may begin in the middle of a mapping.
-    fn find_missing(&self, range: &Range<u64>, scratch: &mut Scratch) {
+    /// The parts of runs from `covered` on where nothing is mapped.
+    fn find_missing(&self, range: &Range<u64>, covered: u64, scratch: &mut Scratch) {
         let Scratch { runs, missing, .. } = scratch;
         missing.clear();
-        let before = self.issued.range(..range.start).next_back();
-        let covered = before.map_or(0, |(iova, issued)| iova + issued.len);
         let mut mapped = self.issued.range(range.clone()).peekable();
         for run in runs {
             let mut at = run.iova.max(covered);
