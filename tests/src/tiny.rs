@@ -1,6 +1,8 @@
 //! Guests of a few instructions: an ELF file with a PVH note that starts in 32-bit protected mode and does
 //! one thing a kernel never would. Instructions are machine code, with the assembler beside it.
 
+use std::fmt::Write;
+
 /// Where the program is loaded and starts.
 const ENTRY: u32 = 0x10_0000;
 /// Offsets in the file: two program headers behind the ELF header, the note, the program.
@@ -68,6 +70,9 @@ pub(crate) const STRINGS: &[u8] = &[
     0xb9, 0x00, 0x20, 0x00, 0x00, 0xf3, 0x6d, // mov ecx, 0x2000; rep insd
 ];
 
+/// `mov dx, 0x3f8; mov al, '.'; next: out dx, al; jmp next`: a character a time.
+pub(crate) const SAY_WITHOUT_END: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 0xee, 0xeb, 0xfd];
+
 /// `mov dx, 0xcf9; mov al, 6; out dx, al; cli; hlt`: the chipset's reset, and nothing after it.
 pub(crate) const CHIPSET_RESET: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xfa, 0xf4];
 
@@ -98,6 +103,15 @@ pub(crate) fn elf(parts: &[&[u8]]) -> Vec<u8> {
     file.resize(PROGRAM, 0);
     file.extend(program);
     file
+}
+
+/// Bytes as printf takes them.
+pub(crate) fn octal(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let _ = write!(text, "\\{byte:03o}");
+        text
+    })
 }
 
 fn header(kind: u32, offset: u64, address: u64, len: u64) -> Vec<u8> {

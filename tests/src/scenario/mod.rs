@@ -14,6 +14,7 @@ mod mistakes;
 mod nested;
 mod next_kernel;
 mod nic;
+mod outputs;
 mod reset;
 mod runner;
 mod session;
@@ -123,6 +124,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(life_cycle::scenarios());
     all.extend(reset::scenarios());
     all.extend(host_events::scenarios());
+    all.extend(outputs::scenarios());
     all.extend(tiny::scenarios());
     all.extend(host::scenarios());
     all.extend(bad_input::scenarios());

@@ -1,6 +1,5 @@
 //! Guests that do what no kernel does: each ends with its exit code, and the host is as before.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -115,7 +114,7 @@ fn run(lab: &Context, guest: &Tiny) -> Result<Verdict> {
         .unwrap_or_default();
     let script = format!(
         "printf '{}' > /tmp/tiny; timeout {} strait run --kernel /tmp/tiny --memory 64M {} {device} < /dev/null",
-        octal(&tiny::elf(guest.program)),
+        tiny::octal(&tiny::elf(guest.program)),
         LIMIT.as_secs(),
         guest.arguments
     );
@@ -139,13 +138,4 @@ fn run(lab: &Context, guest: &Tiny) -> Result<Verdict> {
         guest.says
     );
     Ok(Verdict::Passed)
-}
-
-/// Bytes as printf takes them.
-fn octal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let _ = write!(text, "\\{byte:03o}");
-        text
-    })
 }
