@@ -67,7 +67,8 @@ impl Distribution {
     }
 
     /// What puts vfio-pci and the rules of saved bindings into the image that the kernel starts from. The last
-    /// command makes the image anew.
+    /// command makes the image anew, also once the rules are gone: a hook that fails ends update-initramfs, and a file
+    /// of FILES that is missing mkinitcpio.
     fn initramfs_commands(self) -> &'static [&'static str] {
         match self {
             Self::Debian => &[
@@ -75,17 +76,22 @@ impl Distribution {
                 "f=/etc/initramfs-tools/hooks/strait; echo '#!/bin/sh' > $f; chmod +x $f",
                 "echo '[ \"$1\" = prereqs ] && exit' >> $f",
                 "echo 'mkdir -p $DESTDIR/etc/udev/rules.d' >> $f",
-                "echo 'cp /etc/udev/rules.d/10-strait-* $DESTDIR/etc/udev/rules.d' >> $f",
+                "echo 'for rule in /etc/udev/rules.d/10-strait-*; do' >> $f",
+                "echo '[ -e \"$rule\" ] || continue' >> $f",
+                "echo 'cp \"$rule\" $DESTDIR/etc/udev/rules.d || exit 1' >> $f",
+                "echo 'done; exit 0' >> $f",
                 "update-initramfs -u",
             ],
             Self::RedHat | Self::Suse => &[
                 "f=/etc/dracut.conf.d/strait.conf; echo 'add_drivers+=\" vfio-pci \"' > $f",
-                "echo 'install_items+=\" '$(echo /etc/udev/rules.d/10-strait-*)' \"' >> $f",
+                "rules=$(echo /etc/udev/rules.d/10-strait-*)",
+                "echo 'install_optional_items+=\" '$rules' \"' >> $f",
                 "dracut -f",
             ],
             Self::Arch => &[
                 "f=/etc/mkinitcpio.conf.d/strait.conf; echo 'MODULES+=(vfio_pci)' > $f",
-                "echo 'FILES+=(/etc/udev/rules.d/10-strait-*)' >> $f",
+                "echo 'for rule in /etc/udev/rules.d/10-strait-*; do' >> $f",
+                "echo '[ ! -e \"$rule\" ] || FILES+=(\"$rule\"); done' >> $f",
                 "mkinitcpio -P",
             ],
             Self::NixOs => &[

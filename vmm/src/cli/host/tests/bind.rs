@@ -1,7 +1,9 @@
 //! Binding and restoring when they go well.
 
 use std::fs;
+use std::io;
 use std::path::Path;
+use std::process;
 
 use strait_vfio::host::testing::Does;
 
@@ -251,6 +253,75 @@ fn what_the_initramfs_needs_is_told_for_each_distribution() {
         let long: Vec<&str> = text.lines().filter(|line| line.len() > 80).collect();
         assert!(long.is_empty(), "{long:?}");
     }
+}
+
+/// Types into `shell` what is printed for distribution `id` to a folder that stands for `/etc`, but for the last command,
+/// and then `build` with and without a rule. What it prints each time, and how it ends.
+fn images(id: &str, shell: &str, build: &str) -> [(String, bool); 2] {
+    let host = host();
+    host.file("etc/os-release", &format!("ID={id}\n"));
+    let text = done(&host, "host bind --save 02:00.0");
+    let commands: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("    "))
+        .collect();
+    let (_, commands) = commands.split_last().expect("commands");
+    for folder in ["initramfs-tools/hooks", "mkinitcpio.conf.d", "dracut.conf.d"] {
+        fs::create_dir_all(host.path("etc").join(folder)).expect("a folder");
+    }
+    let etc = host.path("etc").display().to_string();
+    let run = |script: &str| {
+        // The image's own path stays as it is.
+        let script = script
+            .replace("/etc/", &format!("{etc}/"))
+            .replace(&format!("$DESTDIR{etc}/"), "$DESTDIR/etc/");
+        let output = process::Command::new(shell)
+            .args(["-c", &script])
+            .env("DESTDIR", host.path("image"))
+            .output();
+        let output = output.expect("a shell");
+        let text = format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        (text.replace(&etc, "/etc"), output.status.success())
+    };
+    assert_eq!(run(&commands.join("\n")), (String::new(), true));
+    let with = run(build);
+    done(&host, "host restore 02:00.0");
+    fs::remove_dir_all(host.path("image"))
+        .or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        })
+        .expect("removed");
+    [with, run(build)]
+}
+
+#[test]
+fn an_image_can_be_made_after_a_restore_too() {
+    let rule = "10-strait-0000:02:00.0.rules\n";
+    let hook = "/etc/initramfs-tools/hooks/strait && ls $DESTDIR/etc/udev/rules.d";
+    assert_eq!(
+        images("debian", "sh", hook),
+        [(rule.to_owned(), true), (String::new(), true)]
+    );
+    // mkinitcpio is a script for bash and ends where this file fails.
+    let list = ". /etc/mkinitcpio.conf.d/strait.conf && printf '%s ' $MODULES ${FILES[@]}";
+    assert_eq!(
+        images("arch", "bash", list),
+        [
+            (format!("vfio_pci /etc/udev/rules.d/{} ", rule.trim_end()), true),
+            ("vfio_pci ".to_owned(), true)
+        ]
+    );
+    // So is dracut, which takes an optional item only where it is.
+    let list = ". /etc/dracut.conf.d/strait.conf && printf '%s' \"$install_items\"";
+    assert_eq!(
+        images("fedora", "bash", list),
+        [(String::new(), true), (String::new(), true)]
+    );
 }
 
 #[test]
