@@ -8,7 +8,7 @@ use super::{Context, Scenario, Verdict};
 use crate::tiny;
 
 /// Runs the guest in /tmp/tiny with `$options` and its outputs at `$out` and `$errors`, where descriptor 3 is a
-/// full pipe that nobody reads; asks strait what it does, ends it, and says how it ended.
+/// full pipe that nobody reads; asks strait what it does, ends it, and says how it ended. `$pace` stretches its limits.
 const RUN: &str = r#"
 rm -f /tmp/stuck /tmp/stats
 mkfifo /tmp/stuck /tmp/stats
@@ -16,15 +16,16 @@ exec 3<> /tmp/stuck
 head -c 65536 /dev/zero >&3
 strait run --kernel /tmp/tiny --memory 64M $options < /dev/null > $out 2> $errors &
 pid=$!
-for try in $(seq 100); do
+for try in $(seq $((100 * pace))); do
     grep -qs vcpu0 /proc/$pid/task/*/comm && break
     sleep 0.2
 done
+grep -qs vcpu0 /proc/$pid/task/*/comm || { echo "The guest has not started" >&2; kill -KILL $pid; exit 1; }
 sleep 2
 kill -USR1 $pid
 sleep 1
 kill -TERM $pid
-for try in $(seq 300); do
+for try in $(seq $((300 * pace))); do
     [ -e /proc/$pid ] || break
     sleep 0.1
 done
@@ -65,9 +66,10 @@ fn run(lab: &Context, options: &str, out: &str, errors: &str) -> Result<Verdict>
     let nic = lab.bind_nic()?;
     let program = tiny::elf(&[tiny::SWEEP_CONFIG, tiny::SAY_WITHOUT_END]);
     let script = format!(
-        "printf '{}' > /tmp/tiny; options='{options} --device {}' out={out} errors={errors}\n{RUN}",
+        "printf '{}' > /tmp/tiny; options='{options} --device {}' out={out} errors={errors} pace={}\n{RUN}",
         tiny::octal(&program),
-        nic.bdf
+        nic.bdf,
+        lab.host.pace.factor()
     );
     let finished = lab.agent.exec(&script, lab.host.pace.stretch(LIMIT))?;
     let said = finished.output.len();
