@@ -12,6 +12,10 @@ use super::sysfs::{Root, names_in};
 /// `CAP_IPC_LOCK` (linux/capability.h): no limit on locked memory.
 const CAP_IPC_LOCK: u32 = 14;
 
+/// What `/proc/<pid>/ns/pid` leads to in the namespace that all processes are seen from: `PROC_PID_INIT_INO`
+/// (include/linux/proc_ns.h).
+const INITIAL_NAMESPACE: &str = "pid:[4026531836]";
+
 /// A file below /dev, as its driver calls it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Node {
@@ -98,7 +102,7 @@ pub(crate) struct OpenFiles {
     names: BTreeSet<String>,
     /// Process and inode of each socket.
     sockets: Vec<(u32, String)>,
-    /// Whether there were processes that this user may not look into.
+    /// Whether there are processes that cannot be looked into, or not even be seen.
     pub(crate) some_hidden: bool,
 }
 
@@ -110,7 +114,7 @@ impl OpenFiles {
             numbers: BTreeSet::new(),
             names: BTreeSet::new(),
             sockets: Vec::new(),
-            some_hidden: false,
+            some_hidden: !sees_all_processes(root),
         };
         for pid in root.names("proc").iter().filter_map(|name| name.parse().ok()) {
             match fs::read_dir(root.path(format!("proc/{pid}/fd"))) {
@@ -203,6 +207,17 @@ impl OpenFiles {
             service: self.service_of(pid),
         }
     }
+}
+
+/// Whether /proc lists every process of the host: not in a container with numbers of its own, nor where the option
+/// `hidepid` hides the first one, which is root's. Kernels without such namespaces have no file for them.
+fn sees_all_processes(root: &Root) -> bool {
+    let namespace = fs::read_link(root.path("proc/self/ns/pid"));
+    let is_initial = namespace.map_or_else(
+        |error| error.kind() == io::ErrorKind::NotFound,
+        |name| name.as_os_str() == INITIAL_NAMESPACE,
+    );
+    is_initial && root.path("proc/1").exists()
 }
 
 /// By the numbers if both sides know them, else by the name.

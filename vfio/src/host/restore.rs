@@ -9,12 +9,12 @@ use super::check::{self, CheckError};
 use super::entry_limit::{self, EntryLimitError};
 use super::group::is_vfio_driver;
 use super::inventory::override_driver;
-use super::journal::{self, Entry, JournalError};
+use super::journal::{self, Entry, JournalError, Owner};
 use super::kernel::Kernel;
 use super::process::Process;
 use super::saved;
 use super::sysfs::{PciDevice, Root};
-use super::usage;
+use super::usage::{self, Held};
 
 /// What became of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +52,12 @@ pub enum RestoreError {
         /// Its name.
         name: String,
     },
+    /// A guest may have it.
+    #[error(
+        "{0} may be in use by a process that cannot be seen from here; give it back as root on the host itself, or \
+         all the same with --force"
+    )]
+    MayBeInUse(HostBdf),
     /// Somebody moved it on.
     #[error(
         "{bdf} is bound to {driver} now, not to {bound} as strait left it; give it back all the same with \
@@ -188,10 +194,8 @@ pub(super) fn would_move(root: &Root, device: &PciDevice) -> Result<bool, Restor
 fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<(), RestoreError> {
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
-    if (device.is_given || device.driver.as_ref().is_some_and(is_ours))
-        && let Some(Process { pid, name, .. }) = usage::holder(root, bdf)
-    {
-        return Err(RestoreError::InUse { bdf, pid, name });
+    if device.is_given || device.driver.as_ref().is_some_and(is_ours) {
+        check_let_go(root, bdf, entry)?;
     }
     match (entry, &device.driver) {
         (Some(entry), Some(driver)) if *driver != entry.bound && Some(driver) != entry.driver.as_ref() => {
@@ -202,6 +206,16 @@ fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<
             })
         }
         _ => Ok(()),
+    }
+}
+
+/// No process has it open. Whoever took it for itself alone need not see all others.
+fn check_let_go(root: &Root, bdf: HostBdf, entry: Option<&Entry>) -> Result<(), RestoreError> {
+    let owner = entry.and_then(|entry| entry.owner);
+    match usage::held(root, bdf) {
+        Held::By(Process { pid, name, .. }) => Err(RestoreError::InUse { bdf, pid, name }),
+        Held::Unseen if owner.is_none() || owner != Owner::this(root) => Err(RestoreError::MayBeInUse(bdf)),
+        Held::Unseen | Held::Free => Ok(()),
     }
 }
 

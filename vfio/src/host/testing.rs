@@ -112,6 +112,8 @@ impl FakeHost {
             " 24:  0  IR-PCI-MSI-0000:01:00.0  0-edge  eth0\n",
         );
         host.file("proc/self/status", "Name:\tstrait\nCapEff:\t000001ffffffffff\n");
+        host.sees_namespace("4026531836");
+        host.file("proc/1/comm", "systemd\n");
         host.file("etc/os-release", "ID=debian\n");
         host.file("dev/kvm", "");
         host.file("sys/firmware/acpi/tables/DMAR", "");
@@ -248,6 +250,14 @@ impl FakeHost {
         )
         .expect("a link");
         self
+    }
+
+    /// Processes are seen from the namespace with this number, 4026531836 for the one of all.
+    pub fn sees_namespace(&self, number: &str) {
+        let folder = self.path("proc/self/ns");
+        fs::create_dir_all(&folder).expect("a folder");
+        let _ = fs::remove_file(folder.join("pid"));
+        symlink(format!("pid:[{number}]"), folder.join("pid")).expect("a link");
     }
 
     /// Whoever asks for the whole of `disk` gets `number` for an answer.

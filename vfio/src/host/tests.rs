@@ -23,6 +23,7 @@ impl Host {
             folder: tempfile::tempdir().expect("a temporary folder"),
         };
         host.file("dev/vfio/vfio", "");
+        host.file("proc/1/comm", "systemd\n");
         host.limits("0000000000000000", "unlimited");
         host
     }

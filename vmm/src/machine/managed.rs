@@ -117,6 +117,21 @@ mod tests {
     }
 
     #[test]
+    fn who_does_not_see_all_processes_gives_back_what_is_its_own() {
+        let host = host();
+        let root = host.root();
+        let pid = std::process::id();
+        host.file(
+            &format!("proc/{pid}/stat"),
+            &format!("{pid} (strait) S 1 1 1 0 -1 0 1 0 0 0 0 0 0 0 20 0 1 0 99 0\n"),
+        );
+        let managed = Managed::take(&root, &host, devices(&["00:01.0"])).expect("taken");
+        host.sees_namespace("4026532211");
+        drop(managed);
+        assert_eq!(host.binding("0000:00:01.0").0, "igb");
+    }
+
+    #[test]
     fn the_next_command_gives_back_what_a_killed_one_took() {
         let host = host();
         let root = host.root();

@@ -161,11 +161,26 @@ impl Usage {
     }
 }
 
-/// The process that has any file of `bdf`'s driver open.
-pub(crate) fn holder(root: &Root, bdf: HostBdf) -> Option<Process> {
+/// Who has a device's files open, as far as this process sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// At least this one.
+    By(Process),
+    /// Nobody that can be seen, but not all can.
+    Unseen,
+    /// Nobody.
+    Free,
+}
+
+/// Who has any file of `bdf`'s driver open.
+pub(crate) fn held(root: &Root, bdf: HostBdf) -> Held {
     let files = OpenFiles::read(root);
     let nodes = Subtree::read(root, bdf, &files).nodes;
-    files.holders(&nodes).into_iter().next().map(|one| one.process)
+    match files.holders(&nodes).into_iter().next() {
+        Some(holder) => Held::By(holder.process),
+        None if files.some_hidden && !nodes.is_empty() => Held::Unseen,
+        None => Held::Free,
+    }
 }
 
 /// NVIDIA's driver waits for as long as a file of the card is open (`nv_pci_remove`: "Attempting to remove

@@ -4,6 +4,8 @@ mod files;
 mod network;
 mod storage;
 
+use std::fs;
+
 use super::*;
 
 const DISK: &str = "sys/devices/pci0000:00/0000:00:02.0/0000:02:00.0/nvme/nvme0/nvme0n1";
@@ -272,6 +274,49 @@ fn a_guest_with_the_devices_own_file_keeps_it() {
     );
 }
 
+/// Ways not to see all processes.
+const BLINDS: [fn(&FakeHost); 2] = [
+    |host| host.sees_namespace("4026532211"),
+    |host| fs::remove_dir_all(host.path("proc/1")).expect("there"),
+];
+
+#[test]
+fn what_a_process_that_is_not_seen_may_have_is_not_free() {
+    for blind in BLINDS {
+        let host = host();
+        let folder = format!("sys/devices/pci0000:00/{GPU_PATH}/drm/card0");
+        host.file(&format!("{folder}/uevent"), "DEVNAME=dri/card0\n");
+        blind(&host);
+        let failure = run(&host, "host bind 05:00.0").expect_err("perhaps in use");
+        assert!(
+            failure.message.contains(
+                "may be in use: it is not known whether a process that is hidden from here has a file of it open; \
+                 run as root, on the host itself"
+            ),
+            "{}",
+            failure.message
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_is_not_seen_may_have_the_device() {
+    for blind in BLINDS {
+        let host = host();
+        done(&host, "host bind 01:00.0");
+        blind(&host);
+        let failure = run(&host, "host restore 01:00.0").expect_err("perhaps in use");
+        assert_eq!(
+            failure.message,
+            "0000:01:00.0 may be in use by a process that cannot be seen from here; give it back as root on the \
+             host itself, or all the same with --force"
+        );
+        assert_eq!(binding(&host, NIC), "vfio-pci vfio-pci");
+        done(&host, "host restore --force 01:00.0");
+        assert_eq!(binding(&host, NIC), "igb -");
+    }
+}
+
 #[test]
 fn a_guest_with_a_virtual_functions_own_file_keeps_all_of_them() {
     let host = host();
@@ -376,7 +421,7 @@ fn on(host: &FakeHost, name: &str, upper: &str, is_port: bool) {
 /// The graphics card has `driver`.
 fn bound(host: &FakeHost, driver: &str) {
     let link = format!("sys/devices/pci0000:00/{GPU_PATH}/driver");
-    std::fs::remove_file(host.path(&link)).expect("bound");
+    fs::remove_file(host.path(&link)).expect("bound");
     host.add_driver(driver);
     host.link(&link, &format!("sys/bus/pci/drivers/{driver}"));
 }

@@ -64,9 +64,9 @@ pub(super) const NETWORK: &[Used] = &[
     used(
         "an interface in another network namespace",
         |host| {
-            std::fs::remove_dir_all(host.path(format!("sys/devices/pci0000:00/{NIC_PATH}/net/eth0")))
+            fs::remove_dir_all(host.path(format!("sys/devices/pci0000:00/{NIC_PATH}/net/eth0")))
                 .expect("there");
-            std::fs::remove_file(host.path("sys/class/net/eth0")).expect("there");
+            fs::remove_file(host.path("sys/class/net/eth0")).expect("there");
         },
         NIC,
         "its interface is in another network namespace",
@@ -84,7 +84,7 @@ pub(super) const NETWORK: &[Used] = &[
                 "sk RefCnt Type Proto Iface R Rmem User Inode\n0 3 3 0003 2 1 0 0 8899\n",
             );
             host.file("proc/77/comm", "suricata\n");
-            std::fs::create_dir_all(host.path("proc/77/fd")).expect("a folder");
+            fs::create_dir_all(host.path("proc/77/fd")).expect("a folder");
             std::os::unix::fs::symlink("socket:[8899]", host.path("proc/77/fd/5")).expect("a link");
         },
         NIC,
