@@ -63,7 +63,7 @@ pub(crate) struct Wait {
 #[derive(Debug, PartialEq, Eq)]
 struct Malformed;
 
-/// What was asked for since the last wait. At most as much as a ring holds; the room is kept.
+/// What was read and not begun yet: since the last wait, at most as much as one turn reads. The room is kept.
 #[derive(Default)]
 pub(crate) struct Pending {
     pub(crate) contexts: Vec<ContextScope>,
@@ -88,6 +88,8 @@ impl Unit {
         }
         while self.registers.queue_head != tail {
             if turn.is_over() {
+                // What was read is obeyed before more is read: it is never more than a turn's worth.
+                self.begin(None);
                 return true;
             }
             turn.pay_entries(DESCRIPTOR_COST);

@@ -28,6 +28,7 @@ mod turn;
 mod unit;
 mod work;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 
 pub use capability::{AddressWidth, VtdConfig};
@@ -52,6 +53,9 @@ pub struct Vtd {
     unit: Mutex<Unit>,
     /// Held by who waits for the unit.
     door: Mutex<()>,
+    /// Callers who wait until all is followed that was noted so far. While there are any, nothing new is begun: a
+    /// guest that always has more to do would keep them for ever, and what they hold.
+    waiting: AtomicUsize,
     /// Itself, for who goes on with its work.
     this: Weak<Self>,
 }
@@ -94,6 +98,7 @@ impl Vtd {
         Arc::new_cyclic(|this| Self {
             unit: Mutex::new(Unit::new(config, memory, router, endpoints)),
             door: Mutex::default(),
+            waiting: AtomicUsize::new(0),
             this: this.clone(),
         })
     }
@@ -141,7 +146,14 @@ impl Vtd {
 
     /// For callers that rely on what they asked for when they return: others get in between the turns.
     fn in_turns(&self, work: impl Fn(&mut Unit, &mut Turn) -> bool) {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
         while !work(&mut self.lock_after_others(), &mut Turn::new()) {}
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// A turn for the guest. The counter is read under the lock, which orders it with the waiting.
+    fn turn(&self, unit: &mut Unit) -> bool {
+        unit.go_on(self.waiting.load(Ordering::Relaxed) == 0)
     }
 
     fn lock(&self) -> MutexGuard<'_, Unit> {
@@ -179,7 +191,7 @@ impl Device for Vtd {
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
         let mut unit = self.lock();
         unit.write(offset, data);
-        let is_done = unit.go_on();
+        let is_done = self.turn(&mut unit);
         drop(unit);
         self.effect(is_done)
     }
@@ -187,7 +199,7 @@ impl Device for Vtd {
 
 impl Unfinished for Vtd {
     fn go_on(&self) -> Effect {
-        let is_done = self.lock_after_others().go_on();
+        let is_done = self.turn(&mut self.lock_after_others());
         self.effect(is_done)
     }
 }
@@ -196,7 +208,7 @@ impl Renumbered for Vtd {
     fn renumbered(&self) -> Effect {
         let mut unit = self.lock();
         unit.follow_requesters();
-        let is_done = unit.go_on();
+        let is_done = self.turn(&mut unit);
         drop(unit);
         self.effect(is_done)
     }

@@ -49,12 +49,16 @@ impl Work {
 }
 
 impl Unit {
-    /// One turn. True when there is nothing left to do.
-    pub(crate) fn go_on(&mut self) -> bool {
+    /// One turn. True when there is nothing left to do. Unless it `may_begin`, only what is under way is brought to
+    /// its end.
+    pub(crate) fn go_on(&mut self, may_begin: bool) -> bool {
         let mut turn = Turn::new();
         while self.follow(&mut turn) {
             if let Some(goal) = self.work.goal.take() {
                 self.reach(goal);
+            }
+            if !may_begin {
+                return false;
             }
             if !self.begin_next(&mut turn) {
                 return true;

@@ -322,3 +322,76 @@ fn a_walk_that_goes_on_inside_a_mapping_leaves_it_alone() {
     assert_eq!(guest.domain.take_calls(), [DmaCall::Map(5 * GIB, 0x1000)]);
     assert_eq!(guest.vtd.stats().devices[0].shadow.failed_maps, 0);
 }
+
+/// Tables of four levels that lead to one empty one from everywhere, so that a walk costs all it may.
+fn alias_tables(guest: &Guest) {
+    let (level3, level2, level1) = (0x30_0000u64, 0x30_1000, 0x30_2000);
+    for at in 0..512 {
+        guest.store(TABLE + at * 8, level3 | 3);
+        guest.store(level3 + at * 8, level2 | 3);
+        guest.store(level2 + at * 8, level1 | 3);
+        guest.store(level1 + at * 8, 0);
+    }
+}
+
+#[test]
+fn while_somebody_waits_for_what_was_asked_for_nothing_new_is_begun() {
+    let mut guest = Guest::translating();
+    alias_tables(&guest);
+    let round = [IOTLB_GLOBAL, status(STATUS, 2), IOTLB_GLOBAL, status(STATUS, 3)];
+    let tail = fill(&mut guest, round);
+    guest.vtd.write32(GCMD, QIE | TE);
+    let waits = |guest: &Guest| guest.vtd.stats().invalidations.waits;
+    let begun = waits(&guest);
+    let mut next = rest(guest.vtd.write(TAIL, &tail.to_le_bytes()));
+    guest.vtd.waiting.fetch_add(1, Ordering::Relaxed);
+    for _turn in 0..400 {
+        let more = next.take().expect("the ring has thousands of rounds");
+        next = rest(more.go_on());
+    }
+    assert!(waits(&guest) <= begun + 1, "{} waits", waits(&guest) - begun);
+    guest.vtd.waiting.fetch_sub(1, Ordering::Relaxed);
+    while waits(&guest) < begun + 3 {
+        let more = next.take().expect("the ring has thousands of rounds");
+        next = rest(more.go_on());
+    }
+}
+
+#[test]
+fn what_is_read_of_a_ring_is_obeyed_before_more_is_read() {
+    let mut guest = Guest::translating();
+    let (level3, level2, short, level1, other_root) =
+        (0x30_0000u64, 0x30_1000, 0x30_4000, 0x30_2000, 0x30_3000);
+    for at in 0..512 {
+        let under_3 = match at {
+            0..3 => level2 | 3,
+            3 => short | 3,
+            _ => 0,
+        };
+        guest.store(level3 + at * 8, under_3);
+        guest.store(level2 + at * 8, level1 | 3);
+        guest.store(short + at * 8, if at < 200 { level1 | 3 } else { 0 });
+        guest.store(level1 + at * 8, 0);
+        for root in [TABLE, other_root] {
+            guest.store(root + at * 8, if at == 0 { level3 | 3 } else { 0 });
+        }
+    }
+    fill(&mut guest, [CONTEXT_GLOBAL; 4]);
+    for at in 0..32768u64 {
+        guest.store(LARGE_RING + at * 16, CONTEXT_GLOBAL[0]);
+        guest.store(LARGE_RING + at * 16 + 8, 0);
+    }
+    guest.vtd.write32(GCMD, QIE | TE);
+    for round in 0..4 {
+        // One CPU moves the device to another root and has it become bus master, which takes a part of a turn;
+        // another one gives the ring new work.
+        let root = if round % 2 == 0 { other_root } else { TABLE };
+        guest.set_context(root | 1, 2 | u64::from(DOMAIN) << 8);
+        let _more = guest.gate.set_bus_master(true);
+        let head = guest.vtd.read64(0x80);
+        let tail = (head + 0x8_0000 - 16) % 0x8_0000;
+        let _more = guest.vtd.write(TAIL, &tail.to_le_bytes());
+        let pending = guest.vtd.lock().pending.contexts.len();
+        assert_eq!(pending, 0, "round {round}");
+    }
+}
