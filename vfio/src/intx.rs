@@ -68,10 +68,12 @@ impl Intx {
 
     /// Lets the host signal the wire, or not. The host has either this or messages, never both: the wire is
     /// to be disabled before messages are enabled, and the function to be silenced before the wire is disabled.
-    pub(crate) fn set_enabled(&self, enabled: bool) {
+    ///
+    /// True if the host signals it now.
+    pub(crate) fn set_enabled(&self, enabled: bool) -> bool {
         let mut state = lock(&self.state);
         if state.is_enabled == enabled {
-            return;
+            return enabled;
         }
         if enabled {
             let event = Some(sys::borrow(&self.event));
@@ -80,7 +82,7 @@ impl Intx {
                 Ok(_) => self.report("enable", &io::Error::other("the host has no interrupt for it")),
                 Err(error) => self.report("enable", &error),
             }
-            return;
+            return state.is_enabled;
         }
         if let Err(error) = self.hardware.disable_interrupts(InterruptKind::Intx) {
             self.report("disable", &error);
@@ -90,6 +92,7 @@ impl Intx {
         self.line.set_level(false);
         // What was signalled up to now concerns nobody any more.
         let _ = self.event.read();
+        false
     }
 
     /// Follows the guest's interrupt disable bit (PCIe §7.5.1.1.3); to be called before the bit is written to

@@ -215,7 +215,13 @@ impl Passthrough {
         if value != before {
             match write_command(&*self.hardware, value) {
                 Ok(()) => state.hardware_command = value,
-                Err(error) => return self.report("write the command register", &error),
+                Err(error) => {
+                    if wants && before & command::BUS_MASTER == 0 {
+                        let _kept = self.gate.set_bus_master(false);
+                        state.is_opening = false;
+                    }
+                    return self.report("write the command register", &error);
+                }
             }
         }
         if closes {
@@ -327,14 +333,12 @@ impl Unfinished for Passthrough {
 }
 
 impl Drop for Passthrough {
-    /// No DMA once the guest is gone, and no signal on the wire before nobody hears it; the vectors untie
-    /// themselves.
+    /// No DMA once the guest is gone, and no signal on the wire when nobody hears it: also where the guest had
+    /// messages to the end, whose going lets the function use its wire again.
     fn drop(&mut self) {
-        let state = lock(&self.state);
-        if state.hardware_command != state.idle_command
-            && let Err(error) = write_command(&*self.hardware, state.idle_command)
-        {
-            log::warn!("{}: cannot turn off DMA: {error}", self.hardware.name());
+        let mut guard = lock(&self.state);
+        if !guard.is_gone {
+            self.reset_registers(&mut guard);
         }
     }
 }

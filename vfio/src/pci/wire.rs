@@ -40,11 +40,11 @@ impl Passthrough {
         }
     }
 
-    /// Somebody is there before the function may signal.
+    /// Somebody is there before the function may signal; where the host gives no interrupt for its wire, it may
+    /// not.
     fn start_hearing(&self, state: &mut State) {
         if let Some(intx) = &self.intx {
-            intx.set_enabled(true);
-            state.is_heard = true;
+            state.is_heard = intx.set_enabled(true);
         }
         self.update_command(state);
     }

@@ -227,3 +227,26 @@ fn the_wire_is_off_in_low_power() {
     guest.write(POWER + 4, &[0x03, 0x00]);
     assert_eq!(guest.hardware.take_calls(), off());
 }
+
+#[test]
+fn a_guest_that_ends_with_messages_on_leaves_a_silent_wire() {
+    let guest = guest(wired());
+    guest.enable();
+    guest.write(MSIX + 2, &[0x00, 0x80]);
+    guest.hardware.take_calls();
+    let Guest {
+        hardware, function, ..
+    } = guest;
+    drop(function);
+    let calls = hardware.take_calls();
+    assert_eq!(calls[0], Call::DisableInterrupts(InterruptKind::Msix));
+    assert!(is_intx_on(&calls[1]), "{calls:?}");
+    assert_eq!(calls[2..], [Call::DisableInterrupts(INTX)]);
+}
+
+#[test]
+fn a_wire_that_the_host_refuses_stays_silent() {
+    let guest = guest(wired().with_broken(crate::mock::Operation::SetInterrupts));
+    guest.enable();
+    assert!(guest.hardware.take_calls().is_empty(), "0x0503 is what it had");
+}

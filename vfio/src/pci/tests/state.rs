@@ -249,3 +249,13 @@ fn unplugging_takes_everything_away_and_resets_nothing() {
     );
     assert!(!calls.contains(&Call::Reset), "{calls:?}");
 }
+
+#[test]
+fn the_gate_closes_again_where_the_hardware_does_not_follow() {
+    let (hardware, gate, function) = gated(1);
+    hardware.kill();
+    let effect = function.write_config(0x04, &[0x04]);
+    assert!(matches!(effect, Effect::None), "there is nothing to go on with");
+    let told: Vec<_> = lock(&gate.told).iter().map(|(on, _)| *on).collect();
+    assert_eq!(told, [true, false]);
+}
