@@ -93,13 +93,17 @@ impl EventLoop {
         loop {
             self.pass_on(sources.console);
             let ready = self.wait(sources)?;
+            // Before a reset that comes with it, which would start the guest once more.
+            if ready.signalled {
+                return Ok(Wake::Event(Event::Quit));
+            }
             if let Some(port) = sources.events.take_ejected() {
                 return Ok(Wake::Ejected(port));
             }
             if let Some(event) = sources.events.take() {
                 return Ok(Wake::Event(event));
             }
-            if ready.signalled || ready.typed && self.read_typed() {
+            if ready.typed && self.read_typed() {
                 return Ok(Wake::Event(Event::Quit));
             }
             if ready.asked {

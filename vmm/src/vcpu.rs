@@ -84,12 +84,8 @@ fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
                     vcpu.id()
                 );
             }
-            // A guest that reports its panic may still have a dump to write.
-            let goes_on = event == Event::GuestPanic;
             to.events.report(event);
-            if !goes_on {
-                break;
-            }
+            break;
         }
     }
     let mut noted = |place, data: &[u8]| _ = to.space.write_at(place, data);
