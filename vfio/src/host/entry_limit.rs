@@ -65,7 +65,9 @@ pub(super) fn limit(root: &Root) -> Option<u32> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Record {
     before: u32,
-    set: u32,
+    /// What it is by us: what it was set to last, after what it was until then. Whoever is killed between the record
+    /// and the write leaves the latter.
+    set: Vec<u32>,
     askers: Vec<HostBdf>,
 }
 
@@ -86,7 +88,7 @@ pub(super) fn raise(
         return Ok(Vec::new());
     }
     // Somebody else's limit is what there is to go back to.
-    let before = former.as_ref().filter(|former| former.set == now);
+    let ours = former.as_ref().filter(|former| former.set.contains(&now));
     let mut askers = former
         .as_ref()
         .map_or_else(Vec::new, |former| former.askers.clone());
@@ -96,13 +98,16 @@ pub(super) fn raise(
         .copied()
         .collect();
     askers.extend(&new);
+    let limit = now.max(wanted);
+    let mut set_before: Vec<u32> = ours.map(|_| now).into_iter().collect();
+    set_before.retain(|set| *set != limit);
     let record = Record {
-        before: before.map_or(now, |former| former.before),
-        set: now.max(wanted),
+        before: ours.map_or(now, |former| former.before),
+        set: [set_before, vec![limit]].concat(),
         askers,
     };
     write(root, &record)?;
-    if let Err(error) = set(root, kernel, now, record.set) {
+    if let Err(error) = set(root, kernel, now, limit) {
         match former {
             Some(former) => write(root, &former)?,
             None => remove(root)?,
@@ -127,8 +132,8 @@ pub(super) fn let_go(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Result<(
     if !record.askers.is_empty() {
         return write(root, &record);
     }
-    if limit(root) == Some(record.set) {
-        set(root, kernel, record.set, record.before)?;
+    if let Some(now) = limit(root).filter(|now| record.set.contains(now)) {
+        set(root, kernel, now, record.before)?;
     }
     remove(root)
 }
@@ -160,8 +165,10 @@ fn set(root: &Root, kernel: &dyn Kernel, now: u32, limit: u32) -> Result<(), Ent
 
 fn write(root: &Root, record: &Record) -> Result<(), EntryLimitError> {
     let Record { before, set, askers } = record;
+    let set: Vec<String> = set.iter().map(u32::to_string).collect();
     let askers: Vec<String> = askers.iter().map(HostBdf::to_string).collect();
-    let content = format!("{MAGIC}\nbefore {before}\nset {set}\nfor {}\n", askers.join(" "));
+    let (set, askers) = (set.join(" "), askers.join(" "));
+    let content = format!("{MAGIC}\nbefore {before}\nset {set}\nfor {askers}\n");
     write_whole(&root.path(RECORD), &content).map_err(EntryLimitError::Record)
 }
 
@@ -179,10 +186,11 @@ fn parse(text: &str) -> Option<Record> {
     let [MAGIC, before, set, askers] = lines[..] else {
         return None;
     };
+    let set = set.strip_prefix("set ")?.split(' ');
     let askers = askers.strip_prefix("for ")?.split(' ');
     Some(Record {
         before: before.strip_prefix("before ")?.parse().ok()?,
-        set: set.strip_prefix("set ")?.parse().ok()?,
+        set: set.map(str::parse).collect::<Result<_, _>>().ok()?,
         askers: askers.map(str::parse).collect::<Result<_, _>>().ok()?,
     })
 }
@@ -263,6 +271,27 @@ mod tests {
             (limit(&host.root()), askers(&host.root())),
             (Some(500_000), Vec::new())
         );
+    }
+
+    #[test]
+    fn whoever_is_killed_at_a_second_raise_leaves_the_way_back() {
+        let (host, first, second) = (host(65_535), device("00:01.0"), device("00:02.0"));
+        let (root, before) = (host.root(), host.picture());
+        raise(&root, &host, &[first], 131_072).expect("raised");
+        raise(&root, &host, &[second], 262_144).expect("raised");
+        // Killed after the record and before the write.
+        host.file(PARAMETER, "131072\n");
+        let_go(&root, &host, first).expect("one needs it still");
+        let_go(&root, &host, second).expect("put back");
+        assert!(host.picture() == before);
+        // And the same where a third one goes on from there.
+        raise(&root, &host, &[first], 131_072).expect("raised");
+        raise(&root, &host, &[second], 262_144).expect("raised");
+        host.file(PARAMETER, "131072\n");
+        raise(&root, &host, &[second], 524_288).expect("raised");
+        let_go(&root, &host, first).expect("one needs it still");
+        let_go(&root, &host, second).expect("put back");
+        assert_eq!(limit(&root), Some(65_535));
     }
 
     #[test]
