@@ -3,6 +3,7 @@
 use std::env;
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use super::HostBdf;
 use super::bind::BindError;
@@ -11,19 +12,41 @@ use super::sysfs::Root;
 
 /// Makes udev and systemd bind `devices` to `driver` at boot; all or none.
 pub(super) fn save(root: &Root, devices: &[HostBdf], driver: &str) -> Result<(), BindError> {
-    for (done, &bdf) in devices.iter().enumerate() {
+    let mut former: Vec<(PathBuf, Option<String>)> = Vec::new();
+    for &bdf in devices {
         for (path, content) in files(bdf, driver) {
-            if let Err(source) = write_whole(&root.path(&path), &content) {
-                for &bdf in &devices[..=done] {
-                    // The first failure is the one to tell.
-                    let _ = forget(root, bdf);
-                }
+            let file = root.path(&path);
+            let written = text(&file).and_then(|before| {
+                former.push((file.clone(), before));
+                write_whole(&file, &content)
+            });
+            if let Err(source) = written {
+                put_back(&former);
                 let path = format!("/{path}");
                 return Err(BindError::Save { bdf, path, source });
             }
         }
     }
     Ok(())
+}
+
+/// What stands in `file`, `None` if it is not there.
+fn text(file: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(file) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Has `files` as they were, as far as that goes: the first failure is the one to tell.
+fn put_back(files: &[(PathBuf, Option<String>)]) {
+    for (file, before) in files {
+        let _ = match before {
+            Some(content) => write_whole(file, content),
+            None => fs::remove_file(file),
+        };
+    }
 }
 
 /// Takes the files of `bdf` away; says whether there were any.

@@ -187,6 +187,35 @@ fn a_saved_binding_is_repeated_at_boot_until_restore() {
     assert!(host.picture() == before);
 }
 
+#[test]
+fn a_binding_that_was_saved_before_outlasts_one_that_cannot_be() {
+    let host = host();
+    done(&host, "host bind --save --driver uio_pci_generic 01:00.0");
+    let saved = [
+        "udev/rules.d/10-strait-0000:01:00.0.rules",
+        "modules-load.d/strait-0000:01:00.0.conf",
+    ];
+    let read = || saved.map(|file| fs::read_to_string(host.path("etc").join(file)).expect("saved"));
+    let before = read();
+    // The second device's list cannot be written.
+    fs::create_dir_all(host.path("etc/modules-load.d/strait-0000:02:00.0.conf")).expect("a folder");
+    let failure = run(&host, "host bind --save --force 01:00.0 02:00.0").expect_err("a folder is in the way");
+    assert!(
+        failure
+            .message
+            .starts_with("cannot save the binding of 0000:02:00.0"),
+        "{}",
+        failure.message
+    );
+    assert_eq!(read(), before);
+    assert!(
+        !host
+            .path("etc/udev/rules.d/10-strait-0000:02:00.0.rules")
+            .exists()
+    );
+    assert_eq!(binding(&host, NIC), "uio_pci_generic uio_pci_generic");
+}
+
 /// The host as udev's rule finds it at boot where the initramfs gave the disk to nvme.
 fn booted_with_saved_disk() -> FakeHost {
     let host = host();
