@@ -158,8 +158,8 @@ fn is_orphan(root: &Root, bdf: HostBdf) -> bool {
     owner.is_some_and(|owner| !owner.is_alive(root))
 }
 
-/// What `restore --all` is about: all that is in the journal, and, for after a loss of it, all that an
-/// override keeps on a driver of VFIO.
+/// What `restore --all` is about: all that is in the journal or bound at boot, and, for after a loss of the journal,
+/// all that an override keeps on a driver of VFIO.
 pub fn restorable(root: &Root) -> Vec<HostBdf> {
     let mut devices = remembered(root);
     let all = root.names("sys/bus/pci/devices");
@@ -170,10 +170,11 @@ pub fn restorable(root: &Root) -> Vec<HostBdf> {
     devices
 }
 
-/// Devices that were taken, and those that only raised the limit of DMA mappings.
+/// Devices that were taken, those that only raised the limit of DMA mappings, and those that are bound at boot.
 fn remembered(root: &Root) -> Vec<HostBdf> {
     let mut devices = journal::taken(root);
     devices.extend(entry_limit::askers(root));
+    devices.extend(saved::devices(root));
     devices
 }
 

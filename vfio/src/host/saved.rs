@@ -10,6 +10,10 @@ use super::bind::BindError;
 use super::journal::write_whole;
 use super::sysfs::Root;
 
+/// Where udev's rules of this host are, and what stands around the device's name in the names of ours.
+const RULES: &str = "etc/udev/rules.d";
+const RULE: (&str, &str) = ("10-strait-", ".rules");
+
 /// Makes udev and systemd bind `devices` to `driver` at boot; all or none.
 pub(super) fn save(root: &Root, devices: &[HostBdf], driver: &str) -> Result<(), BindError> {
     let mut former: Vec<(PathBuf, Option<String>)> = Vec::new();
@@ -70,8 +74,15 @@ pub(super) fn is_saved(root: &Root, bdf: HostBdf) -> bool {
     root.path(rule_path(bdf)).exists()
 }
 
+/// The devices that are bound at boot, whether they are there or not.
+pub(super) fn devices(root: &Root) -> Vec<HostBdf> {
+    let device = |name: &String| name.strip_prefix(RULE.0)?.strip_suffix(RULE.1)?.parse().ok();
+    root.names(RULES).iter().filter_map(device).collect()
+}
+
 fn rule_path(bdf: HostBdf) -> String {
-    format!("etc/udev/rules.d/10-strait-{bdf}.rules")
+    let (start, end) = RULE;
+    format!("{RULES}/{start}{bdf}{end}")
 }
 
 /// Paths below the root, and what stands there. The rule runs before udev loads the modules that know the

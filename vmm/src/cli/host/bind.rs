@@ -59,7 +59,7 @@ pub(super) struct RestoreArgs {
         conflicts_with = "all"
     )]
     devices: Vec<String>,
-    /// Everything that was taken.
+    /// Everything that was taken, or is bound at each boot.
     #[arg(long)]
     all: bool,
     /// Also from processes that use them, and from drivers that took them since.

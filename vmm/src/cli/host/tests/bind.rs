@@ -216,6 +216,21 @@ fn a_binding_that_was_saved_before_outlasts_one_that_cannot_be() {
     assert_eq!(binding(&host, NIC), "uio_pci_generic uio_pci_generic");
 }
 
+#[test]
+fn a_saved_binding_of_a_card_that_is_gone_is_forgotten() {
+    for words in ["host restore 01:00.0", "host restore --all"] {
+        let host = host();
+        done(&host, "host bind --save 01:00.0");
+        let rule = host.path("etc/udev/rules.d/10-strait-0000:01:00.0.rules");
+        // Pulled out and booted anew.
+        fs::remove_dir_all(host.path("run/strait")).expect("as after a reboot");
+        fs::remove_file(host.path("sys/bus/pci/devices/0000:01:00.0")).expect("as after a reboot");
+        assert!(rule.exists());
+        assert_eq!(done(&host, words), "0000:01:00.0 is gone and forgotten\n");
+        assert!(!rule.exists());
+    }
+}
+
 /// The host as udev's rule finds it at boot where the initramfs gave the disk to nvme.
 fn booted_with_saved_disk() -> FakeHost {
     let host = host();
