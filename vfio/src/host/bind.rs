@@ -166,24 +166,41 @@ fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> 
     if journal::read(root, bdf)? != one.entry || override_driver(&root.function(bdf)) != one.override_driver {
         return Err(BindError::Changed(bdf));
     }
-    // An entry of before knows the driver that the device had at first.
-    let first = one
-        .entry
-        .clone()
-        .filter(|entry| one.from.as_ref() == Some(&entry.bound));
-    let entry = first.unwrap_or_else(|| Entry {
-        bdf,
-        driver: one.from.clone(),
-        // The override of a saved binding was set at boot by its rule, and goes with it.
-        override_driver: one
-            .override_driver
-            .clone()
-            .filter(|driver| *driver != request.driver || !saved::is_saved(root, bdf)),
-        bound: String::new(),
-        owner: request.owner,
-    });
+    Ok(journal::write(root, &way_back(root, one, request))?)
+}
+
+/// An entry of before knows what the device had at first.
+fn way_back(root: &Root, one: &Move, request: &Request) -> Entry {
     let bound = request.driver.clone();
-    Ok(journal::write(root, &Entry { bound, ..entry })?)
+    let now = Entry {
+        bdf: one.bdf,
+        driver: one.from.clone(),
+        override_driver: one.override_driver.clone(),
+        bound: bound.clone(),
+        owner: request.owner,
+    };
+    match one.entry.clone() {
+        Some(first) if one.from.as_ref() == Some(&first.bound) => Entry { bound, ..first },
+        // One that was killed, or that the kernel let wait in vain, has set the override and may have got no further.
+        Some(first) if one.from.is_none() || one.from == first.driver => {
+            let is_ours = one.override_driver.as_ref() == Some(&first.bound);
+            Entry {
+                driver: first.driver,
+                override_driver: if is_ours {
+                    first.override_driver
+                } else {
+                    now.override_driver
+                },
+                ..now
+            }
+        }
+        // The override of a saved binding was set at boot by its rule, and goes with it.
+        _ if one.override_driver.as_ref() == Some(&bound) && saved::is_saved(root, one.bdf) => Entry {
+            override_driver: None,
+            ..now
+        },
+        _ => now,
+    }
 }
 
 fn take(root: &Root, kernel: &dyn Kernel, one: &Move, driver: &str) -> Result<(), BindingError> {

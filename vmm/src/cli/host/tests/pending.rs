@@ -90,3 +90,56 @@ fn vfio_that_hangs_at_restore_keeps_the_way_back() {
     done(&host, "host restore 01:00.0");
     assert_eq!(binding(&host, NIC), "igb -");
 }
+
+#[test]
+fn binding_again_after_the_driver_has_let_go_keeps_the_way_back() {
+    let host = hung(Does::Hangs);
+    host.finish_writes();
+    assert_eq!(binding(&host, NIC), "- vfio-pci");
+    done(&host, "host bind 01:00.0");
+    assert_eq!(
+        done(&host, "host restore 01:00.0"),
+        "0000:01:00.0 went back to igb\n"
+    );
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn binding_again_before_the_driver_lets_go_keeps_the_way_back() {
+    let host = hung(Does::Hangs);
+    assert_eq!(binding(&host, NIC), "igb vfio-pci");
+    run(&host, "host bind 01:00.0").expect_err("the kernel still works on it");
+    host.finish_writes();
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn binding_again_after_one_that_was_killed_keeps_the_way_back() {
+    let host = host();
+    host.add_driver("vfio-pci");
+    // Killed between the override and the unbinding.
+    let entry = "strait undo 1\ndriver igb\noverride -\nbound vfio-pci\nowner -\n";
+    host.file("run/strait/undo/0000:01:00.0", entry);
+    host.file(
+        "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/driver_override",
+        "vfio-pci\n",
+    );
+    done(&host, "host bind 01:00.0");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn what_another_tool_set_since_a_killed_bind_comes_back() {
+    let host = host();
+    let entry = "strait undo 1\ndriver igb\noverride -\nbound vfio-pci\nowner -\n";
+    host.file("run/strait/undo/0000:01:00.0", entry);
+    host.file(
+        "sys/devices/pci0000:00/0000:00:01.0/0000:01:00.0/driver_override",
+        "igb\n",
+    );
+    done(&host, "host bind --force 01:00.0");
+    done(&host, "host restore 01:00.0");
+    assert_eq!(binding(&host, NIC), "igb igb");
+}
