@@ -131,33 +131,40 @@ fn bind_all(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindErr
     if let Some(&Move { bdf, .. }) = plan.moves.first() {
         Binding { root, kernel, bdf }.load(&plan.request.driver)?;
     }
-    for (done, one) in plan.moves.iter().enumerate() {
-        if let Err(failure) = remember(root, kernel, one, &plan.request) {
-            return Err(give_back(root, kernel, &plan.moves[..done], failure));
+    let mut touched: Vec<&Move> = Vec::new();
+    for one in &plan.moves {
+        match remember(root, kernel, one, &plan.request) {
+            Ok(true) => {}
+            Ok(false) => continue,
+            Err(failure) => return Err(give_back(root, kernel, &touched, failure)),
         }
+        touched.push(one);
         if let Err(failure) = take(root, kernel, one, &plan.request.driver) {
-            // What the kernel still works on cannot be put back now; the journal keeps its way back.
-            let touched = match failure {
-                BindingError::Pending { .. } => &plan.moves[..done],
-                _ => &plan.moves[..=done],
-            };
-            return Err(give_back(root, kernel, touched, failure.into()));
+            if matches!(failure, BindingError::Pending { .. }) {
+                // What the kernel still works on cannot be put back now; the journal keeps its way back.
+                touched.pop();
+            }
+            return Err(give_back(root, kernel, &touched, failure.into()));
         }
     }
     if plan.request.save {
         let devices = plan.lasting();
         if let Err(failure) = saved::save(root, &devices, &plan.request.driver) {
-            return Err(give_back(root, kernel, &plan.moves, failure));
+            return Err(give_back(root, kernel, &touched, failure));
         }
     }
     Ok(())
 }
 
-/// Makes sure that the plan still holds, and writes the way back into the journal.
-fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> Result<(), BindError> {
+/// Makes sure that the plan still holds, and writes the way back into the journal. Says whether there is something left
+/// to do: another command, as that of a rule of udev, may have given the device to the same driver meanwhile.
+fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> Result<bool, BindError> {
     let bdf = one.bdf;
     let driver = Binding { root, kernel, bdf }.driver()?;
     if driver != one.from {
+        if driver.as_ref() == Some(&request.driver) {
+            return Ok(false);
+        }
         let driver = driver.unwrap_or_else(|| "no driver".to_owned());
         let wanted = request.driver.clone();
         return Err(BindingError::Stolen { bdf, driver, wanted }.into());
@@ -166,7 +173,8 @@ fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> 
     if journal::read(root, bdf)? != one.entry || override_driver(&root.function(bdf)) != one.override_driver {
         return Err(BindError::Changed(bdf));
     }
-    Ok(journal::write(root, &way_back(root, one, request))?)
+    journal::write(root, &way_back(root, one, request))?;
+    Ok(true)
 }
 
 /// An entry of before knows what the device had at first.
@@ -212,7 +220,7 @@ fn take(root: &Root, kernel: &dyn Kernel, one: &Move, driver: &str) -> Result<()
 }
 
 /// Puts `moves` back, the last first, and returns what is to be told.
-fn give_back(root: &Root, kernel: &dyn Kernel, moves: &[Move], failure: BindError) -> BindError {
+fn give_back(root: &Root, kernel: &dyn Kernel, moves: &[&Move], failure: BindError) -> BindError {
     let mut failure = failure;
     for one in moves.iter().rev() {
         let bdf = one.bdf;

@@ -1,14 +1,19 @@
 //! Two commands at once: what one has found out does not hold for the other any more.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, mknodat};
 
 use super::testing::{FakeFunction, FakeHost};
-use super::{BindError, Entry, HostBdf, Owner, Request, bind, journal, plan, restore_orphans};
+use super::{
+    BindError, Entry, HostBdf, Kernel, Owner, Request, VfLink, bind, journal, plan, restore_orphans,
+    set_virtual_functions,
+};
 
 const ALIVE: Owner = Owner {
     pid: 4712,
@@ -111,4 +116,77 @@ fn a_plan_of_before_another_command_is_not_carried_out() {
     let error = bind(&host.root(), &host, &stale).expect_err("stale");
     assert!(matches!(error, BindError::Changed(_)), "{error}");
     assert_eq!(journal::read(&host.root(), nic()).expect("read"), Some(entry));
+}
+
+#[test]
+fn what_another_command_has_bound_meanwhile_is_done() {
+    let host = host();
+    let stale = plan(&host.root(), &host, request(Some(ALIVE))).expect("a free NIC");
+    take(&host, None);
+    let before = host.picture();
+    bind(&host.root(), &host, &stale).expect("it is where it should be");
+    assert!(host.picture() == before);
+}
+
+const VF: &str = "0000:01:10.0";
+
+/// The host with udev, which is not through before the command of the virtual function's rule is.
+struct WithUdev(FakeHost);
+
+impl WithUdev {
+    fn lock_is_free(&self) -> bool {
+        let lock = File::open(self.0.path("run/strait/lock"));
+        lock.is_ok_and(|lock| lock.try_lock().is_ok())
+    }
+}
+
+impl Kernel for WithUdev {
+    fn write_while(
+        &self,
+        path: &Path,
+        text: &str,
+        go_on: &mut dyn FnMut(Duration) -> bool,
+    ) -> io::Result<()> {
+        let written = self.0.write_while(path, text, go_on);
+        if path.ends_with("sriov_numvfs") {
+            self.0.file("run/udev/queue", "");
+        }
+        written
+    }
+
+    fn load_module(&self, name: &str) -> io::Result<()> {
+        self.0.load_module(name)
+    }
+
+    fn set_vf_link(&self, interface: &str, index: u32, link: &VfLink) -> io::Result<()> {
+        self.0.set_vf_link(interface, index, link)
+    }
+
+    fn claim(&self, path: &Path) -> io::Result<()> {
+        self.0.claim(path)
+    }
+
+    fn pause(&self, _: Duration) {
+        let queue = self.0.path("run/udev/queue");
+        if queue.exists() && self.lock_is_free() {
+            let devices = vec![VF.parse().expect("a name")];
+            let request = Request {
+                devices,
+                ..request(None)
+            };
+            let plan = plan(&self.0.root(), &self.0, request).expect("a free function");
+            bind(&self.0.root(), &self.0, &plan).expect("bound");
+            fs::remove_file(queue).expect("a queue");
+        }
+    }
+}
+
+#[test]
+fn a_rule_of_udev_binds_a_new_function_while_it_is_waited_for() {
+    let host = WithUdev(host());
+    host.0.add_sriov("0000:00:01.0/0000:01:00.0", 7);
+    let root = host.0.root();
+    let made = set_virtual_functions(&root, &host, nic(), 1, false, &mut |_, _| ()).expect("made");
+    assert_eq!(made[0].driver.as_deref(), Some("vfio-pci"));
+    assert!(!host.0.path("run/udev/queue").exists());
 }

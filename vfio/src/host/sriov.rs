@@ -192,22 +192,13 @@ pub fn set_virtual_functions(
 ) -> Result<Vec<VirtualFunction>, SriovError> {
     let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
     if active != wanted {
-        let _lock = journal::lock(root)?;
-        // Under the lock, since another command may just have changed it.
-        let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
-        let old = virtual_functions(root, bdf);
-        check_unused(root, kernel, bdf, &old, force)?;
         let mut change = Change {
             root,
             kernel,
             bdf,
             progress,
         };
-        change.run(active, wanted)?;
-        for vf in old.iter().filter(|vf| !root.function(vf.bdf).exists()) {
-            journal::remove(root, vf.bdf)?;
-            entry_limit::let_go(root, kernel, vf.bdf)?;
-        }
+        change.run(wanted, force)?;
     }
     Ok(virtual_functions(root, bdf))
 }
@@ -258,7 +249,7 @@ fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, S
     if wanted > max {
         return Err(SriovError::TooMany { bdf, max, wanted });
     }
-    let active = number("sriov_numvfs").unwrap_or(0);
+    let active = active(root, bdf).unwrap_or(0);
     match makes_virtual_functions(root, device) || active == wanted {
         true => Ok(active),
         false => Err(SriovError::Driver {
@@ -267,6 +258,12 @@ fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, S
             remedy: remedy::to_own_driver(root, device),
         }),
     }
+}
+
+/// The number that the physical function is set to.
+fn active(root: &Root, bdf: HostBdf) -> Option<u32> {
+    let file = root.function(bdf).join("sriov_numvfs");
+    read_text(&file).ok()?.parse().ok()
 }
 
 /// A driver of VFIO makes none, but vfio-pci does when it is told to (`vfio_pci_sriov_configure`).
@@ -313,29 +310,77 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    /// The kernel goes from some to others only by none.
-    fn run(&mut self, active: u32, wanted: u32) -> Result<(), SriovError> {
+    /// The functions are waited for without the lock: udev is not through before its rules are, and that of a saved
+    /// binding runs `strait host bind`.
+    fn run(&mut self, wanted: u32, force: bool) -> Result<(), SriovError> {
+        let Self {
+            root, kernel, bdf, ..
+        } = *self;
+        let active = self.make(wanted, force)?;
+        let settled = match wanted {
+            0 => Ok(()),
+            _ => self.settle(wanted),
+        };
+        if settled.is_err()
+            && active != wanted
+            && let Ok(_lock) = journal::lock(root)
+            // Meanwhile a guest may have come by one of those that are there.
+            && check_unused(root, kernel, bdf, &virtual_functions(root, bdf), true).is_ok()
+        {
+            self.undo(active, wanted);
+        }
+        settled
+    }
+
+    /// Has the driver make the functions in place of those there are, and says how many these were. The kernel goes
+    /// from some to others only by none.
+    fn make(&mut self, wanted: u32, force: bool) -> Result<u32, SriovError> {
+        let Self { root, bdf, .. } = *self;
+        let _lock = journal::lock(root)?;
+        // Under the lock, since another command may just have changed it.
+        let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
+        if active == wanted {
+            return Ok(active);
+        }
+        check_unused(root, self.kernel, bdf, &virtual_functions(root, bdf), force)?;
         if active > 0 {
-            self.set(0, active)?;
+            self.remove(active)?;
         }
         if wanted == 0 {
-            return Ok(());
+            return Ok(active);
         }
-        let made = self.set(wanted, wanted).and_then(|()| self.settle(wanted));
-        match made {
-            Ok(()) => Ok(()),
+        match self.set(wanted, wanted) {
+            Ok(()) => Ok(active),
             // A further write would wait for the first one, and then take away what that has made.
-            Err(error @ SriovError::Pending { .. }) => Err(error),
-            Err(error) => {
-                // As it was, as far as that still goes; the first failure is the one to tell.
-                let _ = self.set(0, wanted);
-                let _ = if active > 0 {
-                    self.set(active, active)
-                } else {
-                    Ok(())
-                };
-                Err(error)
+            Err(failure @ SriovError::Pending { .. }) => Err(failure),
+            Err(failure) => {
+                self.undo(active, wanted);
+                Err(failure)
             }
+        }
+    }
+
+    /// Takes away the functions, `count` as the driver says, and what is remembered of them.
+    fn remove(&mut self, count: u32) -> Result<(), SriovError> {
+        let Self { root, bdf, .. } = *self;
+        let functions: Vec<HostBdf> = virtual_links(root, bdf).collect();
+        self.set(0, count)?;
+        for vf in functions.into_iter().filter(|vf| !root.function(*vf).exists()) {
+            journal::remove(root, vf)?;
+            entry_limit::let_go(root, self.kernel, vf)?;
+        }
+        Ok(())
+    }
+
+    /// As it was, as far as that still goes, since the first failure is the one to tell. A number that is neither what
+    /// was written nor 0 is another program's.
+    fn undo(&mut self, before: u32, written: u32) {
+        let now = active(self.root, self.bdf);
+        if now == Some(written) && self.remove(written).is_err() {
+            return;
+        }
+        if before > 0 && matches!(now, Some(now) if now == written || now == 0) {
+            let _ = self.set(before, before);
         }
     }
 

@@ -65,6 +65,8 @@ pub enum Does {
     Nothing,
     /// The device is pulled out.
     Unplugs(&'static str),
+    /// Another program writes this into the file first.
+    ComesSecond(&'static str),
     /// Another program binds the device to this driver first.
     Steals(&'static str, &'static str),
 }
@@ -517,6 +519,7 @@ impl Kernel for FakeHost {
                 self.unplug(bdf);
                 return Err(errno(libc::ENODEV));
             }
+            Some(Does::ComesSecond(theirs)) => self.obey(path, theirs)?,
             Some(Does::Steals(bdf, driver)) => {
                 self.add_driver(driver);
                 let _ = fs::remove_file(self.path(format!("{DEVICES}/{bdf}/driver")));

@@ -118,6 +118,34 @@ fn what_the_driver_still_works_on_is_not_undone() {
 }
 
 #[test]
+fn what_another_program_makes_meanwhile_is_not_undone() {
+    for before in [0, 2] {
+        let host = large(127);
+        done(&host, &format!("host vf ens1 {before}"));
+        // The write of 0, if there are some, goes well.
+        host.fault("sriov_numvfs", u32::from(before > 0), Does::ComesSecond("4"));
+        let failure = run(&host, "host vf ens1 8").expect_err("4 are there");
+        assert!(
+            failure.message.contains("to 8; another program changes it"),
+            "{}",
+            failure.message
+        );
+        assert_eq!(active(&host), "4\n");
+    }
+}
+
+#[test]
+fn what_was_remembered_of_functions_goes_with_them() {
+    let host = large(127);
+    done(&host, "host vf ens1 2 --bind");
+    // 0 goes well, 8 does not.
+    host.fault("sriov_numvfs", 1, Does::Fails(libc::ENOMEM));
+    run(&host, "host vf ens1 8").expect_err("no room");
+    assert_eq!(active(&host), "2\n");
+    assert_eq!(done(&host, "host restore --all"), "Nothing is taken.\n");
+}
+
+#[test]
 fn what_the_driver_gives_up_is_undone() {
     let host = large(127);
     done(&host, "host vf ens1 2");
