@@ -3,7 +3,7 @@
 //! An entry is on the disk before its device is touched, and goes when the device is back. `/run` is empty
 //! after a reboot, as the bindings are.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -100,7 +100,7 @@ impl Owner {
     }
 }
 
-/// Keeps other commands from changing devices for as long as the file is open.
+/// Keeps other commands from changing devices for as long as the file is open, and says so where another one does.
 ///
 /// # Errors
 /// When there is no place for the lock.
@@ -115,6 +115,12 @@ pub(super) fn lock(root: &Root) -> Result<File, JournalError> {
         let mut options = File::options();
         let file = options.create(true).append(true).mode(LOCK_MODE).open(&path)?;
         set_mode(&path, LOCK_MODE)?;
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::Error(error)) => return Err(error),
+            Err(TryLockError::WouldBlock) => {}
+        }
+        log::warn!("waiting for another strait command, which holds /{LOCK}");
         file.lock()?;
         Ok(file)
     };

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::netlink;
 use super::sysfs::Root;
+use crate::sys;
 
 /// Where modprobe is unless the kernel is told otherwise (CONFIG_MODPROBE_PATH).
 const MODPROBE: &str = "/sbin/modprobe";
@@ -134,13 +135,16 @@ impl Kernel for RunningKernel {
     }
 }
 
-/// In a thread of its own: a write to `unbind` that hangs cannot be called off.
+/// In a thread of its own: a write to `unbind` that hangs cannot be called off. Nor does such a thread end with its
+/// process, even if that is killed; it has no files in common with it, so that at least they are closed then, the
+/// journal's lock among them.
 fn in_time<T: Send + 'static>(
     go_on: &mut dyn FnMut(Duration) -> bool,
     call: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
+        sys::leave_files();
         // Nobody listens any more once the time is up.
         let _ = sender.send(call());
     });
@@ -188,6 +192,7 @@ fn write_once(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::os::fd::AsRawFd;
 
     use super::*;
     use crate::host::testing::FakeHost;
@@ -229,6 +234,19 @@ mod tests {
     fn the_drivers_own_timeout_is_an_answer() {
         assert!(!is_pending(&io::Error::from_raw_os_error(libc::ETIMEDOUT)));
         assert!(is_pending(&pending(WRITE_LIMIT)));
+    }
+
+    #[test]
+    fn a_call_that_hangs_holds_no_file_open() {
+        let file = tempfile::tempfile().expect("a file");
+        let open = format!("/proc/thread-self/fd/{}", file.as_raw_fd());
+        assert!(Path::new(&open).exists());
+        let held = in_time(&mut |_| true, {
+            let open = open.clone();
+            move || Ok(Path::new(&open).symlink_metadata().is_ok())
+        });
+        assert!(!held.expect("an answer"));
+        assert!(Path::new(&open).exists());
     }
 
     #[test]
