@@ -72,7 +72,10 @@ pub(super) fn is_pending(error: &io::Error) -> bool {
 
 /// The error for which [`is_pending`] is true.
 pub(super) fn pending(waited: Duration) -> io::Error {
-    let text = format!("the kernel has not come back within {} s", waited.as_secs());
+    let seconds = waited.as_secs();
+    let text = format!(
+        "the kernel has not come back within {seconds} s, and this command cannot end before it does"
+    );
     io::Error::new(io::ErrorKind::TimedOut, text)
 }
 

@@ -16,7 +16,7 @@ fn hung(hang: Does) -> FakeHost {
     let failure = run(&host, "host bind 01:00.0").expect_err("no answer");
     let says = "cannot take 0000:01:00.0 from igb yet; a process that uses it keeps the driver waiting, and the \
                 kernel still works on it; end that process, then strait host restore 0000:01:00.0: the kernel has \
-                not come back within 20 s";
+                not come back within 20 s, and this command cannot end before it does";
     assert_eq!(failure.message, says);
     host
 }
