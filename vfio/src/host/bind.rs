@@ -6,7 +6,6 @@ use super::HostBdf;
 use super::binding::{Binding, BindingError};
 use super::check::CheckError;
 use super::entry_limit::{self, EntryLimitError};
-use super::inventory::override_driver;
 use super::journal::{self, Entry, JournalError};
 use super::kernel::Kernel;
 use super::plan::{Move, Plan, Request};
@@ -160,7 +159,8 @@ fn bind_all(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindErr
 /// to do: another command, as that of a rule of udev, may have given the device to the same driver meanwhile.
 fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> Result<bool, BindError> {
     let bdf = one.bdf;
-    let driver = Binding { root, kernel, bdf }.driver()?;
+    let binding = Binding { root, kernel, bdf };
+    let driver = binding.driver()?;
     if driver != one.from {
         if driver.as_ref() == Some(&request.driver) {
             return Ok(false);
@@ -170,7 +170,7 @@ fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> 
         return Err(BindingError::Stolen { bdf, driver, wanted }.into());
     }
     // What the plan knows of the device may be another command's business since.
-    if journal::read(root, bdf)? != one.entry || override_driver(&root.function(bdf)) != one.override_driver {
+    if journal::read(root, bdf)? != one.entry || binding.override_driver()? != one.override_driver {
         return Err(BindError::Changed(bdf));
     }
     journal::write(root, &way_back(root, one, request))?;

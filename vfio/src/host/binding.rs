@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::HostBdf;
-use super::inventory::override_driver;
+use super::inventory;
 use super::kernel::{Kernel, is_pending};
 use super::modules;
 use super::sysfs::{Root, link_name};
@@ -114,10 +114,20 @@ impl Binding<'_> {
         })
     }
 
+    /// The driver that alone may have it.
+    pub(super) fn override_driver(&self) -> Result<Option<String>, BindingError> {
+        let found = inventory::override_driver(self.kernel, &self.root.function(self.bdf));
+        found.map_err(|source| BindingError::Pending {
+            doing: format!("read driver_override of {}", self.bdf),
+            bdf: self.bdf,
+            source,
+        })
+    }
+
     /// Says which driver may have it; `None` for any that knows it.
     pub(super) fn set_override(&self, driver: Option<&str>) -> Result<(), BindingError> {
         let folder = self.root.function(self.bdf);
-        if override_driver(&folder).as_deref() == driver {
+        if self.override_driver()?.as_deref() == driver {
             return Ok(());
         }
         // An empty line takes the override away (driver_set_override, drivers/base/driver.c).

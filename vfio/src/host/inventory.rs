@@ -1,11 +1,12 @@
 //! Every PCI function of the host with what one wants to know before passing it.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::HostBdf;
-use super::kernel::Kernel;
+use super::kernel::{Kernel, is_pending};
 use super::modules::Modules;
+use super::sriov::count_virtual_functions;
 use super::sysfs::{PciDevice, Root, functions_on, link_name, names_in, read_text};
 use super::usage::{Usage, Use};
 
@@ -68,25 +69,44 @@ impl Inventory {
         })?;
         let (modules, usage) = (Modules::read(root), Usage::read(root));
         let mut inventory = Self::default();
+        let mut devices = Vec::new();
         for name in names_in(&folder) {
             match name.parse().map(|bdf| root.device(bdf)) {
-                Ok(Ok(Some(pci))) => inventory
-                    .functions
-                    .push(Function::read(root, kernel, pci, &modules, &usage)),
+                Ok(Ok(Some(pci))) => devices.push(pci),
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
                 Ok(Err(error)) => inventory.unreadable.push((name, error)),
                 Err(error) => inventory.unreadable.push((name, io::Error::other(error))),
             }
         }
-        inventory.functions.sort_by_key(|function| function.pci.bdf);
+        devices.sort_by_key(|pci| pci.bdf);
+        let folders: Vec<PathBuf> = devices.iter().map(|pci| root.function(pci.bdf)).collect();
+        let overrides = override_drivers(kernel, &folders);
+        inventory.functions = devices
+            .into_iter()
+            .zip(overrides)
+            .map(|(pci, override_driver)| {
+                Function::read(root, kernel, pci, override_driver, &modules, &usage)
+            })
+            .collect();
         Ok(inventory)
     }
 }
 
 impl Function {
-    fn read(root: &Root, kernel: &dyn Kernel, pci: PciDevice, modules: &Modules, usage: &Usage) -> Self {
+    fn read(
+        root: &Root,
+        kernel: &dyn Kernel,
+        pci: PciDevice,
+        override_driver: io::Result<Option<String>>,
+        modules: &Modules,
+        usage: &Usage,
+    ) -> Self {
         let bdf = pci.bdf;
+        let mut uses = usage.of(root, kernel, bdf);
+        if override_driver.is_err() {
+            uses.push(Use::in_transit());
+        }
         let folder = root.function(bdf);
         let file = |name: &str| read_text(&folder.join(name)).ok();
         let on_the_way = functions_on(&folder);
@@ -95,18 +115,18 @@ impl Function {
             parent: on_the_way.iter().rev().nth(1).copied(),
             bus_behind: names_in(&folder.join("pci_bus")).into_iter().next(),
             drivers: modules.drivers_for(root, &pci),
-            override_driver: override_driver(&folder),
+            override_driver: override_driver.unwrap_or_default(),
             reset_methods: reset_methods(&folder),
             // -1 where the host has only one.
             numa_node: number("numa_node"),
             sriov: number("sriov_totalvfs").filter(|max| *max > 0).map(|max| Sriov {
-                active: number("sriov_numvfs").unwrap_or(0),
+                active: count_virtual_functions(root, bdf),
                 max,
             }),
             physical_function: physical_function(&folder),
             interfaces: usage.interfaces(bdf),
             disks: usage.disks(bdf),
-            uses: usage.of(root, kernel, bdf),
+            uses,
             pci,
         }
     }
@@ -122,10 +142,30 @@ pub(crate) fn physical_function(folder: &Path) -> Option<HostBdf> {
     link_name(&folder.join("physfn")).ok()??.parse().ok()
 }
 
-/// The override at `folder`; the kernel writes `(null)` for none.
-pub(crate) fn override_driver(folder: &Path) -> Option<String> {
-    let text = read_text(&folder.join("driver_override")).ok()?;
-    (!text.is_empty() && text != "(null)").then_some(text)
+/// The override of the function at `folder`.
+///
+/// # Errors
+/// When the kernel works on the function and does not tell (`driver_override_show` takes its lock).
+pub(crate) fn override_driver(kernel: &dyn Kernel, folder: &Path) -> io::Result<Option<String>> {
+    as_override(kernel.read(&folder.join("driver_override")))
+}
+
+/// Those of the functions at `folders`, in this order.
+pub(crate) fn override_drivers(kernel: &dyn Kernel, folders: &[PathBuf]) -> Vec<io::Result<Option<String>>> {
+    let files: Vec<PathBuf> = folders
+        .iter()
+        .map(|folder| folder.join("driver_override"))
+        .collect();
+    kernel.read_each(&files).into_iter().map(as_override).collect()
+}
+
+/// The kernel writes `(null)` for none, and has no file where none can be set.
+fn as_override(text: io::Result<String>) -> io::Result<Option<String>> {
+    match text {
+        Ok(text) => Ok((!text.is_empty() && text != "(null)").then_some(text)),
+        Err(error) if is_pending(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Since Linux 5.15 the kernel names the ways; before, it only says that there is one.

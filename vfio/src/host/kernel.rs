@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::netlink;
-use super::sysfs::Root;
+use super::sysfs::{Root, read_text};
 use crate::sys;
 
 /// Where modprobe is unless the kernel is told otherwise (CONFIG_MODPROBE_PATH).
@@ -20,6 +20,10 @@ const MODPROBE: &str = "/sbin/modprobe";
 const WRITE_LIMIT: Duration = Duration::from_secs(20);
 /// A disk that works opens at once.
 const CLAIM_LIMIT: Duration = Duration::from_secs(1);
+/// A file whose device nobody works on is read at once.
+const READ_LIMIT: Duration = Duration::from_secs(1);
+/// After so many devices that the kernel works on the rest is not asked about.
+const MAX_LATE: usize = 4;
 /// How often it is asked whether to wait on.
 const WAIT_STEP: Duration = Duration::from_secs(1);
 
@@ -40,6 +44,18 @@ pub trait Kernel {
     /// What the kernel says; or that it has not come back, see [`is_pending`].
     fn write_while(&self, path: &Path, text: &str, go_on: &mut dyn FnMut(Duration) -> bool)
     -> io::Result<()>;
+
+    /// The text of the sysfs file at `path`, for which the kernel may want the lock of its device, as it does for a
+    /// write: waits 20 s for it.
+    ///
+    /// # Errors
+    /// What the kernel says; or that it has not come back, see [`is_pending`].
+    fn read(&self, path: &Path) -> io::Result<String>;
+
+    /// The same for each of `paths`, which are waited for 1 s each.
+    fn read_each(&self, paths: &[PathBuf]) -> Vec<io::Result<String>> {
+        paths.iter().map(|path| self.read(path)).collect()
+    }
 
     /// Loads module `name`, or the modules with an alias that fits it, and what they need.
     ///
@@ -63,7 +79,7 @@ pub trait Kernel {
     fn pause(&self, time: Duration);
 }
 
-/// Whether a write was waited for in vain. It cannot be called off: the kernel still works on it, holds the device's
+/// Whether a write or a read was waited for in vain. It cannot be called off: the kernel still works on it, holds the device's
 /// lock meanwhile, so that every further write would wait as well, and may yet do what it was asked for.
 pub(super) fn is_pending(error: &io::Error) -> bool {
     // A driver's own ETIMEDOUT has a number.
@@ -101,6 +117,25 @@ impl Kernel for RunningKernel {
     ) -> io::Result<()> {
         let (path, text): (PathBuf, String) = (path.to_owned(), text.to_owned());
         in_time(go_on, move || write_once(&path, &text))
+    }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        let path = path.to_owned();
+        in_time(&mut |waited| waited < WRITE_LIMIT, move || read_text(&path))
+    }
+
+    /// In one thread while all answer.
+    fn read_each(&self, paths: &[PathBuf]) -> Vec<io::Result<String>> {
+        let mut texts = Vec::new();
+        for _ in 0..MAX_LATE {
+            let rest = &paths[texts.len()..];
+            if rest.is_empty() {
+                break;
+            }
+            texts.extend(read_until_late(rest));
+        }
+        texts.resize_with(paths.len(), || Err(pending(READ_LIMIT)));
+        texts
     }
 
     fn load_module(&self, name: &str) -> io::Result<()> {
@@ -164,6 +199,28 @@ fn in_time<T: Send + 'static>(
     }
 }
 
+/// The texts of `paths`, the last one that of the first file that is late.
+fn read_until_late(paths: &[PathBuf]) -> Vec<io::Result<String>> {
+    let (sender, receiver) = mpsc::channel();
+    let wanted = paths.to_vec();
+    thread::spawn(move || {
+        sys::leave_files();
+        // Nobody listens any more once one was late.
+        wanted.iter().try_for_each(|path| sender.send(read_text(path)))
+    });
+    let mut texts = Vec::new();
+    while texts.len() < paths.len() {
+        match receiver.recv_timeout(READ_LIMIT) {
+            Ok(text) => texts.push(text),
+            Err(_) => {
+                texts.push(Err(pending(READ_LIMIT)));
+                break;
+            }
+        }
+    }
+    texts
+}
+
 /// modprobe as the kernel itself runs it (`call_modprobe` in kernel/module/kmod.c): its path from the sysctl, a `--`
 /// before the name, and nothing of our environment, in which PATH or MODPROBE_OPTIONS could be anybody's.
 fn modprobe(root: &Root, name: &str) -> Command {
@@ -195,6 +252,7 @@ fn write_once(path: &Path, text: &str) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::ffi::OsStr;
+    use std::fs;
     use std::os::fd::AsRawFd;
 
     use super::*;
@@ -239,6 +297,40 @@ mod tests {
         assert!(is_pending(&pending(WRITE_LIMIT)));
     }
 
+    fn fifo(path: &Path) {
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, path, kind, 0o600.into(), 0).expect("a pipe");
+    }
+
+    #[test]
+    fn a_file_that_is_late_keeps_no_other_from_being_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        fs::write(path("a"), "igb\n").expect("a file");
+        // Nobody writes into the pipe, so that opening it waits.
+        fifo(&path("b"));
+        let texts = RunningKernel.read_each(&[path("a"), path("b"), path("c"), path("a")]);
+        let told: Vec<String> = texts
+            .into_iter()
+            .map(|text| text.unwrap_or_else(|error| error.to_string()))
+            .collect();
+        let missing = "No such file or directory (os error 2)";
+        assert_eq!(
+            told,
+            ["igb", "the kernel has not come back within 1 s", missing, "igb"]
+        );
+    }
+
+    #[test]
+    fn many_files_that_are_late_are_not_all_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        fifo(&pipe);
+        let texts = RunningKernel.read_each(&vec![pipe; 1000]);
+        let late = texts.iter().filter(|text| text.as_ref().is_err_and(is_pending));
+        assert_eq!(late.count(), 1000);
+    }
+
     #[test]
     fn a_call_that_hangs_holds_no_file_open() {
         let file = tempfile::tempfile().expect("a file");
@@ -256,14 +348,7 @@ mod tests {
     fn a_write_is_waited_for_as_long_as_one_likes() {
         let folder = tempfile::tempdir().expect("a folder");
         let fifo = folder.path().join("sriov_numvfs");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            0o600.into(),
-            0,
-        )
-        .expect("a pipe");
+        self::fifo(&fifo);
         // Nobody reads the pipe, so that opening it waits.
         let error = RunningKernel
             .write_while(&fifo, "1", &mut |_| false)

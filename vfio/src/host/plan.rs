@@ -2,10 +2,11 @@
 
 use super::HostBdf;
 use super::bind::BindError;
+use super::binding::Binding;
 use super::check::{self, CheckError};
 use super::entry_limit;
 use super::group::{Group, is_quiet_driver, is_vfio_driver};
-use super::inventory::{override_driver, physical_function};
+use super::inventory::physical_function;
 use super::journal::{self, Entry, Owner};
 use super::kernel::Kernel;
 use super::remedy;
@@ -190,7 +191,7 @@ fn plan_move(
         return Err(BindError::NoOverride(bdf));
     }
     let entry = journal::read(root, bdf)?;
-    let override_driver = override_driver(&folder);
+    let override_driver = Binding { root, kernel, bdf }.override_driver()?;
     let others = override_driver
         .as_ref()
         .filter(|driver| **driver != request.driver);

@@ -154,6 +154,10 @@ impl Kernel for WithUdev {
         written
     }
 
+    fn read(&self, path: &Path) -> io::Result<String> {
+        self.0.read(path)
+    }
+
     fn load_module(&self, name: &str) -> io::Result<()> {
         self.0.load_module(name)
     }

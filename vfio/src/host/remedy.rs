@@ -90,10 +90,10 @@ pub(super) fn end_of_uses(root: &Root, kernel: &dyn Kernel, uses: &[&Use], bdf: 
 }
 
 /// How `device` comes to the driver that makes its virtual functions.
-pub(super) fn to_own_driver(root: &Root, device: &PciDevice) -> String {
+pub(super) fn to_own_driver(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> String {
     let bdf = device.bdf;
     let command = format!("give it back with: strait host restore {bdf}");
-    match restore::would_move(root, device) {
+    match restore::would_move(root, kernel, device) {
         Ok(true) => command,
         Err(error) => error.to_string(),
         Ok(false) => {

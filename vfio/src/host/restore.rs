@@ -1,14 +1,14 @@
 //! Giving back what was taken: by the journal, or without it by what the device looks like.
 
 use std::io;
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::HostBdf;
 use super::binding::{Binding, BindingError};
 use super::check::{self, CheckError};
 use super::entry_limit::{self, EntryLimitError};
 use super::group::is_vfio_driver;
-use super::inventory::override_driver;
+use super::inventory::override_drivers;
 use super::journal::{self, Entry, JournalError, Owner};
 use super::kernel::Kernel;
 use super::process::Process;
@@ -115,7 +115,7 @@ fn restore_locked(
         None => Restored::Gone,
         Some(device) => {
             if !force {
-                check_free(root, device, entry.as_ref())?;
+                check_free(root, kernel, device, entry.as_ref())?;
             }
             let binding = Binding { root, kernel, bdf };
             match entry {
@@ -160,11 +160,17 @@ fn is_orphan(root: &Root, bdf: HostBdf) -> bool {
 
 /// What `restore --all` is about: all that is in the journal or bound at boot, and, for after a loss of the journal,
 /// all that an override keeps on a driver of VFIO.
-pub fn restorable(root: &Root) -> Vec<HostBdf> {
+pub fn restorable(root: &Root, kernel: &dyn Kernel) -> Vec<HostBdf> {
     let mut devices = remembered(root);
     let all = root.names("sys/bus/pci/devices");
-    let all = all.iter().filter_map(|name| name.parse::<HostBdf>().ok());
-    devices.extend(all.filter(|bdf| is_overridden(&root.function(*bdf))));
+    let all: Vec<HostBdf> = all.iter().filter_map(|name| name.parse().ok()).collect();
+    let folders: Vec<PathBuf> = all.iter().map(|bdf| root.function(*bdf)).collect();
+    let overrides = override_drivers(kernel, &folders);
+    // What the kernel does not tell now was no loss of the journal.
+    let is_ours =
+        |found: &io::Result<Option<String>>| matches!(found, Ok(Some(driver)) if is_vfio_driver(driver));
+    let overridden = all.into_iter().zip(overrides).filter(|(_, found)| is_ours(found));
+    devices.extend(overridden.map(|(bdf, _)| bdf));
     devices.sort();
     devices.dedup();
     devices
@@ -178,25 +184,32 @@ fn remembered(root: &Root) -> Vec<HostBdf> {
     devices
 }
 
-fn is_overridden(folder: &Path) -> bool {
-    override_driver(folder).is_some_and(|driver| is_vfio_driver(&driver))
+fn is_overridden(binding: &Binding<'_>) -> Result<bool, BindingError> {
+    let driver = binding.override_driver()?;
+    Ok(driver.is_some_and(|driver| is_vfio_driver(&driver)))
 }
 
 /// Whether giving `device` back would move it to another driver. Changes nothing.
-pub(super) fn would_move(root: &Root, device: &PciDevice) -> Result<bool, RestoreError> {
-    let entry = journal::read(root, device.bdf).unwrap_or_default();
-    check_free(root, device, entry.as_ref())?;
-    let taken =
-        device.driver.as_deref().is_some_and(is_vfio_driver) || is_overridden(&root.function(device.bdf));
+pub(super) fn would_move(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> Result<bool, RestoreError> {
+    let bdf = device.bdf;
+    let entry = journal::read(root, bdf).unwrap_or_default();
+    check_free(root, kernel, device, entry.as_ref())?;
+    let binding = Binding { root, kernel, bdf };
+    let taken = device.driver.as_deref().is_some_and(is_vfio_driver) || is_overridden(&binding)?;
     Ok(taken || entry.is_some())
 }
 
 /// No process has it, and nobody else took it on.
-fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<(), RestoreError> {
+fn check_free(
+    root: &Root,
+    kernel: &dyn Kernel,
+    device: &PciDevice,
+    entry: Option<&Entry>,
+) -> Result<(), RestoreError> {
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
     if device.is_given || device.driver.as_ref().is_some_and(is_ours) {
-        check_let_go(root, bdf, entry)?;
+        check_let_go(root, kernel, bdf, entry)?;
     }
     match (entry, &device.driver) {
         (Some(entry), Some(driver)) if *driver != entry.bound && Some(driver) != entry.driver.as_ref() => {
@@ -211,9 +224,14 @@ fn check_free(root: &Root, device: &PciDevice, entry: Option<&Entry>) -> Result<
 }
 
 /// No process has it open. Whoever took it for itself alone need not see all others.
-fn check_let_go(root: &Root, bdf: HostBdf, entry: Option<&Entry>) -> Result<(), RestoreError> {
+fn check_let_go(
+    root: &Root,
+    kernel: &dyn Kernel,
+    bdf: HostBdf,
+    entry: Option<&Entry>,
+) -> Result<(), RestoreError> {
     let owner = entry.and_then(|entry| entry.owner);
-    match usage::held(root, bdf) {
+    match usage::held(root, kernel, bdf) {
         Held::By(Process { pid, name, .. }) => Err(RestoreError::InUse { bdf, pid, name }),
         Held::Unseen if owner.is_none() || owner != Owner::this(root) => Err(RestoreError::MayBeInUse(bdf)),
         Held::Unseen | Held::Free => Ok(()),
@@ -230,7 +248,7 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
         // Before the device loses the driver that it has.
         binding.load(driver)?;
     }
-    let override_now = override_driver(&binding.root.function(binding.bdf));
+    let override_now = binding.override_driver()?;
     let moved = binding.put_back(entry.driver.as_deref(), entry.override_driver.as_deref());
     let waits = matches!(moved, Err(BindingError::Pending { .. }));
     if moved.is_err() && !waits {
@@ -247,7 +265,7 @@ fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreE
 /// An override or a driver of VFIO is taken for ours; the kernel chooses the driver then.
 fn by_looks(binding: &Binding<'_>, device: &PciDevice) -> Result<Restored, RestoreError> {
     let bound = device.driver.as_deref().is_some_and(is_vfio_driver);
-    if !bound && !is_overridden(&binding.root.function(device.bdf)) {
+    if !bound && !is_overridden(binding)? {
         return Ok(Restored::Untouched(device.driver.clone()));
     }
     binding.set_override(None)?;

@@ -190,7 +190,7 @@ pub fn set_virtual_functions(
     force: bool,
     progress: &mut dyn FnMut(u32, Duration),
 ) -> Result<Vec<VirtualFunction>, SriovError> {
-    let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
+    let active = check_physical(root, kernel, &check::device(root, bdf)?, wanted)?;
     if active != wanted {
         let mut change = Change {
             root,
@@ -231,12 +231,17 @@ pub(super) fn check_change(
     bdf: HostBdf,
     wanted: u32,
 ) -> Result<(), SriovError> {
-    check_physical(root, &check::device(root, bdf)?, wanted)?;
+    check_physical(root, kernel, &check::device(root, bdf)?, wanted)?;
     check_unused(root, kernel, bdf, &virtual_functions(root, bdf), false)
 }
 
 /// The number there are, if there may be `wanted`.
-fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, SriovError> {
+fn check_physical(
+    root: &Root,
+    kernel: &dyn Kernel,
+    device: &PciDevice,
+    wanted: u32,
+) -> Result<u32, SriovError> {
     let bdf = device.bdf;
     let folder = root.function(bdf);
     if let Some(physical) = physical_function(&folder) {
@@ -249,21 +254,32 @@ fn check_physical(root: &Root, device: &PciDevice, wanted: u32) -> Result<u32, S
     if wanted > max {
         return Err(SriovError::TooMany { bdf, max, wanted });
     }
-    let active = active(root, bdf).unwrap_or(0);
+    let active = match active(root, kernel, bdf) {
+        Err(source) if is_pending(&source) => {
+            let made = count_virtual_functions(root, bdf);
+            return Err(SriovError::Pending {
+                bdf,
+                made,
+                wanted,
+                source,
+            });
+        }
+        found => found.unwrap_or(0),
+    };
     match makes_virtual_functions(root, device) || active == wanted {
         true => Ok(active),
         false => Err(SriovError::Driver {
             bdf,
             driver: device.driver_name().to_owned(),
-            remedy: remedy::to_own_driver(root, device),
+            remedy: remedy::to_own_driver(root, kernel, device),
         }),
     }
 }
 
 /// The number that the physical function is set to.
-fn active(root: &Root, bdf: HostBdf) -> Option<u32> {
-    let file = root.function(bdf).join("sriov_numvfs");
-    read_text(&file).ok()?.parse().ok()
+fn active(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> io::Result<u32> {
+    let text = kernel.read(&root.function(bdf).join("sriov_numvfs"))?;
+    text.parse().map_err(io::Error::other)
 }
 
 /// A driver of VFIO makes none, but vfio-pci does when it is told to (`vfio_pci_sriov_configure`).
@@ -338,7 +354,7 @@ impl Change<'_> {
         let Self { root, bdf, .. } = *self;
         let _lock = journal::lock(root)?;
         // Under the lock, since another command may just have changed it.
-        let active = check_physical(root, &check::device(root, bdf)?, wanted)?;
+        let active = check_physical(root, self.kernel, &check::device(root, bdf)?, wanted)?;
         if active == wanted {
             return Ok(active);
         }
@@ -375,7 +391,7 @@ impl Change<'_> {
     /// As it was, as far as that still goes, since the first failure is the one to tell. A number that is neither what
     /// was written nor 0 is another program's.
     fn undo(&mut self, before: u32, written: u32) {
-        let now = active(self.root, self.bdf);
+        let now = active(self.root, self.kernel, self.bdf).ok();
         if now == Some(written) && self.remove(written).is_err() {
             return;
         }
@@ -433,7 +449,9 @@ fn virtual_links(root: &Root, bdf: HostBdf) -> impl Iterator<Item = HostBdf> {
     })
 }
 
-fn count_virtual_functions(root: &Root, bdf: HostBdf) -> u32 {
+/// Those that are there, also while the kernel makes them, when it does not tell `sriov_numvfs` (`sriov_numvfs_show` takes
+/// the lock of the physical function).
+pub(super) fn count_virtual_functions(root: &Root, bdf: HostBdf) -> u32 {
     virtual_links(root, bdf).count() as u32
 }
 

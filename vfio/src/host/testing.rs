@@ -149,6 +149,10 @@ impl FakeHost {
     pub fn file(&self, path: &str, content: &str) {
         let path = self.path(path);
         fs::create_dir_all(path.parent().expect("a file in a folder")).expect("a folder");
+        // Only what has numbers has a file (`dev_uevent`, drivers/base/core.c).
+        if path.ends_with("uevent") && content.contains("DEVNAME=") {
+            fs::write(path.with_file_name("dev"), "0:0\n").expect("a file");
+        }
         fs::write(path, content).expect("a file");
     }
 
@@ -471,6 +475,13 @@ impl FakeHost {
         others.any(|other| other == device(path, text))
     }
 
+    /// Whether a read of `path` has to do with a device that the kernel still works on, as those of a USB controller are
+    /// too while its driver lets go of it.
+    fn is_read_late(&self, path: &Path) -> bool {
+        let mut above = path.ancestors().skip(1);
+        above.any(|folder| self.is_locked(&folder.join("uevent"), ""))
+    }
+
     /// The kernel comes back from all writes that it still works on, the first one first.
     pub fn finish_writes(&self) {
         for (path, text) in self.pending.take() {
@@ -532,6 +543,13 @@ impl Kernel for FakeHost {
             return Err(errno(libc::ENOENT));
         }
         self.obey(path, text)
+    }
+
+    fn read(&self, path: &Path) -> io::Result<String> {
+        match self.is_read_late(path) {
+            true => Err(pending(Duration::from_secs(20))),
+            false => read_text(path),
+        }
     }
 
     fn load_module(&self, name: &str) -> io::Result<()> {

@@ -12,7 +12,7 @@ use crate::host::HostBdf;
 use crate::host::boot;
 use crate::host::check::{self, CheckError};
 use crate::host::group::{Group, is_quiet_driver};
-use crate::host::inventory::reset_methods;
+use crate::host::inventory::{override_drivers, reset_methods};
 use crate::host::iommu;
 use crate::host::kernel::Kernel;
 use crate::host::remedy;
@@ -58,7 +58,9 @@ fn ownership(
     let bound = check::check_driver(root, kernel, device);
     let mut findings = Vec::new();
     if bound.is_err() {
-        findings.push(uses(root, kernel, &usage.of(root, kernel, bdf), bdf));
+        let mut found = usage.of(root, kernel, bdf);
+        found.extend(in_transit(root, kernel, bdf));
+        findings.push(uses(root, kernel, &found, bdf));
     }
     findings.push(Finding::of("driver", "Is it bound to vfio-pci?", &bound, |()| {
         format!("yes, to {}", device.driver_name())
@@ -89,6 +91,12 @@ fn ownership(
         }));
     }
     findings
+}
+
+/// Whether the kernel works on it, by a file that takes the device's lock.
+fn in_transit(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Option<Use> {
+    let found = override_drivers(kernel, &[root.function(bdf)]);
+    found.iter().any(Result::is_err).then(Use::in_transit)
 }
 
 fn uses(root: &Root, kernel: &dyn Kernel, uses: &[Use], bdf: HostBdf) -> Finding {

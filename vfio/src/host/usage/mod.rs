@@ -18,6 +18,7 @@ use std::cell::Cell;
 use super::HostBdf;
 use super::kernel::Kernel;
 use super::process::{Holder, OpenFiles, Process, vfio_nodes};
+use super::sriov::count_virtual_functions;
 use super::sysfs::Root;
 
 pub(crate) use console::boot_screen;
@@ -109,7 +110,7 @@ impl Usage {
             blocks: &self.names.blocks,
             is_silent: &self.is_silent,
         };
-        let subtree = Subtree::read(root, bdf, &self.files);
+        let subtree = Subtree::read(root, kernel, bdf, &self.files);
         let mut uses = self.storage.uses(asked, bdf);
         uses.extend(self.names.network.uses(&self.files, bdf));
         uses.extend(subtree.interface_elsewhere.then_some(Use::InterfaceElsewhere));
@@ -151,6 +152,9 @@ impl Usage {
                 "run as root, on the host itself",
             ));
         }
+        if subtree.is_late {
+            uses.push(Use::in_transit());
+        }
         if subtree.is_cut {
             uses.push(unseen(
                 "whether all of it is free, its folder in /sys is too large",
@@ -173,12 +177,12 @@ pub(crate) enum Held {
 }
 
 /// Who has any file of `bdf`'s driver open.
-pub(crate) fn held(root: &Root, bdf: HostBdf) -> Held {
+pub(crate) fn held(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Held {
     let files = OpenFiles::read(root);
-    let nodes = Subtree::read(root, bdf, &files).nodes;
+    let Subtree { nodes, is_late, .. } = Subtree::read(root, kernel, bdf, &files);
     match files.holders(&nodes).into_iter().next() {
         Some(holder) => Held::By(holder.process),
-        None if files.some_hidden && !nodes.is_empty() => Held::Unseen,
+        None if is_late || (files.some_hidden && !nodes.is_empty()) => Held::Unseen,
         None => Held::Free,
     }
 }
@@ -199,6 +203,6 @@ fn unseen(what: &str, remedy: &str) -> Use {
 }
 
 fn virtual_functions(root: &Root, bdf: HostBdf) -> Option<Use> {
-    let count = root.text(root.function(bdf).join("sriov_numvfs"))?.parse().ok()?;
+    let count = count_virtual_functions(root, bdf);
     (count > 0).then_some(Use::VirtualFunctions { count })
 }

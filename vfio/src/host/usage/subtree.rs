@@ -1,11 +1,13 @@
 //! What a function's drivers have made below its folder in sysfs, and in the PCI domain that it keeps.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::host::HostBdf;
+use crate::host::kernel::{Kernel, is_pending};
 use crate::host::process::{Node, OpenFiles, vfio_nodes};
-use crate::host::sysfs::{Root, function_named, link_name, read_text};
+use crate::host::sysfs::{Root, function_named, link_name};
 
 /// Most folders looked into for one function: ten thousand disks on one adapter are about as many.
 const MAX_FOLDERS: usize = 400_000;
@@ -29,25 +31,27 @@ pub(super) struct Subtree {
     pub(super) nodes: Vec<Node>,
     /// A folder for network interfaces without one: it is in another network namespace.
     pub(super) interface_elsewhere: bool,
+    /// The kernel works on some of it and does not tell.
+    pub(super) is_late: bool,
     /// There is more than was looked at.
     pub(super) is_cut: bool,
 }
 
 impl Subtree {
-    pub(super) fn read(root: &Root, bdf: HostBdf, files: &OpenFiles) -> Self {
+    pub(super) fn read(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, files: &OpenFiles) -> Self {
         let mut subtree = Self {
             nodes: without_folder(root, bdf, files),
             ..Self::default()
         };
         let mut folders = vec![(root.function(bdf), 0, false)];
-        let mut looked_at = 0;
+        let (mut looked_at, mut events) = (0, Vec::new());
         while let Some((folder, depth, in_domain)) = folders.pop() {
             looked_at += 1;
             if looked_at > MAX_FOLDERS || depth > MAX_DEPTH {
                 subtree.is_cut = true;
                 break;
             }
-            for inner in subtree.look_into(&folder) {
+            for inner in subtree.look_into(&folder, &mut events) {
                 let name = inner
                     .file_name()
                     .and_then(|name| name.to_str())
@@ -59,27 +63,36 @@ impl Subtree {
                 }
             }
         }
+        subtree.add(kernel.read_each(&events));
         subtree
     }
 
-    /// Notes what `folder` tells, and returns the folders in it.
-    fn look_into(&mut self, folder: &Path) -> Vec<PathBuf> {
+    /// Adds the files that `events` tell.
+    fn add(&mut self, events: Vec<io::Result<String>>) {
+        for event in events {
+            self.is_late |= event.as_ref().is_err_and(is_pending);
+            self.nodes.extend(Node::from_event(&event.unwrap_or_default()));
+        }
+    }
+
+    /// Notes what `folder` tells and, in `events`, what is to be read there, and returns the folders in it.
+    fn look_into(&mut self, folder: &Path, events: &mut Vec<PathBuf>) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(folder) else {
             return Vec::new();
         };
-        let (mut inner, mut has_event, mut has_group) = (Vec::new(), false, false);
+        let (mut inner, mut has_numbers, mut has_group) = (Vec::new(), false, false);
         for entry in entries.flatten() {
             let name = entry.file_name();
-            has_event |= name == "uevent";
+            // Its `uevent` tells the file.
+            has_numbers |= name == "dev";
             // Of a function, or of a mediated device in it.
             has_group |= name == "iommu_group" || name == "vfio-dev";
             if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                 inner.push(entry.path());
             }
         }
-        if has_event {
-            let event = read_text(&folder.join("uevent")).unwrap_or_default();
-            self.nodes.extend(Node::from_event(&event));
+        if has_numbers {
+            events.push(folder.join("uevent"));
         }
         if has_group {
             self.nodes.extend(vfio_nodes(folder));

@@ -118,6 +118,15 @@ pub enum Use {
 }
 
 impl Use {
+    /// Of a device that the kernel works on: it holds the device's lock meanwhile, and what takes that to be read is not
+    /// told.
+    pub(crate) fn in_transit() -> Self {
+        Self::Unknown {
+            what: "what it is used for, since the kernel works on it and does not tell meanwhile".to_owned(),
+            remedy: "wait until that is done, or end the process that its driver waits for".to_owned(),
+        }
+    }
+
     /// Whether the device must not be taken away without being told to.
     pub fn is_blocking(&self) -> bool {
         !matches!(

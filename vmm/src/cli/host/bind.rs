@@ -193,7 +193,7 @@ impl RestoreArgs {
         screen: &mut Screen<'_>,
     ) -> Result<u8, Failure> {
         let devices = match self.all {
-            true => restorable(root),
+            true => restorable(root, kernel),
             false => find_all(root, &self.devices)?,
         };
         if devices.is_empty() {

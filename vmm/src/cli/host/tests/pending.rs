@@ -1,5 +1,6 @@
 //! A driver that does not come back within the time that a command waits: the way back is kept.
 
+use strait_vfio::host::Usage;
 use strait_vfio::host::testing::Does;
 
 use super::*;
@@ -51,6 +52,49 @@ fn restoring_too_early_keeps_the_way_back() {
     host.finish_writes();
     done(&host, "host restore 01:00.0");
     assert_eq!(binding(&host, NIC), "igb -");
+}
+
+#[test]
+fn what_the_kernel_does_not_tell_meanwhile_is_not_waited_for() {
+    let host = hung(Does::Hangs);
+    let unknown =
+        "it is not known what it is used for, since the kernel works on it and does not tell meanwhile";
+    for words in ["host list 01:00.0", "host doctor 01:00.0"] {
+        let (text, _) = run(&host, words).expect("told");
+        let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains(unknown), "{words}: {text}");
+    }
+    let says = "cannot read driver_override of 0000:01:00.0 yet; a process that uses it keeps the driver waiting, and \
+                the kernel still works on it; end that process, then strait host restore 0000:01:00.0: the kernel has \
+                not come back within 20 s";
+    for words in ["host restore 01:00.0", "host bind 01:00.0"] {
+        assert_eq!(run(&host, words).expect_err("it is not told").message, says);
+    }
+    assert!(has_way_back(&host, NIC));
+    // All others are told.
+    let others = done(&host, "host list 02:00.0");
+    assert!(!others.contains("not known"), "{others}");
+    host.finish_writes();
+    assert!(!done(&host, "host list 01:00.0").contains("not known"));
+}
+
+#[test]
+fn files_of_what_the_kernel_works_on_are_not_known() {
+    let host = host();
+    let folder = format!("sys/devices/pci0000:00/{NVME_PATH}/nvme/nvme0/nvme0n1");
+    host.file(
+        &format!("{folder}/uevent"),
+        "MAJOR=259\nMINOR=0\nDEVNAME=nvme0n1\n",
+    );
+    host.fault("driver/unbind", 0, Does::HangsHalfway(NVME));
+    run(&host, "host bind 02:00.0").expect_err("no answer");
+    let usage = Usage::read(&host.root());
+    let uses = usage.of(&host.root(), &host, NVME.parse().expect("a name"));
+    let told: Vec<String> = uses.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["it is not known what it is used for, since the kernel works on it and does not tell meanwhile"]
+    );
 }
 
 #[test]

@@ -146,6 +146,20 @@ fn what_was_remembered_of_functions_goes_with_them() {
 }
 
 #[test]
+fn they_are_counted_without_asking_their_driver() {
+    let host = large(127);
+    done(&host, "host vf ens1 2");
+    // As good as a read that waits for the lock which the driver has while it makes them.
+    let file = host.path(format!("sys/devices/pci0000:00/{LARGE}/sriov_numvfs"));
+    fs::remove_file(file).expect("there");
+    let list = done(&host, "host list ens1");
+    assert!(
+        list.contains("VFs 2/127") && list.contains("it has 2 active virtual functions"),
+        "{list}"
+    );
+}
+
+#[test]
 fn what_the_driver_gives_up_is_undone() {
     let host = large(127);
     done(&host, "host vf ens1 2");
