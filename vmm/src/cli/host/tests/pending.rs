@@ -66,7 +66,7 @@ fn what_the_kernel_does_not_tell_meanwhile_is_not_waited_for() {
     }
     let says = "cannot read driver_override of 0000:01:00.0 yet; a process that uses it keeps the driver waiting, and \
                 the kernel still works on it; end that process, then strait host restore 0000:01:00.0: the kernel has \
-                not come back within 20 s";
+                not come back within 20 s, and this command cannot end before it does";
     for words in ["host restore 01:00.0", "host bind 01:00.0"] {
         assert_eq!(run(&host, words).expect_err("it is not told").message, says);
     }
