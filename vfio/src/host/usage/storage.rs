@@ -55,15 +55,14 @@ impl Storage {
 
     pub(super) fn uses(&self, asked: Asked<'_>, bdf: HostBdf) -> Vec<Use> {
         let mut uses: Vec<Use> = Vec::new();
-        let mut has_disk = false;
         for disk in asked.blocks.disks(bdf) {
             let own = self.uses_of(asked, disk);
             let is_quiet = !own.iter().any(Use::is_blocking) && !asked.is_open(disk);
             uses.extend(own);
             uses.extend(is_quiet.then(|| claim(asked, disk)).flatten());
-            has_disk = true;
         }
-        if has_disk && uses.is_empty() {
+        // A pool keeps its disks for itself (`vdev_disk_open` of ZFS), so that of the others the kernel has told.
+        if uses.iter().any(Use::is_unknown) {
             uses.extend(self.systems.scattered_pools.iter().map(|pool| scattered(pool)));
         }
         uses

@@ -150,13 +150,16 @@ fn what_cannot_be_asked_is_not_known_instead_of_free() {
 }
 
 #[test]
-fn a_pool_whose_disks_are_not_told_makes_all_disks_doubtful() {
+fn a_pool_whose_disks_are_not_told_makes_no_disk_doubtful_that_the_kernel_gives_away() {
     let host = host();
     mount(&host, "36 1 0:40 / / rw - zfs rpool/ROOT/debian rw");
+    done(&host, "host bind --dry-run 02:00.0");
+    host.claimed("nvme0n1", libc::EACCES);
     let failure = run(&host, "host bind 02:00.0").expect_err("perhaps in use");
     assert!(
         failure.message.contains(
-            "0000:02:00.0 may be in use: it is not known whether it has a disk of the ZFS pool rpool; look with zpool status -P rpool"
+            ", it is not known whether it has a disk of the ZFS pool rpool; run as root, on the host itself; then \
+             look with zpool status -P rpool"
         ),
         "{}",
         failure.message
