@@ -168,10 +168,7 @@ impl Block {
             "dm-" => {
                 let file = |file: &str| read_text(&folder.join("dm").join(file)).ok();
                 let uuid = file("uuid").unwrap_or_default();
-                Whole::Volume {
-                    name: file("name").unwrap_or(name),
-                    maker: uuid.split('-').next().unwrap_or_default().to_owned(),
-                }
+                Whole::mapped(file("name").unwrap_or(name), &uuid)
             }
             _ => Whole::Other(name),
         })

@@ -14,6 +14,13 @@ pub enum Whole {
         /// What made it, the first word of its UUID.
         maker: String,
     },
+    /// A volume that LVM keeps to itself, as the data of a pool or one side of a mirror.
+    Inner {
+        /// Its name below /dev/mapper.
+        name: String,
+        /// The volume group that it is in.
+        group: String,
+    },
     /// A device of bcache.
     Cache(String),
     /// A loop device.
@@ -31,6 +38,22 @@ pub enum Whole {
 }
 
 impl Whole {
+    /// What is at /dev/mapper/`name` with this UUID: LVM-, two identifiers in one word and, where LVM would not take its
+    /// name, a suffix (`build_dm_uuid` of LVM).
+    pub(super) fn mapped(name: String, uuid: &str) -> Self {
+        let (maker, rest) = uuid.split_once('-').unwrap_or((uuid, ""));
+        match maker == "LVM" && rest.contains('-') {
+            true => Self::Inner {
+                group: group_of(&name),
+                name,
+            },
+            false => Self::Volume {
+                name,
+                maker: maker.to_owned(),
+            },
+        }
+    }
+
     /// How it is taken down.
     pub(super) fn remedy(&self) -> String {
         match self {
@@ -41,6 +64,7 @@ impl Whole {
                 "mpath" => format!("multipath -f {name}"),
                 _ => format!("dmsetup remove {name}"),
             },
+            Self::Inner { group, .. } => format!("vgchange -an {group}"),
             Self::Cache(name) => format!("echo 1 > /sys/block/{name}/bcache/stop"),
             Self::Loop(name) => format!("losetup -d /dev/{name}"),
             Self::Btrfs(_) => "unmount it in the mount namespace that has it (lsns -t mnt)".to_owned(),
@@ -50,6 +74,13 @@ impl Whole {
             Self::Other(name) => format!("take down {name} (lsblk shows what it is)"),
         }
     }
+}
+
+/// `my-group` for `my--group-pool-tpool`: hyphens in a name are doubled.
+fn group_of(name: &str) -> String {
+    let group = name.replace("--", "\0");
+    let group = group.split('-').next().unwrap_or_default();
+    group.replace('\0', "-")
 }
 
 impl fmt::Display for Whole {
@@ -62,6 +93,7 @@ impl fmt::Display for Whole {
                 "mpath" => write!(f, "the multipath device {name}"),
                 _ => write!(f, "the mapped device {name}"),
             },
+            Self::Inner { name, group } => write!(f, "{name} of the active LVM volume group {group}"),
             Self::Cache(name) => write!(f, "the cached device {name}"),
             Self::Loop(name) => write!(f, "the loop device {name}"),
             Self::Btrfs(id) => write!(f, "the mounted btrfs {id}"),

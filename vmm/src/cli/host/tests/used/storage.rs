@@ -53,6 +53,13 @@ pub(super) const STORAGE: &[Used] = &[
         "lvchange -an /dev/mapper/vg-guest",
     ),
     used(
+        "a pool of LVM without a volume that is active",
+        |host| volume(host, "dm-5", "my--vg-pool-tpool", "LVM-x-tpool", "nvme0n1p1"),
+        NVME,
+        "nvme0n1 is part of my--vg-pool-tpool of the active LVM volume group my-vg",
+        "vgchange -an my-vg",
+    ),
+    used(
         "an open encrypted partition",
         |host| volume(host, "dm-0", "luks-1", "CRYPT-LUKS2-x", "nvme0n1p1"),
         NVME,
