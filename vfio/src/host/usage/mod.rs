@@ -30,7 +30,7 @@ use blocks::Blocks;
 use console::Consoles;
 use network::Network;
 use storage::{Asked, Storage};
-use subtree::{Subtree, is_nvidia};
+use subtree::Subtree;
 
 /// More processes than this are counted, not named.
 const MAX_PROCESSES: usize = 4;
@@ -140,7 +140,8 @@ impl Usage {
         nodes.extend(disks.flat_map(|disk| self.names.blocks.nodes(disk)));
         let holders = self.files.holders(&nodes);
         let more = holders.len().saturating_sub(MAX_PROCESSES);
-        let mut uses: Vec<Use> = holders.into_iter().map(by_process).collect();
+        let use_of = |holder| by_process(holder, subtree.driver_waits);
+        let mut uses: Vec<Use> = holders.into_iter().map(use_of).collect();
         uses.sort_by_key(|one| !one.outlasts_force());
         uses.truncate(MAX_PROCESSES);
         if more > 0 {
@@ -187,11 +188,10 @@ pub(crate) fn held(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Held {
     }
 }
 
-/// NVIDIA's driver waits for as long as a file of the card is open (`nv_pci_remove`: "Attempting to remove
-/// device ... with non-zero usage count").
-fn by_process(holder: Holder) -> Use {
-    let hangs = holder.file.strip_prefix("/dev/").is_some_and(is_nvidia);
+/// VFIO's files of the group are another driver's.
+fn by_process(holder: Holder, driver_waits: bool) -> Use {
     let Holder { process, file } = holder;
+    let hangs = driver_waits && !file.starts_with("/dev/vfio/");
     Use::Process { process, file, hangs }
 }
 

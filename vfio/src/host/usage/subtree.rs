@@ -13,6 +13,9 @@ use crate::host::sysfs::{Root, function_named, link_name};
 const MAX_FOLDERS: usize = 400_000;
 /// Hubs on hubs behind a controller in a domain of its own: deeper than this is a loop.
 const MAX_DEPTH: usize = 40;
+/// A driver that waits for as long as a file of the card is open, its own or one of nvidia-drm (`nv_pci_remove`:
+/// "Attempting to remove device ... with non-zero usage count").
+const NVIDIA: &str = "nvidia";
 /// Folders without device files, some of them large: a NIC has one for each of its queues.
 const BARREN: [&str; 7] = [
     "power",
@@ -31,6 +34,8 @@ pub(super) struct Subtree {
     pub(super) nodes: Vec<Node>,
     /// A folder for network interfaces without one: it is in another network namespace.
     pub(super) interface_elsewhere: bool,
+    /// Its driver lets go of it only once none of the files is open, and waits for that without end.
+    pub(super) driver_waits: bool,
     /// The kernel works on some of it and does not tell.
     pub(super) is_late: bool,
     /// There is more than was looked at.
@@ -39,8 +44,11 @@ pub(super) struct Subtree {
 
 impl Subtree {
     pub(super) fn read(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, files: &OpenFiles) -> Self {
+        let driver = link_name(&root.function(bdf).join("driver")).ok().flatten();
+        let driver = driver.as_deref().unwrap_or_default();
         let mut subtree = Self {
-            nodes: without_folder(root, bdf, files),
+            nodes: without_folder(root, bdf, driver, files),
+            driver_waits: driver == NVIDIA,
             ..Self::default()
         };
         let mut folders = vec![(root.function(bdf), 0, false)];
@@ -108,15 +116,11 @@ fn is_domain(name: &str) -> bool {
 }
 
 /// Files that their drivers make without a folder in sysfs.
-fn without_folder(root: &Root, bdf: HostBdf, files: &OpenFiles) -> Vec<Node> {
-    match link_name(&root.function(bdf).join("driver"))
-        .ok()
-        .flatten()
-        .as_deref()
-    {
-        Some("nvidia") => nvidia(root, bdf, files),
+fn without_folder(root: &Root, bdf: HostBdf, driver: &str, files: &OpenFiles) -> Vec<Node> {
+    match driver {
+        NVIDIA => nvidia(root, bdf, files),
         // One for all cards.
-        Some("amdgpu") => vec![Node::named("kfd")],
+        "amdgpu" => vec![Node::named("kfd")],
         _ => Vec::new(),
     }
 }
@@ -135,7 +139,7 @@ fn nvidia(root: &Root, bdf: HostBdf, files: &OpenFiles) -> Vec<Node> {
 }
 
 /// Whether `name` is the file of one of NVIDIA's cards.
-pub(super) fn is_nvidia(name: &str) -> bool {
+fn is_nvidia(name: &str) -> bool {
     name.strip_prefix("nvidia")
         .is_some_and(|minor| minor.parse::<u32>().is_ok())
 }

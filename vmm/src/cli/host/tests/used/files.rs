@@ -17,6 +17,28 @@ pub(super) const FILES: &[Used] = &[
         "end process 812 (Xorg)",
     ),
     used(
+        "a card of NVIDIA's driver that only draws",
+        |host| {
+            nvidia(host);
+            let folder = format!("sys/devices/pci0000:00/{GPU_PATH}/drm/card0");
+            host.file(&format!("{folder}/uevent"), "DEVNAME=dri/card0\n");
+            host.add_process(812, "plymouthd", "/dev/dri/card0");
+        },
+        GPU,
+        "process 812 (plymouthd) has /dev/dri/card0 open, and the driver would wait for it for ever",
+        "end process 812 (plymouthd)",
+    ),
+    used(
+        "a group of NVIDIA's card with a guest",
+        |host| {
+            nvidia(host);
+            host.add_process(4711, "qemu-system-x86", "/dev/vfio/17");
+        },
+        GPU,
+        "process 4711 (qemu-system-x86) has /dev/vfio/17 open",
+        "end process 4711 (qemu-system-x86)",
+    ),
+    used(
         "a card of amdgpu that computes",
         |host| {
             bound(host, "amdgpu");
