@@ -57,39 +57,61 @@ pub struct Inventory {
     pub unreadable: Vec<(String, io::Error)>,
 }
 
+/// All functions by what they are, which disturbs no device; and those that sysfs names but does not describe.
+#[derive(Debug, Default)]
+pub struct Devices {
+    /// In order of their names.
+    pub devices: Vec<PciDevice>,
+    /// What could not be read, and why.
+    pub unreadable: Vec<(String, io::Error)>,
+}
+
 impl Inventory {
     /// Reads the host. A function that vanishes meanwhile is left out.
     ///
     /// # Errors
     /// When there is no PCI bus in sysfs.
     pub fn read(root: &Root, kernel: &dyn Kernel) -> io::Result<Self> {
-        let folder = root.path("sys/bus/pci/devices");
-        folder.read_dir().map_err(|error| {
-            io::Error::new(error.kind(), format!("cannot list /sys/bus/pci/devices: {error}"))
-        })?;
+        let Devices { devices, unreadable } = Devices::read(root)?;
         let (modules, usage) = (Modules::read(root), Usage::read(root));
-        let mut inventory = Self::default();
-        let mut devices = Vec::new();
-        for name in names_in(&folder) {
-            match name.parse().map(|bdf| root.device(bdf)) {
-                Ok(Ok(Some(pci))) => devices.push(pci),
-                Ok(Ok(None)) => {}
-                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
-                Ok(Err(error)) => inventory.unreadable.push((name, error)),
-                Err(error) => inventory.unreadable.push((name, io::Error::other(error))),
-            }
-        }
-        devices.sort_by_key(|pci| pci.bdf);
         let folders: Vec<PathBuf> = devices.iter().map(|pci| root.function(pci.bdf)).collect();
         let overrides = override_drivers(kernel, &folders);
-        inventory.functions = devices
+        let functions = devices
             .into_iter()
             .zip(overrides)
             .map(|(pci, override_driver)| {
                 Function::read(root, kernel, pci, override_driver, &modules, &usage)
             })
             .collect();
-        Ok(inventory)
+        Ok(Self {
+            functions,
+            unreadable,
+        })
+    }
+}
+
+impl Devices {
+    /// Reads what the bus names. A function that vanishes meanwhile is left out.
+    ///
+    /// # Errors
+    /// When there is no PCI bus in sysfs.
+    pub fn read(root: &Root) -> io::Result<Self> {
+        let folder = root.path("sys/bus/pci/devices");
+        folder.read_dir().map_err(|error| {
+            io::Error::new(error.kind(), format!("cannot list /sys/bus/pci/devices: {error}"))
+        })?;
+        let mut found = Self::default();
+        for name in names_in(&folder) {
+            match name.parse().map(|bdf| root.device(bdf)) {
+                Ok(Ok(Some(pci))) => found.devices.push(pci),
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(Err(error)) => found.unreadable.push((name, error)),
+                Err(error) => found.unreadable.push((name, io::Error::other(error))),
+            }
+        }
+        found.devices.sort_by_key(|pci| pci.bdf);
+        Ok(found)
     }
 }
 

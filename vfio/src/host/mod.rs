@@ -41,7 +41,7 @@ pub use entry_limit::{EntryLimitError, entries_needed};
 pub use group::Group;
 pub use ids::PciIds;
 pub(crate) use inventory::reset_methods;
-pub use inventory::{Function, Inventory, Sriov};
+pub use inventory::{Devices, Function, Inventory, Sriov};
 pub use journal::{Entry, JournalError, Owner, taken};
 pub use kernel::{Kernel, RunningKernel, VfLink};
 pub use lookup::{LookupError, find};

@@ -36,6 +36,8 @@ pub struct FakeHost {
     faults: RefCell<Vec<Fault>>,
     /// Disks that do not open, and the errno.
     claims: RefCell<BTreeMap<String, i32>>,
+    /// Every disk that was asked for.
+    asked: RefCell<Vec<String>>,
     /// Writes that the kernel still works on.
     pending: RefCell<Vec<(PathBuf, String)>>,
 }
@@ -101,6 +103,7 @@ impl FakeHost {
             folder: folder.expect("a temporary folder"),
             faults: RefCell::default(),
             claims: RefCell::default(),
+            asked: RefCell::default(),
             pending: RefCell::default(),
         };
         host.file("proc/sys/kernel/osrelease", "6.12.0\n");
@@ -269,6 +272,11 @@ impl FakeHost {
     /// Whoever asks for the whole of `disk` gets `number` for an answer.
     pub fn claimed(&self, disk: &str, number: i32) {
         self.claims.borrow_mut().insert(disk.to_owned(), number);
+    }
+
+    /// The disks that were asked for since this was last called.
+    pub fn take_asked(&self) -> Vec<String> {
+        self.asked.take()
     }
 
     /// Has something go wrong.
@@ -592,6 +600,7 @@ impl Kernel for FakeHost {
 
     fn claim(&self, path: &Path) -> io::Result<()> {
         let disk = path.file_name().unwrap_or_default().to_string_lossy();
+        self.asked.borrow_mut().push(disk.clone().into_owned());
         match self.claims.borrow().get(&*disk) {
             Some(number) => Err(errno(*number)),
             None => Ok(()),

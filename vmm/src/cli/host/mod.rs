@@ -96,7 +96,7 @@ impl HostArgs {
             HostCommand::Bind(args) => args.run(root, kernel, screen),
             HostCommand::Restore(args) => args.run(root, kernel, screen),
             HostCommand::Vf(args) => args.run(root, kernel, screen),
-            HostCommand::Names => names::print(root, kernel, screen),
+            HostCommand::Names => names::print(root, screen),
             HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.

@@ -293,3 +293,16 @@ fn a_bar_with_side_effects_counts_below_4_gib_whatever_its_width() {
         "{prefetchable}"
     );
 }
+
+#[test]
+fn a_shell_that_completes_disturbs_no_disk() {
+    let host = host();
+    let names = done(&host, "host names");
+    assert!(
+        names.contains("0000:02:00.0\t") && names.contains("(nvme)"),
+        "{names}"
+    );
+    assert!(host.take_asked().is_empty());
+    done(&host, "host list");
+    assert_eq!(host.take_asked(), ["nvme0n1"]);
+}
