@@ -13,7 +13,7 @@ use super::kernel::Kernel;
 use super::process;
 use super::remedy;
 use super::sysfs::{PciDevice, Root};
-use super::usage::Usage;
+use super::usage::{LateUsage, Usage};
 
 /// Why devices cannot be passed through, and what to do: a fact and a remedy.
 #[derive(Debug, thiserror::Error)]
@@ -214,18 +214,19 @@ pub fn check(
     devices: &[HostBdf],
     memory_bytes: u64,
 ) -> Result<Vec<Group>, CheckError> {
+    let usage = Usage::late(root);
     let mut groups: Vec<Group> = Vec::new();
     for (n, &bdf) in devices.iter().enumerate() {
         if devices[..n].contains(&bdf) {
             return Err(CheckError::Twice(bdf));
         }
         let device = device(root, bdf)?;
-        let number = check_device(root, kernel, &device)?;
+        let number = check_device(root, kernel, &usage, &device)?;
         if groups.iter().any(|group| group.number == number) {
             continue;
         }
         let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
-        check_group(root, kernel, &group, bdf)?;
+        check_group(root, kernel, &usage, &group, bdf)?;
         check_reserved(root, number, bdf)?;
         check_interrupts(root, bdf)?;
         check_file(root, &group, bdf)?;
@@ -245,9 +246,14 @@ pub(super) fn device(root: &Root, bdf: HostBdf) -> Result<PciDevice, CheckError>
 }
 
 /// What the function itself must be; returns its group.
-fn check_device(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> Result<u32, CheckError> {
+fn check_device(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    device: &PciDevice,
+) -> Result<u32, CheckError> {
     let group = check_grouped(root, device)?;
-    check_driver(root, kernel, device)?;
+    check_driver(root, kernel, usage, device)?;
     Ok(group)
 }
 
@@ -269,11 +275,16 @@ pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, Chec
 }
 
 /// Bound to a driver of VFIO.
-pub(super) fn check_driver(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> Result<(), CheckError> {
+pub(super) fn check_driver(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    device: &PciDevice,
+) -> Result<(), CheckError> {
     let bdf = device.bdf;
     if !device.is_given {
         let driver = device.driver_name().to_owned();
-        let remedy = remedy::to_bind(root, kernel, device);
+        let remedy = remedy::to_bind(root, kernel, usage, device);
         return Err(CheckError::NotBound { bdf, driver, remedy });
     }
     Ok(())
@@ -282,6 +293,7 @@ pub(super) fn check_driver(root: &Root, kernel: &dyn Kernel, device: &PciDevice)
 pub(super) fn check_group(
     root: &Root,
     kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
     group: &Group,
     bdf: HostBdf,
 ) -> Result<(), CheckError> {
@@ -296,7 +308,7 @@ pub(super) fn check_group(
         bdf,
         group: group.number,
         culprits: culprits.join(", "),
-        remedy: remedy::to_bind_group(root, kernel, bdf),
+        remedy: remedy::to_bind_group(root, kernel, usage, bdf),
     })
 }
 

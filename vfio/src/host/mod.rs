@@ -49,13 +49,15 @@ pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
 pub use plan::{Move, Plan, Request, plan};
 pub use process::Process;
-pub use remedy::out_of_the_way;
+pub use remedy::ways_out;
 pub use resources::Decoded;
 pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};
 pub use usage::{Usage, Use, Whole};
 
+#[cfg(test)]
+mod many_tests;
 #[cfg(test)]
 mod race_tests;
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::journal::{self, Entry, Owner};
 use super::kernel::Kernel;
 use super::remedy;
 use super::sysfs::{PciDevice, Root};
-use super::usage::{self, Usage, Use};
+use super::usage::{self, LateUsage, Usage, Use};
 
 /// The driver that gives any device to guests.
 const VFIO_PCI: &str = "vfio-pci";
@@ -91,12 +91,21 @@ impl Plan {
 /// # Errors
 /// The first thing in the way.
 pub fn plan(root: &Root, kernel: &dyn Kernel, request: Request) -> Result<Plan, BindError> {
+    plan_with(root, kernel, &Usage::late(root), request)
+}
+
+/// The same where the host's use is known already.
+pub(super) fn plan_with(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    request: Request,
+) -> Result<Plan, BindError> {
     if !journal::is_driver_name(&request.driver) {
         return Err(BindError::DriverName(request.driver));
     }
-    let usage = Usage::read(root);
     let wanted = collect(root, &request)?;
-    check_families(root, kernel, &wanted)?;
+    check_families(root, kernel, usage, &wanted)?;
     let mut plan = Plan {
         in_the_way: in_the_way(root, &wanted),
         limit: entry_limit::limit(root).unwrap_or(entry_limit::DEFAULT_LIMIT),
@@ -109,7 +118,7 @@ pub fn plan(root: &Root, kernel: &dyn Kernel, request: Request) -> Result<Plan, 
             plan.ready.push(device);
         } else {
             plan.moves
-                .push(plan_move(root, kernel, &usage, &device, &plan.request)?);
+                .push(plan_move(root, kernel, usage, &device, &plan.request)?);
         }
     }
     Ok(plan)
@@ -143,11 +152,16 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
 }
 
 /// No virtual function with its physical one, not even by force: it would end before it is taken.
-fn check_families(root: &Root, kernel: &dyn Kernel, wanted: &[PciDevice]) -> Result<(), BindError> {
+fn check_families(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    wanted: &[PciDevice],
+) -> Result<(), BindError> {
     for vf in wanted.iter().map(|device| device.bdf) {
         let physical = physical_function(&root.function(vf));
         if let Some(physical) = physical.filter(|bdf| wanted.iter().any(|device| device.bdf == *bdf)) {
-            let remedy = remedy::without_its_virtual_functions(root, kernel, vf, physical);
+            let remedy = remedy::without_its_virtual_functions(root, kernel, usage, vf, physical);
             return Err(BindError::WithPhysical { vf, physical, remedy });
         }
     }
@@ -181,7 +195,7 @@ fn in_the_way(root: &Root, wanted: &[PciDevice]) -> Vec<PciDevice> {
 fn plan_move(
     root: &Root,
     kernel: &dyn Kernel,
-    usage: &Usage,
+    usage: &LateUsage<'_>,
     device: &PciDevice,
     request: &Request,
 ) -> Result<Move, BindError> {
@@ -203,7 +217,7 @@ fn plan_move(
     }
     let mut uses = usage.of(root, kernel, bdf);
     uses.retain(Use::is_blocking);
-    check_uses(root, kernel, bdf, &uses, request.force)?;
+    check_uses(root, kernel, usage, bdf, &uses, request.force)?;
     Ok(Move {
         bdf,
         from: device.driver.clone(),
@@ -217,6 +231,7 @@ fn plan_move(
 fn check_uses(
     root: &Root,
     kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
     bdf: HostBdf,
     uses: &[Use],
     force: bool,
@@ -224,13 +239,13 @@ fn check_uses(
     let state = usage::state(uses);
     let lasting: Vec<&Use> = uses.iter().filter(|one| one.outlasts_force()).collect();
     if !lasting.is_empty() {
-        let remedy = remedy::end_of_uses(root, kernel, &lasting, bdf);
+        let remedy = remedy::end_of_uses(root, kernel, usage, &lasting, bdf);
         return Err(BindError::Needed { bdf, state, remedy });
     }
     if uses.is_empty() || force {
         return Ok(());
     }
     let all: Vec<&Use> = uses.iter().collect();
-    let remedy = remedy::end_of_uses(root, kernel, &all, bdf);
+    let remedy = remedy::end_of_uses(root, kernel, usage, &all, bdf);
     Err(BindError::InUse { bdf, state, remedy })
 }

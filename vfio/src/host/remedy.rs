@@ -5,16 +5,16 @@ use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::kernel::Kernel;
 use super::modules::{self, Modules};
-use super::plan::{Request, plan};
+use super::plan::{Request, plan_with};
 use super::sysfs::{PciDevice, Root};
-use super::usage::Use;
+use super::usage::{LateUsage, Usage, Use};
 use super::{HostBdf, restore, sriov};
 
 /// What is to be done about a bridge whose driver is not one of the kernel's own.
 const STAYS: &str = "stays with the host, so pass the device from a slot with a group of its own";
 
 /// How `device` gets to vfio-pci.
-pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> String {
+pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, device: &PciDevice) -> String {
     let bdf = device.bdf;
     // A virtual GPU of NVIDIA is given by nvidia itself, once it has a type.
     let types = root.function(bdf).join("nvidia/creatable_vgpu_types");
@@ -26,12 +26,12 @@ pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> S
         );
     }
     let command = format!("strait host bind {bdf}");
-    match plan(root, kernel, request(bdf, false)) {
+    match plan_with(root, kernel, usage, request(bdf, false)) {
         Ok(plan) => {
             // Bound it could still not be passed.
             let physical = physical_function(&root.function(bdf));
             match plan.in_the_way.iter().find(|other| Some(other.bdf) == physical) {
-                Some(other) => without_its_virtual_functions(root, kernel, bdf, other.bdf),
+                Some(other) => without_its_virtual_functions(root, kernel, usage, bdf, other.bdf),
                 None => format!("give it up with: {command}"),
             }
         }
@@ -40,9 +40,9 @@ pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> S
 }
 
 /// How all that shares the group of `bdf` gets to vfio-pci with it.
-pub(super) fn to_bind_group(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> String {
+pub(super) fn to_bind_group(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, bdf: HostBdf) -> String {
     let command = format!("strait host bind --group {bdf}");
-    match plan(root, kernel, request(bdf, true)) {
+    match plan_with(root, kernel, usage, request(bdf, true)) {
         Ok(plan) => match plan.in_the_way.first() {
             None => format!("bind them to vfio-pci too, with: {command}"),
             Some(other) => format!("{} ({}) {STAYS}", other.bdf, other.driver_name()),
@@ -51,13 +51,25 @@ pub(super) fn to_bind_group(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> S
     }
 }
 
-/// How `other`, which keeps `wanted` from being passed, gets out of the way.
-pub fn out_of_the_way(root: &Root, kernel: &dyn Kernel, wanted: &[HostBdf], other: &PciDevice) -> String {
+/// How each of `others`, which keep `wanted` from being passed, gets out of the way.
+pub fn ways_out(root: &Root, kernel: &dyn Kernel, wanted: &[HostBdf], others: &[PciDevice]) -> Vec<String> {
+    let usage = Usage::late(root);
+    let way_out = |other| out_of_the_way(root, kernel, &usage, wanted, other);
+    others.iter().map(way_out).collect()
+}
+
+fn out_of_the_way(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    wanted: &[HostBdf],
+    other: &PciDevice,
+) -> String {
     let is_virtual = |bdf: &&HostBdf| physical_function(&root.function(**bdf)) == Some(other.bdf);
     match wanted.iter().find(is_virtual) {
-        Some(&vf) => without_its_virtual_functions(root, kernel, vf, other.bdf),
+        Some(&vf) => without_its_virtual_functions(root, kernel, usage, vf, other.bdf),
         None if other.is_bridge => format!("it {STAYS}"),
-        None => to_bind(root, kernel, other),
+        None => to_bind(root, kernel, usage, other),
     }
 }
 
@@ -65,20 +77,27 @@ pub fn out_of_the_way(root: &Root, kernel: &dyn Kernel, wanted: &[HostBdf], othe
 pub(super) fn without_its_virtual_functions(
     root: &Root,
     kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
     vf: HostBdf,
     physical: HostBdf,
 ) -> String {
     format!(
         "{vf} would vanish with its physical function, so no virtual function of {physical} can be passed from this slot; put the card \
          into a slot whose ports have ACS, or pass {physical} itself: {}, then strait host bind {physical}",
-        no_virtual_functions(root, kernel, physical)
+        no_virtual_functions(root, kernel, usage, physical)
     )
 }
 
 /// What ends `uses` of `bdf` one after the other; where one has no end, the others need none.
-pub(super) fn end_of_uses(root: &Root, kernel: &dyn Kernel, uses: &[&Use], bdf: HostBdf) -> String {
+pub(super) fn end_of_uses(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    uses: &[&Use],
+    bdf: HostBdf,
+) -> String {
     let end = |one: &&Use| match one {
-        Use::VirtualFunctions { .. } => no_virtual_functions(root, kernel, bdf),
+        Use::VirtualFunctions { .. } => no_virtual_functions(root, kernel, usage, bdf),
         one => one.remedy(bdf),
     };
     if let Some(endless) = uses.iter().find(|one| one.is_endless()) {
@@ -90,10 +109,15 @@ pub(super) fn end_of_uses(root: &Root, kernel: &dyn Kernel, uses: &[&Use], bdf: 
 }
 
 /// How `device` comes to the driver that makes its virtual functions.
-pub(super) fn to_own_driver(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> String {
+pub(super) fn to_own_driver(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    device: &PciDevice,
+) -> String {
     let bdf = device.bdf;
     let command = format!("give it back with: strait host restore {bdf}");
-    match restore::would_move(root, kernel, device) {
+    match restore::would_move(root, kernel, usage, device) {
         Ok(true) => command,
         Err(error) => error.to_string(),
         Ok(false) => {
@@ -106,8 +130,13 @@ pub(super) fn to_own_driver(root: &Root, kernel: &dyn Kernel, device: &PciDevice
     }
 }
 
-fn no_virtual_functions(root: &Root, kernel: &dyn Kernel, physical: HostBdf) -> String {
-    match sriov::check_change(root, kernel, physical, 0) {
+fn no_virtual_functions(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    physical: HostBdf,
+) -> String {
+    match sriov::check_change(root, kernel, usage, physical, 0) {
         Ok(()) => format!("strait host vf {physical} 0"),
         Err(error) => error.to_string(),
     }

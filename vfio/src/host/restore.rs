@@ -1,5 +1,6 @@
 //! Giving back what was taken: by the journal, or without it by what the device looks like.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
@@ -11,10 +12,10 @@ use super::group::is_vfio_driver;
 use super::inventory::override_drivers;
 use super::journal::{self, Entry, JournalError, Owner};
 use super::kernel::Kernel;
-use super::process::Process;
+use super::process::{OpenFiles, Process};
 use super::saved;
 use super::sysfs::{PciDevice, Root};
-use super::usage::{self, Held};
+use super::usage::{self, Held, LateUsage};
 
 /// What became of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,7 +116,9 @@ fn restore_locked(
         None => Restored::Gone,
         Some(device) => {
             if !force {
-                check_free(root, kernel, device, entry.as_ref())?;
+                // Anew for each, since the one before may have taken its time.
+                let files = || Cow::Owned(OpenFiles::read(root));
+                check_free(root, kernel, files, device, entry.as_ref())?;
             }
             let binding = Binding { root, kernel, bdf };
             match entry {
@@ -190,26 +193,38 @@ fn is_overridden(binding: &Binding<'_>) -> Result<bool, BindingError> {
 }
 
 /// Whether giving `device` back would move it to another driver. Changes nothing.
-pub(super) fn would_move(root: &Root, kernel: &dyn Kernel, device: &PciDevice) -> Result<bool, RestoreError> {
+pub(super) fn would_move(
+    root: &Root,
+    kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
+    device: &PciDevice,
+) -> Result<bool, RestoreError> {
     let bdf = device.bdf;
     let entry = journal::read(root, bdf).unwrap_or_default();
-    check_free(root, kernel, device, entry.as_ref())?;
+    check_free(
+        root,
+        kernel,
+        || Cow::Borrowed(usage.files()),
+        device,
+        entry.as_ref(),
+    )?;
     let binding = Binding { root, kernel, bdf };
     let taken = device.driver.as_deref().is_some_and(is_vfio_driver) || is_overridden(&binding)?;
     Ok(taken || entry.is_some())
 }
 
 /// No process has it, and nobody else took it on.
-fn check_free(
+fn check_free<'a>(
     root: &Root,
     kernel: &dyn Kernel,
+    files: impl FnOnce() -> Cow<'a, OpenFiles>,
     device: &PciDevice,
     entry: Option<&Entry>,
 ) -> Result<(), RestoreError> {
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
     if device.is_given || device.driver.as_ref().is_some_and(is_ours) {
-        check_let_go(root, kernel, bdf, entry)?;
+        check_let_go(root, kernel, &files(), bdf, entry)?;
     }
     match (entry, &device.driver) {
         (Some(entry), Some(driver)) if *driver != entry.bound && Some(driver) != entry.driver.as_ref() => {
@@ -227,11 +242,12 @@ fn check_free(
 fn check_let_go(
     root: &Root,
     kernel: &dyn Kernel,
+    files: &OpenFiles,
     bdf: HostBdf,
     entry: Option<&Entry>,
 ) -> Result<(), RestoreError> {
     let owner = entry.and_then(|entry| entry.owner);
-    match usage::held(root, kernel, bdf) {
+    match usage::held(root, kernel, files, bdf) {
         Held::By(Process { pid, name, .. }) => Err(RestoreError::InUse { bdf, pid, name }),
         Held::Unseen if owner.is_none() || owner != Owner::this(root) => Err(RestoreError::MayBeInUse(bdf)),
         Held::Unseen | Held::Free => Ok(()),

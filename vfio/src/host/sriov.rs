@@ -13,7 +13,7 @@ use super::kernel::{Kernel, VfLink, is_pending};
 use super::process::Process;
 use super::remedy;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
-use super::usage::{self, Names, Usage, Use};
+use super::usage::{self, LateUsage, Names, Usage, Use};
 
 /// A driver makes or removes virtual functions one by one; mlx5 was seen to need 22 s for 64 and 65 s for 125.
 /// Four times that, and what any write may take.
@@ -190,7 +190,13 @@ pub fn set_virtual_functions(
     force: bool,
     progress: &mut dyn FnMut(u32, Duration),
 ) -> Result<Vec<VirtualFunction>, SriovError> {
-    let active = check_physical(root, kernel, &check::device(root, bdf)?, wanted)?;
+    let active = check_physical(
+        root,
+        kernel,
+        &Usage::late(root),
+        &check::device(root, bdf)?,
+        wanted,
+    )?;
     if active != wanted {
         let mut change = Change {
             root,
@@ -228,17 +234,19 @@ pub fn set_links(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, links: &[VfLink
 pub(super) fn check_change(
     root: &Root,
     kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
     bdf: HostBdf,
     wanted: u32,
 ) -> Result<(), SriovError> {
-    check_physical(root, kernel, &check::device(root, bdf)?, wanted)?;
-    check_unused(root, kernel, bdf, &virtual_functions(root, bdf), false)
+    check_physical(root, kernel, usage, &check::device(root, bdf)?, wanted)?;
+    check_unused(root, kernel, usage, bdf, &virtual_functions(root, bdf), false)
 }
 
 /// The number there are, if there may be `wanted`.
 fn check_physical(
     root: &Root,
     kernel: &dyn Kernel,
+    usage: &LateUsage<'_>,
     device: &PciDevice,
     wanted: u32,
 ) -> Result<u32, SriovError> {
@@ -271,7 +279,7 @@ fn check_physical(
         false => Err(SriovError::Driver {
             bdf,
             driver: device.driver_name().to_owned(),
-            remedy: remedy::to_own_driver(root, kernel, device),
+            remedy: remedy::to_own_driver(root, kernel, usage, device),
         }),
     }
 }
@@ -298,11 +306,11 @@ fn makes_virtual_functions(root: &Root, device: &PciDevice) -> bool {
 fn check_unused(
     root: &Root,
     kernel: &dyn Kernel,
+    usage: &Usage,
     bdf: HostBdf,
     vfs: &[VirtualFunction],
     force: bool,
 ) -> Result<(), SriovError> {
-    let usage = Usage::read(root);
     for vf in vfs.iter().map(|one| one.bdf) {
         if let Some(Process { pid, name, .. }) = usage.guest(root, vf) {
             return Err(SriovError::Guest { bdf, vf, pid, name });
@@ -341,7 +349,7 @@ impl Change<'_> {
             && active != wanted
             && let Ok(_lock) = journal::lock(root)
             // Meanwhile a guest may have come by one of those that are there.
-            && check_unused(root, kernel, bdf, &virtual_functions(root, bdf), true).is_ok()
+            && check_unused(root, kernel, &Usage::late(root), bdf, &virtual_functions(root, bdf), true).is_ok()
         {
             self.undo(active, wanted);
         }
@@ -354,11 +362,19 @@ impl Change<'_> {
         let Self { root, bdf, .. } = *self;
         let _lock = journal::lock(root)?;
         // Under the lock, since another command may just have changed it.
-        let active = check_physical(root, self.kernel, &check::device(root, bdf)?, wanted)?;
+        let usage = Usage::late(root);
+        let active = check_physical(root, self.kernel, &usage, &check::device(root, bdf)?, wanted)?;
         if active == wanted {
             return Ok(active);
         }
-        check_unused(root, self.kernel, bdf, &virtual_functions(root, bdf), force)?;
+        check_unused(
+            root,
+            self.kernel,
+            &usage,
+            bdf,
+            &virtual_functions(root, bdf),
+            force,
+        )?;
         if active > 0 {
             self.remove(active)?;
         }

@@ -18,7 +18,7 @@ use crate::host::kernel::Kernel;
 use crate::host::remedy;
 use crate::host::resources::Decoded;
 use crate::host::sysfs::{PciDevice, Root};
-use crate::host::usage::{Usage, Use, boot_screen};
+use crate::host::usage::{LateUsage, Use, boot_screen};
 
 /// Class code of a graphics card, the upper byte (PCI Code and ID Assignment §1).
 const CLASS_DISPLAY: u32 = 0x03;
@@ -26,7 +26,7 @@ const CLASS_DISPLAY: u32 = 0x03;
 pub(super) fn examine(
     root: &Root,
     kernel: &dyn Kernel,
-    usage: &Usage,
+    usage: &LateUsage<'_>,
     bdf: HostBdf,
     wishes: &Wishes,
 ) -> Vec<Finding> {
@@ -50,17 +50,17 @@ pub(super) fn examine(
 fn ownership(
     root: &Root,
     kernel: &dyn Kernel,
-    usage: &Usage,
+    usage: &LateUsage<'_>,
     device: &PciDevice,
     group: &Group,
 ) -> Vec<Finding> {
     let bdf = device.bdf;
-    let bound = check::check_driver(root, kernel, device);
+    let bound = check::check_driver(root, kernel, usage, device);
     let mut findings = Vec::new();
     if bound.is_err() {
         let mut found = usage.of(root, kernel, bdf);
         found.extend(in_transit(root, kernel, bdf));
-        findings.push(uses(root, kernel, &found, bdf));
+        findings.push(uses(root, kernel, usage, &found, bdf));
     }
     findings.push(Finding::of("driver", "Is it bound to vfio-pci?", &bound, |()| {
         format!("yes, to {}", device.driver_name())
@@ -72,7 +72,7 @@ fn ownership(
         .collect();
     let viable = match others.is_empty() {
         true => Ok(()),
-        false => check::check_group(root, kernel, group, bdf),
+        false => check::check_group(root, kernel, usage, group, bdf),
     };
     let question = "Does the group hold only what may be passed?";
     findings.push(Finding::of("group-members", question, &viable, |()| {
@@ -99,7 +99,7 @@ fn in_transit(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Option<Use> {
     found.iter().any(Result::is_err).then(Use::in_transit)
 }
 
-fn uses(root: &Root, kernel: &dyn Kernel, uses: &[Use], bdf: HostBdf) -> Finding {
+fn uses(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, uses: &[Use], bdf: HostBdf) -> Finding {
     let question = "Can the host do without it?";
     let blocking: Vec<&Use> = uses.iter().filter(|one| one.is_blocking()).collect();
     let evidence: Vec<String> = uses.iter().map(Use::to_string).collect();
@@ -108,7 +108,7 @@ fn uses(root: &Root, kernel: &dyn Kernel, uses: &[Use], bdf: HostBdf) -> Finding
         false => evidence.join(", "),
     };
     let finding = Finding::pass("in-use", question, evidence);
-    let remedy = remedy::end_of_uses(root, kernel, &blocking, bdf);
+    let remedy = remedy::end_of_uses(root, kernel, usage, &blocking, bdf);
     match (blocking.is_empty(), blocking.iter().all(|one| one.is_unknown())) {
         (true, _) => finding,
         (_, true) => finding.unknown(remedy),

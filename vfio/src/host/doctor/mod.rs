@@ -62,7 +62,7 @@ pub struct Wishes {
 pub fn examine(root: &Root, kernel: &dyn Kernel, devices: &[HostBdf], wishes: &Wishes) -> Vec<Finding> {
     let mut findings = machine::examine(root, wishes);
     findings.extend(memory::examine(root, wishes));
-    let usage = Usage::read(root);
+    let usage = Usage::late(root);
     for &bdf in devices {
         findings.extend(device::examine(root, kernel, &usage, bdf, wishes));
     }

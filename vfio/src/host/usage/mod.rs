@@ -13,7 +13,7 @@ mod subtree;
 mod uses;
 mod whole;
 
-use std::cell::Cell;
+use std::cell::{Cell, LazyCell};
 
 use super::HostBdf;
 use super::kernel::Kernel;
@@ -44,6 +44,9 @@ pub struct Usage {
     files: OpenFiles,
     is_silent: Cell<bool>,
 }
+
+/// What is read only once somebody asks.
+pub(crate) type LateUsage<'a> = LazyCell<Usage, Box<dyn FnOnce() -> Usage + 'a>>;
 
 /// Which function each network interface and disk is on.
 #[derive(Clone, Debug)]
@@ -89,6 +92,16 @@ impl Usage {
             files: OpenFiles::read(root),
             is_silent: Cell::default(),
         }
+    }
+
+    /// Reads it all once it is asked for.
+    pub(crate) fn late(root: &Root) -> LateUsage<'_> {
+        LazyCell::new(Box::new(|| Self::read(root)))
+    }
+
+    /// Who has which device file open.
+    pub(crate) fn files(&self) -> &OpenFiles {
+        &self.files
     }
 
     /// Network interfaces of function `bdf` itself.
@@ -178,9 +191,8 @@ pub(crate) enum Held {
 }
 
 /// Who has any file of `bdf`'s driver open.
-pub(crate) fn held(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Held {
-    let files = OpenFiles::read(root);
-    let Subtree { nodes, is_late, .. } = Subtree::read(root, kernel, bdf, &files);
+pub(crate) fn held(root: &Root, kernel: &dyn Kernel, files: &OpenFiles, bdf: HostBdf) -> Held {
+    let Subtree { nodes, is_late, .. } = Subtree::read(root, kernel, bdf, files);
     match files.holders(&nodes).into_iter().next() {
         Some(holder) => Held::By(holder.process),
         None if is_late || (files.some_hidden && !nodes.is_empty()) => Held::Unseen,

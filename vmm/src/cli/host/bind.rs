@@ -3,7 +3,7 @@
 use clap::Args;
 use strait_vfio::host::{
     self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, initramfs_commands,
-    out_of_the_way, restorable, restore,
+    restorable, restore, ways_out,
 };
 
 use super::screen::{Screen, Tone};
@@ -134,9 +134,9 @@ impl BindArgs {
         }
         let moved = plan.moves.iter().map(|one| one.bdf);
         let wanted: Vec<HostBdf> = moved.chain(plan.ready.iter().map(|one| one.bdf)).collect();
-        for other in &plan.in_the_way {
+        let ways_out = ways_out(root, kernel, &wanted, &plan.in_the_way);
+        for (other, way_out) in plan.in_the_way.iter().zip(ways_out) {
             let (bdf, driver) = (other.bdf, other.driver_name());
-            let way_out = out_of_the_way(root, kernel, &wanted, other);
             let text = format!("{bdf} ({driver}) shares the group and must go too; {way_out}");
             screen.wrapped("", &screen.paint(Tone::Warning, &text))?;
         }
