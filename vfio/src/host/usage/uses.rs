@@ -118,11 +118,13 @@ pub enum Use {
 }
 
 impl Use {
-    /// Of a device that the kernel works on: it holds the device's lock meanwhile, and what takes that to be read is not
-    /// told.
+    /// Of a device that the kernel works on: it holds the device's lock meanwhile, for which a thread that reads waits in
+    /// a way that no signal ends, not even that of the process's end.
     pub(crate) fn in_transit() -> Self {
         Self::Unknown {
-            what: "what it is used for, since the kernel works on it and does not tell meanwhile".to_owned(),
+            what: "what it is used for, since the kernel works on it and does not tell before that is done, nor lets \
+                   this command end"
+                .to_owned(),
             remedy: "wait until that is done, or end the process that its driver waits for".to_owned(),
         }
     }

@@ -5,6 +5,9 @@ use strait_vfio::host::testing::Does;
 
 use super::*;
 
+const IN_TRANSIT: &str = "it is not known what it is used for, since the kernel works on it and does not tell before \
+                          that is done, nor lets this command end";
+
 fn has_way_back(host: &FakeHost, bdf: &str) -> bool {
     host.path("run/strait/undo").join(bdf).exists()
 }
@@ -57,12 +60,10 @@ fn restoring_too_early_keeps_the_way_back() {
 #[test]
 fn what_the_kernel_does_not_tell_meanwhile_is_not_waited_for() {
     let host = hung(Does::Hangs);
-    let unknown =
-        "it is not known what it is used for, since the kernel works on it and does not tell meanwhile";
     for words in ["host list 01:00.0", "host doctor 01:00.0"] {
         let (text, _) = run(&host, words).expect("told");
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        assert!(text.contains(unknown), "{words}: {text}");
+        assert!(text.contains(IN_TRANSIT), "{words}: {text}");
     }
     let says = "cannot read driver_override of 0000:01:00.0 yet; a process that uses it keeps the driver waiting, and \
                 the kernel still works on it; end that process, then strait host restore 0000:01:00.0: the kernel has \
@@ -91,10 +92,7 @@ fn files_of_what_the_kernel_works_on_are_not_known() {
     let usage = Usage::read(&host.root());
     let uses = usage.of(&host.root(), &host, NVME.parse().expect("a name"));
     let told: Vec<String> = uses.iter().map(ToString::to_string).collect();
-    assert_eq!(
-        told,
-        ["it is not known what it is used for, since the kernel works on it and does not tell meanwhile"]
-    );
+    assert_eq!(told, [IN_TRANSIT]);
 }
 
 #[test]
