@@ -36,7 +36,7 @@ const SURVIVES: Tiny = Tiny {
 
 const ENDS: Tiny = Tiny { says: "", ..SURVIVES };
 
-const GUESTS: [Tiny; 8] = [
+const GUESTS: [Tiny; 9] = [
     Tiny {
         name: "tiny-ports",
         about: "a guest tries every port, by 1, 2 and 4 bytes",
@@ -71,6 +71,12 @@ const GUESTS: [Tiny; 8] = [
         arguments: "--no-reboot",
         code: 32,
         ..ENDS
+    },
+    Tiny {
+        name: "tiny-nested-reset",
+        about: "a reset by a guest's own guest: the guest starts again as after power-on",
+        program: tiny::RESET_FROM_A_GUEST,
+        ..SURVIVES
     },
     Tiny {
         name: "tiny-keyboard",
