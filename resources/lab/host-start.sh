@@ -13,7 +13,10 @@ mount -t tracefs tracefs /sys/kernel/tracing
 hostname lab
 [ -e /usr/bin/awk ] || ln -s mawk /usr/bin/awk
 ip link set lo up
-for module in msr kvm_amd vfio_pci igb nvme 8139cp e1000e xhci_pci usb_storage sd_mod; do modprobe $module; done
+for module in msr kvm_amd vfio_pci; do modprobe $module; done
+if ! grep -qw lab.undriven /proc/cmdline; then
+    for module in igb nvme 8139cp e1000e xhci_pci usb_storage sd_mod; do modprobe $module; done
+fi
 lab idle-vm &
 echo $! > /run/lab/idle-vm
 

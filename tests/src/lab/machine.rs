@@ -45,16 +45,19 @@ pub(crate) enum Host {
     WithoutRemapping,
     /// With CPUs whose XSAVE is off.
     WithoutXsave,
+    /// Whose own drivers never had the devices: they are as the machine's reset left them.
+    Undriven,
 }
 
 impl Host {
     /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Whole,
         Self::WithoutIommu,
         Self::Narrow,
         Self::WithoutRemapping,
         Self::WithoutXsave,
+        Self::Undriven,
     ];
 
     /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
@@ -62,7 +65,9 @@ impl Host {
     fn iommu_device(self, has_x2apic: bool) -> String {
         let extended = if has_x2apic { ",eim=on" } else { "" };
         let remapping = match self {
-            Self::Whole | Self::WithoutIommu | Self::WithoutXsave => format!("intremap=on{extended}"),
+            Self::Whole | Self::WithoutIommu | Self::WithoutXsave | Self::Undriven => {
+                format!("intremap=on{extended}")
+            }
             Self::Narrow => format!("intremap=on{extended},aw-bits=39"),
             Self::WithoutRemapping => "intremap=off".to_owned(),
         };
@@ -74,6 +79,7 @@ impl Host {
             Self::WithoutIommu => "intel_iommu=off",
             Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
             Self::Whole | Self::Narrow | Self::WithoutRemapping => "intel_iommu=on iommu=pt",
+            Self::Undriven => "intel_iommu=on iommu=pt lab.undriven",
         }
     }
 }

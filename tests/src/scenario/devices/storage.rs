@@ -2,8 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::{NVME, XHCI, bind, config, restore, run, says, says_the_same};
-use crate::scenario::{Context, Scenario, Verdict};
+use super::{E1000E, NVME, RTL8139, XHCI, bind, config, restore, run, says, says_the_same};
+use crate::scenario::{Context, Host, Scenario, Verdict};
+use crate::vmm::GuestConfig;
 
 /// The drive's, its file system's, and the check sums that this one uses.
 const DRIVERS: &str = "nvme,crc32c_generic,ext4";
@@ -22,6 +23,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             600,
             nvme,
         ),
+        Scenario::new(
+            "nvme-never-driven",
+            "an NVMe drive that no driver of the host ever had, beside two NICs: 8 MiB written and read back",
+            240,
+            never_driven,
+        )
+        .on(Host::Undriven),
     ]
 }
 
@@ -31,6 +39,17 @@ fn xhci(lab: &Context) -> Result<Verdict> {
         says_the_same(guest)?;
         says(guest, "controller", "PCI-MSI")
     })
+}
+
+/// Linux turns MSI-X on with every vector masked, then the controller, then unmasks: a drive that nobody had before
+/// must find MSI-X on when it starts (drivers/nvme/host/pci.c, `nvme_pci_enable`, `nvme_pci_configure_admin_queue`).
+fn never_driven(lab: &Context) -> Result<Verdict> {
+    let devices = [RTL8139, E1000E[0], E1000E[1], NVME];
+    let config = GuestConfig {
+        cpus: 2,
+        ..config(lab, &devices, "8139cp,e1000e,nvme", "little")
+    };
+    run(lab, &devices, &config, says_the_same)
 }
 
 /// The second guest finds the file system that the first one made, and in it what that one wrote.
