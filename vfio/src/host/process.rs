@@ -7,6 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use super::group::is_vfio_driver;
 use super::sysfs::{Root, names_in};
 
 /// `CAP_IPC_LOCK` (linux/capability.h): no limit on locked memory.
@@ -35,6 +36,11 @@ impl Node {
             is_block: false,
             numbers: None,
         }
+    }
+
+    /// One of VFIO's own files.
+    pub(crate) fn is_vfio(&self) -> bool {
+        self.name.starts_with("vfio/")
     }
 
     /// From the text of `uevent`, `None` for what has no file.
@@ -265,6 +271,18 @@ pub(crate) fn vfio_nodes(folder: &Path) -> Vec<Node> {
         .into_iter()
         .map(|name| format!("vfio/devices/{name}"));
     names.chain(devices).map(Node::named).collect()
+}
+
+/// Whether the files of VFIO for the group of what is in `folder` are there: while any of its members is on a driver
+/// of VFIO (`vfio_group_find_or_alloc`, drivers/vfio/group.c).
+pub(crate) fn has_vfio_member(folder: &Path) -> bool {
+    let members = folder.join("iommu_group/devices");
+    names_in(&members).iter().any(|member| {
+        let member = members.join(member);
+        let driver = fs::read_link(member.join("driver")).ok();
+        let driver = driver.and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        driver.is_some_and(|driver| is_vfio_driver(&driver)) || member.join("vfio-dev").exists()
+    })
 }
 
 /// How many bytes this process may lock, `None` for no limit.

@@ -17,7 +17,7 @@ use std::cell::{Cell, LazyCell};
 
 use super::HostBdf;
 use super::kernel::Kernel;
-use super::process::{Holder, OpenFiles, Process, vfio_nodes};
+use super::process::{Holder, Node, OpenFiles, Process, has_vfio_member, vfio_nodes};
 use super::sriov::count_virtual_functions;
 use super::sysfs::Root;
 
@@ -129,7 +129,7 @@ impl Usage {
         uses.extend(subtree.interface_elsewhere.then_some(Use::InterfaceElsewhere));
         uses.extend(self.consoles.uses(bdf));
         uses.extend(virtual_functions(root, bdf));
-        uses.extend(self.processes(&subtree, bdf));
+        uses.extend(self.processes(root, &subtree, bdf));
         // Where something is known to use it, a doubt adds nothing.
         if uses.iter().any(|one| one.is_blocking() && !one.is_unknown()) {
             uses.retain(|one| !one.is_unknown());
@@ -147,7 +147,7 @@ impl Usage {
             .map(|one| one.process)
     }
 
-    fn processes(&self, subtree: &Subtree, bdf: HostBdf) -> Vec<Use> {
+    fn processes(&self, root: &Root, subtree: &Subtree, bdf: HostBdf) -> Vec<Use> {
         let mut nodes = subtree.nodes.clone();
         let disks = self.names.blocks.disks(bdf);
         nodes.extend(disks.flat_map(|disk| self.names.blocks.nodes(disk)));
@@ -160,7 +160,9 @@ impl Usage {
         if more > 0 {
             uses.push(Use::OtherProcesses { count: more });
         }
-        if self.files.some_hidden && !nodes.is_empty() {
+        // A file that is not there is nobody's.
+        let is_there = |node: &Node| !node.is_vfio() || has_vfio_member(&root.function(bdf));
+        if self.files.some_hidden && nodes.iter().any(is_there) {
             uses.push(unseen(
                 "whether a process that is hidden from here has a file of it open",
                 "run as root, on the host itself",

@@ -303,6 +303,15 @@ fn what_a_process_that_is_not_seen_may_have_is_not_free() {
 }
 
 #[test]
+fn nobody_can_have_files_of_vfio_that_are_not_there() {
+    for blind in BLINDS {
+        let host = host();
+        blind(&host);
+        done(&host, "host bind 01:00.0");
+    }
+}
+
+#[test]
 fn a_guest_that_is_not_seen_may_have_the_device() {
     for blind in BLINDS {
         let host = host();
