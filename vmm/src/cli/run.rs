@@ -61,7 +61,7 @@ pub struct RunArgs {
 const AFTER_HELP: &str = "\
 The guest's serial console is this terminal: Ctrl-A X ends strait, Ctrl-A Ctrl-A sends Ctrl-A.
 
-Exit codes: 0 the guest powered off, 1 error, 2 wrong usage, 32 the guest reset under --no-reboot,
+Exit codes: 0 the guest powered off or you ended it, 1 error, 2 wrong usage, 32 the guest reset under --no-reboot,
 34 the guest panicked.
 
 Example, with the NIC at 01:00.0 bound to vfio-pci:
