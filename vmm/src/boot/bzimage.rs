@@ -12,7 +12,7 @@ use vm_memory::{ByteValued, Bytes, GuestAddress};
 use super::e820;
 use super::entry::EntryState;
 use super::error::BootError;
-use super::kernel::{Demands, Handover, ImageFile, copy_file};
+use super::image::{Demands, Handover, ImageFile, copy_file};
 use crate::layout::{self, Range};
 
 /// Where the setup header is in the file and in the zero page.

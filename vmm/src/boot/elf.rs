@@ -6,7 +6,7 @@ use linux_loader::elf::{Elf64_Ehdr, Elf64_Nhdr, Elf64_Phdr};
 use vm_memory::{ByteValued, GuestAddress};
 
 use super::error::BootError;
-use super::kernel::ImageFile;
+use super::image::ImageFile;
 use crate::layout::{self, Range};
 
 const MAGIC: [u8; 4] = *b"\x7fELF";

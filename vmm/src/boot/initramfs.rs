@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::error::BootError;
-use super::kernel::{copy_file, open_regular};
+use super::image::{copy_file, open_regular};
 use crate::layout::Range;
 
 /// An initrd starts at a page's start.

@@ -14,6 +14,7 @@ mod e820;
 mod elf;
 mod entry;
 mod error;
+mod image;
 mod initramfs;
 mod kernel;
 mod pvh;

@@ -12,7 +12,7 @@ use super::e820;
 use super::elf::{Elf, Segment};
 use super::entry::EntryState;
 use super::error::BootError;
-use super::kernel::{Demands, Handover, ImageFile, copy_file};
+use super::image::{Demands, Handover, ImageFile, copy_file};
 use crate::layout::{self, Range};
 
 /// The note with the 32-bit entry point (Xen public/elfnote.h, XEN_ELFNOTE_PHYS32_ENTRY).

@@ -1,13 +1,14 @@
 //! Kernels of both formats, good and bad, from files into guest RAM.
 
-use crate::layout::MMIO_32;
 use std::path::PathBuf;
 
 use linux_loader::bootparam::boot_params;
 use linux_loader::loader::elf::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
+use vm_memory::Bytes;
 
 use super::*;
 use crate::boot::testing::{bytes_at, bzimage, file_with, memory, put, vmlinux};
+use crate::layout::MMIO_32;
 
 const MIB: u64 = 1 << 20;
 const RSDP: GuestAddress = GuestAddress(0xe_0000);
