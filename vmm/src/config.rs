@@ -2,6 +2,7 @@
 
 mod cpu;
 mod device;
+mod keys;
 mod memory;
 mod viommu;
 
@@ -11,6 +12,7 @@ use strait_vfio::host::HostBdf;
 
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
+pub use keys::KeyError;
 pub use memory::{MIN_MEMORY, MemorySize, MemorySizeError};
 pub use viommu::{ViommuConfig, ViommuConfigError};
 

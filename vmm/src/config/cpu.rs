@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use super::keys::{KeyError, set_switch};
+
 /// What the guest sees of the host's CPU: all that KVM supports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuConfig {
@@ -12,18 +14,15 @@ pub struct CpuConfig {
 /// A value that cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CpuConfigError {
-    /// Another model.
+    /// A model of CPU by name, as other VMMs have them: there is only the host's.
     #[error("{0:?} is not a CPU model; the one model is host, as in --cpu host,nested=off")]
     Model(String),
     /// A key nobody knows.
     #[error("{0:?} is not a key of --cpu; the one key is nested, as in --cpu host,nested=off")]
     UnknownKey(String),
-    /// A key twice.
-    #[error("the key \"nested\" is given twice")]
-    Repeated,
-    /// Neither on nor off.
-    #[error("nested={0:?} is neither on nor off")]
-    Switch(String),
+    /// A key twice, or a value that is neither on nor off.
+    #[error(transparent)]
+    Key(#[from] KeyError),
 }
 
 impl FromStr for CpuConfig {
@@ -40,14 +39,7 @@ impl FromStr for CpuConfig {
             let Some(value) = part.strip_prefix("nested=") else {
                 return Err(CpuConfigError::UnknownKey(part.to_owned()));
             };
-            let nested = match value {
-                "on" => true,
-                "off" => false,
-                _ => return Err(CpuConfigError::Switch(value.to_owned())),
-            };
-            if config.nested.replace(nested).is_some() {
-                return Err(CpuConfigError::Repeated);
-            }
+            set_switch(&mut config.nested, "nested", value)?;
         }
         Ok(config)
     }

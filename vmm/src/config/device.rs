@@ -1,15 +1,18 @@
 //! The value of `--device`.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use strait_vfio::host::{self, HostBdf, Root};
+
+use super::keys::{KeyError, set, set_switch};
 
 /// The value of `--device`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceConfig {
     /// The device on the host.
     pub host: HostBdf,
-    /// A name of the user's for it.
+    /// A name of the user's for it, which messages put before its address.
     pub id: Option<String>,
     /// Whether it is bound to vfio-pci for this guest alone.
     pub managed: bool,
@@ -38,7 +41,10 @@ pub const DEVICE_KEYS: [(&str, &str); 7] = [
         "the device: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys, 8086:10c9, enp3s0 or nvme0n1",
     ),
     ("sysfsdev", "the same, by its path in /sys, as in QEMU"),
-    ("id", "a name of your own for the device, for messages"),
+    (
+        "id",
+        "a name of your own, which messages about the device begin with",
+    ),
     (
         "managed",
         "on: bind it to vfio-pci before the guest starts, give it back when it ends",
@@ -60,15 +66,12 @@ pub enum DeviceConfigError {
     /// A key nobody knows.
     #[error("{0:?} is not a key of --device; the keys are {keys}", keys = known_keys())]
     UnknownKey(String),
-    /// A key twice.
-    #[error("the key {0:?} is given twice")]
-    Repeated(&'static str),
+    /// A key twice, or a value that is neither on nor off.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// Another driver than vfio-pci.
     #[error("{0:?} is not a kind of device; the one kind is vfio-pci, as in vfio-pci,host=01:00.0")]
     Kind(String),
-    /// Neither on nor off.
-    #[error("{0}={1:?} is neither on nor off")]
-    Switch(&'static str, String),
     /// A ROM that shall be hidden and replaced.
     #[error("rombar=off hides the ROM that romfile= would replace; give one of them")]
     Rom,
@@ -78,6 +81,16 @@ pub enum DeviceConfigError {
     /// A name of nothing.
     #[error(transparent)]
     Name(#[from] host::LookupError),
+}
+
+/// The device as messages name it: its address, behind the user's own name for it.
+impl fmt::Display for DeviceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.id {
+            Some(id) => write!(f, "{id} ({})", self.host),
+            None => self.host.fmt(f),
+        }
+    }
 }
 
 impl DeviceConfig {
@@ -95,10 +108,10 @@ impl DeviceConfig {
                 None if position == 0 => kind = Some(part),
                 Some(("host" | "sysfsdev" | "path", value)) => set(&mut host, "host", value)?,
                 Some(("id", value)) => set(&mut id, "id", value)?,
-                Some(("managed", value)) => set(&mut managed, "managed", value)?,
-                Some(("rombar", value)) => set(&mut rom_bar, "rombar", value)?,
+                Some(("managed", value)) => set_switch(&mut managed, "managed", value)?,
+                Some(("rombar", value)) => set_switch(&mut rom_bar, "rombar", value)?,
                 Some(("romfile", value)) => set(&mut rom_file, "romfile", value)?,
-                Some(("msix", value)) => set(&mut msix, "msix", value)?,
+                Some(("msix", value)) => set_switch(&mut msix, "msix", value)?,
                 Some((key, _)) => return Err(DeviceConfigError::UnknownKey(key.to_owned())),
                 None => return Err(DeviceConfigError::UnknownKey(part.to_owned())),
             }
@@ -108,26 +121,17 @@ impl DeviceConfig {
             (Some(kind), Some(_)) if !looks_like_an_address(kind) => {
                 return Err(DeviceConfigError::Kind(kind.to_owned()));
             }
-            (Some(_), Some(_)) => return Err(DeviceConfigError::Repeated("host")),
+            (Some(_), Some(_)) => return Err(KeyError::Repeated("host").into()),
             (Some(device), None) | (None, Some(device)) => device,
             (None, None) => return Err(DeviceConfigError::NoHost),
         };
         Ok(Self {
             host: host::find(root, host)?,
             id: id.map(str::to_owned),
-            managed: is_on("managed", managed)?.unwrap_or(false),
-            rom: rom(is_on("rombar", rom_bar)?, rom_file)?,
-            hides_msix: !is_on("msix", msix)?.unwrap_or(true),
+            managed: managed.unwrap_or(false),
+            rom: rom(rom_bar, rom_file)?,
+            hides_msix: !msix.unwrap_or(true),
         })
-    }
-}
-
-fn is_on(key: &'static str, value: Option<&str>) -> Result<Option<bool>, DeviceConfigError> {
-    match value {
-        None => Ok(None),
-        Some("on" | "yes" | "1") => Ok(Some(true)),
-        Some("off" | "no" | "0") => Ok(Some(false)),
-        Some(other) => Err(DeviceConfigError::Switch(key, other.to_owned())),
     }
 }
 
@@ -143,13 +147,6 @@ fn rom(bar: Option<bool>, file: Option<&str>) -> Result<RomConfig, DeviceConfigE
 /// A word with a colon, a slash or a point means a device, not a kind of device.
 fn looks_like_an_address(word: &str) -> bool {
     word.contains([':', '/', '.']) || word.starts_with("pci_")
-}
-
-fn set<'a>(to: &mut Option<&'a str>, key: &'static str, value: &'a str) -> Result<(), DeviceConfigError> {
-    match to.replace(value) {
-        None => Ok(()),
-        Some(_) => Err(DeviceConfigError::Repeated(key)),
-    }
 }
 
 fn known_keys() -> String {
@@ -197,8 +194,12 @@ mod tests {
             assert_eq!(device.host.to_string(), "0000:01:00.0", "{text}");
         }
         let named = read("vfio-pci,host=01:00.0,id=net0").expect("QEMU's habit");
-        assert_eq!(named.id.as_deref(), Some("net0"));
+        assert_eq!(named.to_string(), "net0 (0000:01:00.0)", "as messages name it");
         assert!(!named.managed);
+        assert_eq!(
+            read("01:00.0").expect("lspci's habit").to_string(),
+            "0000:01:00.0"
+        );
         let managed = read("01:00.0,managed=on").expect("libvirt's habit");
         assert!(managed.managed);
     }

@@ -4,14 +4,16 @@ use std::str::FromStr;
 
 use strait_devices::iommu::vtd::AddressWidth;
 
+use super::keys::{KeyError, set, set_switch};
+
 /// A virtual IOMMU; keys are QEMU's, and without any all is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ViommuConfig {
-    /// `caching-mode`.
+    /// `caching-mode`: the guest tells of pages that it maps, not only of those that it unmaps (CAP.CM).
     pub caching_mode: bool,
-    /// `intremap`.
+    /// `intremap`: interrupts of devices pass through a table of the guest's (ECAP.IR).
     pub interrupt_remapping: bool,
-    /// `eim`.
+    /// `eim`: that table holds APIC ids of 32 bits (ECAP.EIM).
     pub extended_interrupts: bool,
     /// `aw-bits`; the host's width if it is not given.
     pub width: Option<AddressWidth>,
@@ -26,14 +28,9 @@ pub enum ViommuConfigError {
     /// A key nobody knows.
     #[error("{0:?} is not a key of --viommu; the keys are caching-mode, intremap, eim and aw-bits")]
     UnknownKey(String),
-    /// Neither on nor off.
-    #[error("{key}={value} is neither on nor off")]
-    Switch {
-        /// The key.
-        key: String,
-        /// What was given.
-        value: String,
-    },
+    /// A key twice, or a value that is neither on nor off.
+    #[error(transparent)]
+    Key(#[from] KeyError),
     /// A width that tables do not have.
     #[error("aw-bits={0} is not a width; the widths are 39 and 48")]
     Width(String),
@@ -51,41 +48,27 @@ impl FromStr for ViommuConfig {
         if !matches!(kind, "intel" | "intel-iommu") {
             return Err(ViommuConfigError::Kind(kind.to_owned()));
         }
-        let mut config = Self {
-            caching_mode: true,
-            interrupt_remapping: true,
-            extended_interrupts: true,
-            width: None,
-        };
-        let mut wants_extended = false;
+        let (mut caching_mode, mut intremap, mut eim, mut aw_bits) = (None, None, None, None);
         for part in parts {
             let (key, value) = part.split_once('=').unwrap_or((part, ""));
             match key {
-                "caching-mode" => config.caching_mode = switch(key, value)?,
-                "intremap" => config.interrupt_remapping = switch(key, value)?,
-                "eim" => {
-                    config.extended_interrupts = switch(key, value)?;
-                    wants_extended = config.extended_interrupts;
-                }
-                "aw-bits" => config.width = Some(width(value)?),
+                "caching-mode" => set_switch(&mut caching_mode, "caching-mode", value)?,
+                "intremap" => set_switch(&mut intremap, "intremap", value)?,
+                "eim" => set_switch(&mut eim, "eim", value)?,
+                "aw-bits" => set(&mut aw_bits, "aw-bits", width(value)?)?,
                 _ => return Err(ViommuConfigError::UnknownKey(key.to_owned())),
             }
         }
-        match wants_extended && !config.interrupt_remapping {
-            true => Err(ViommuConfigError::ExtendedAlone),
-            false => Ok(config),
+        let interrupt_remapping = intremap.unwrap_or(true);
+        if eim == Some(true) && !interrupt_remapping {
+            return Err(ViommuConfigError::ExtendedAlone);
         }
-    }
-}
-
-fn switch(key: &str, value: &str) -> Result<bool, ViommuConfigError> {
-    match value {
-        "on" => Ok(true),
-        "off" => Ok(false),
-        _ => Err(ViommuConfigError::Switch {
-            key: key.to_owned(),
-            value: value.to_owned(),
-        }),
+        Ok(Self {
+            caching_mode: caching_mode.unwrap_or(true),
+            interrupt_remapping,
+            extended_interrupts: eim.unwrap_or(true),
+            width: aw_bits,
+        })
     }
 }
 

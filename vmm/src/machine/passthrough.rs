@@ -40,6 +40,8 @@ pub(super) struct HostDevices {
 pub(super) struct Passed {
     /// Its number in the order they were given, which is its number behind the virtual IOMMU.
     pub(super) index: usize,
+    /// What messages call it.
+    pub(super) name: String,
     /// The open function.
     pub(super) device: Arc<Device>,
     /// Where it sits.
@@ -75,7 +77,8 @@ impl HostDevices {
                     .transpose()?,
             );
         }
-        Ok(Self::seated(devices, seats, appearances, containers))
+        let names = configs.iter().map(DeviceConfig::to_string).collect();
+        Ok(Self::seated(devices, names, seats, appearances, containers))
     }
 
     /// Where the host's IOMMU lets all of them reach.
@@ -129,14 +132,16 @@ impl HostDevices {
 
     fn seated(
         devices: Vec<Arc<Device>>,
+        names: Vec<String>,
         seats: Vec<Seat>,
         appearances: Vec<Appearance>,
         containers: Vec<Arc<Container>>,
     ) -> Self {
         let ports = seats.iter().map(|seat| seat.port).max().unwrap_or(0);
-        let parts = devices.into_iter().zip(seats).zip(appearances);
-        let passed = |(index, ((device, seat), appearance))| Passed {
+        let parts = devices.into_iter().zip(names).zip(seats).zip(appearances);
+        let passed = |(index, (((device, name), seat), appearance))| Passed {
             index,
+            name,
             device,
             seat,
             appearance,

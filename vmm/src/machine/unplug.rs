@@ -96,9 +96,9 @@ impl Platform {
     fn hear_host(&mut self, board: &mut Board) -> Option<Event> {
         let mut ports = Vec::new();
         for passed in self.passed() {
-            let (bdf, port) = (passed.device.bdf(), passed.seat.port);
+            let (name, port) = (&passed.name, passed.seat.port);
             if passed.device.is_asked_for() && !self.leaving.0.contains_key(&port) {
-                log::warn!("{bdf}: the host asks for the device back");
+                log::warn!("{name}: the host asks for the device back");
                 ports.push(port);
             }
             let Some(errors) = passed.device.new_errors() else {
@@ -106,14 +106,14 @@ impl Platform {
             };
             match self.on_device_error {
                 OnDeviceError::Ignore => {
-                    log::error!("{bdf}: the device reports {errors}; the guest keeps it");
+                    log::error!("{name}: the device reports {errors}; the guest keeps it");
                 }
                 OnDeviceError::Stop => {
-                    let why = format!("{bdf}: the device reports {errors}, and --on-device-error is stop");
+                    let why = format!("{name}: the device reports {errors}, and --on-device-error is stop");
                     return Some(Event::Failed(why));
                 }
                 OnDeviceError::Unplug => {
-                    log::error!("{bdf}: the device reports {errors}; it is unplugged from the guest");
+                    log::error!("{name}: the device reports {errors}; it is unplugged from the guest");
                     ports.push(port);
                 }
             }
@@ -139,7 +139,7 @@ impl Platform {
         self.leaving.0.remove(&port);
         let behind = self.passed().iter().filter(|passed| passed.seat.port == port);
         for passed in behind {
-            log::warn!("{}: unplugged: {why}", passed.device.bdf());
+            log::warn!("{}: unplugged: {why}", passed.name);
         }
         board.unplug(port);
         self.release(port);
