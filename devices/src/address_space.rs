@@ -10,9 +10,10 @@ use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use log::{info, warn};
+use log::{info, trace, warn};
 use vm_memory::GuestAddress;
 
+use crate::chain::Chain;
 use crate::device::{Effect, Place, Remap};
 use crate::region::{HostBacking, MemoryKind, Region};
 
@@ -164,21 +165,25 @@ impl AddressSpace {
     /// Reads guest physical memory; what nobody answers reads as all ones.
     pub fn read(&self, address: GuestAddress, data: &mut [u8]) {
         self.memory.read(address.0, data);
+        trace!("{}", self.seen(Place::Memory(address), "read", data));
     }
 
     /// Writes guest physical memory. Changes of the map are applied; what is left for the machine to do
     /// (reset, power off) is returned.
     pub fn write(&self, address: GuestAddress, data: &[u8]) -> Effect {
+        trace!("{}", self.seen(Place::Memory(address), "written", data));
         self.apply(self.memory.write(address.0, data))
     }
 
     /// Reads an I/O port.
     pub fn read_port(&self, port: u16, data: &mut [u8]) {
         self.ports.read(port.into(), data);
+        trace!("{}", self.seen(Place::Port(port), "read", data));
     }
 
     /// Writes an I/O port, with the same effects as [`write`](Self::write).
     pub fn write_port(&self, port: u16, data: &[u8]) -> Effect {
+        trace!("{}", self.seen(Place::Port(port), "written", data));
         self.apply(self.ports.write(port.into(), data))
     }
 
@@ -267,11 +272,8 @@ impl AddressSpace {
             // Half a region that is mapped is worth nothing, and costs as much as all of it.
             layout.unmap(place, &region);
             if !std::mem::replace(&mut layout.has_warned, true) {
-                let cause = error
-                    .source()
-                    .map(|cause| format!(": {cause}"))
-                    .unwrap_or_default();
-                warn!("{error}{cause}; accesses to it trap; further failures are not reported");
+                let error = Chain(&error);
+                warn!("{error}; accesses to it trap; further failures are not reported");
             }
         }
     }
@@ -299,6 +301,18 @@ impl AddressSpace {
         match place {
             Place::Memory(at) => (&self.memory, at.0),
             Place::Port(port) => (&self.ports, port.into()),
+        }
+    }
+
+    /// An access as the log tells it. Asked only when somebody wants to see each of them.
+    fn seen<'a>(&self, place: Place, verb: &'static str, data: &'a [u8]) -> Access<'a> {
+        let (space, address) = self.space_of(place);
+        let who = space.at(address);
+        Access {
+            place,
+            who,
+            verb,
+            data,
         }
     }
 
@@ -386,6 +400,31 @@ fn mappings(at: GuestAddress, region: &Region) -> impl Iterator<Item = Mapping> 
         backing: piece.backing.clone(),
         name: name.clone(),
     })
+}
+
+/// An access of the guest in a log line: `memory 0xe0008004, ECAM at 0x8004: written 0x0007`.
+struct Access<'a> {
+    place: Place,
+    /// Who answers there, and from which offset on.
+    who: Option<(Arc<Region>, u64)>,
+    verb: &'static str,
+    data: &'a [u8],
+}
+
+impl fmt::Display for Access<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, ", self.place)?;
+        match &self.who {
+            Some((region, offset)) => write!(f, "{} at {offset:#x}", region.name())?,
+            None => f.write_str("nobody")?,
+        }
+        write!(f, ": {} 0x", self.verb)?;
+        // Registers are little-endian; a number is read from its other end.
+        self.data
+            .iter()
+            .rev()
+            .try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
 }
 
 /// A place in a log line.

@@ -13,6 +13,7 @@
 
 pub mod acpi_pm;
 pub mod address_space;
+mod chain;
 mod device;
 pub mod dma;
 pub mod iommu;
@@ -24,5 +25,6 @@ pub mod region;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
+pub use chain::Chain;
 pub use device::{Device, Effect, Place, Remap, Unfinished};
 pub use vm_memory::GuestAddress;

@@ -51,6 +51,11 @@ impl Space {
             .collect()
     }
 
+    /// Who answers at `address`, and the offset there.
+    pub(super) fn at(&self, address: u64) -> Option<(Arc<Region>, u64)> {
+        self.find(address, 1).map(|(region, offset, _)| (region, offset))
+    }
+
     /// Reads at `address`; what nobody answers, and bytes past the region's end, are ones.
     pub(super) fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
