@@ -1,9 +1,11 @@
 //! What is asked of the host before anything on it changes.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use kvm_bindings::CpuId;
+use rustix::fs::{Access, access};
 use strait_vfio::host::{self, Decoded, HostBdf};
 
 use super::RunError;
@@ -21,6 +23,8 @@ enum HostError {
     Memory { wanted: MemorySize, has: u64 },
     #[error("--cpus {wanted} is more than the {has} vCPUs KVM runs in one guest here; give fewer")]
     Cpus { wanted: u32, has: usize },
+    #[error("--stats: {} cannot be written at the end of the run", path.display())]
+    Stats { path: PathBuf, source: io::Error },
     #[error(
         "--cpu host,nested=on: KVM offers guests neither SVM nor VMX here; turn it on with \
          `modprobe -r kvm_amd && modprobe kvm_amd nested=1` (kvm_intel on Intel)"
@@ -56,6 +60,7 @@ impl Host {
     /// The first thing in the way, and what to do about it.
     pub fn check(config: &Config) -> Result<Self, RunError> {
         check_memory(config.memory)?;
+        config.stats.as_deref().map_or(Ok(()), check_stats)?;
         let mmio_32 = placement::low_window(&decoded_below_4_gib(config)?);
         let source = Source {
             kernel: &config.kernel,
@@ -138,6 +143,24 @@ fn decoded_below_4_gib(config: &Config) -> io::Result<Vec<Vec<u64>>> {
     Ok(sizes)
 }
 
+/// Refuses a file for `--stats` that could not be written. It is not opened: what it holds stays until there is
+/// something new, and whoever reads a pipe would take that for the end.
+fn check_stats(path: &Path) -> Result<(), HostError> {
+    let may_write = match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => access(path, Access::WRITE_OK).map_err(io::Error::from),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| *folder != Path::new(""));
+            access(folder.unwrap_or(Path::new(".")), Access::WRITE_OK).map_err(io::Error::from)
+        }
+        Err(error) => Err(error),
+    };
+    may_write.map_err(|source| HostError::Stats {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.
 fn check_memory(wanted: MemorySize) -> Result<(), HostError> {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -155,5 +178,37 @@ fn check_memory(wanted: MemorySize) -> Result<(), HostError> {
             has: kib >> 10,
         }),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stats_file_that_cannot_be_written_is_refused_before_the_run() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let refusal = |path: &Path| {
+            let refused = check_stats(path).expect_err("no place for a file");
+            strait_devices::Chain(&refused).to_string()
+        };
+        let text = refusal(folder.path());
+        assert!(
+            text.starts_with("--stats: /") && text.contains("directory"),
+            "{text}"
+        );
+        let text = refusal(&folder.path().join("missing/stats"));
+        assert!(text.contains("No such file"), "{text}");
+    }
+
+    #[test]
+    fn a_stats_file_that_can_be_written_is_left_as_it_is() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        fs::write(&old, "of the run before").expect("room");
+        check_stats(&old).expect("it is ours");
+        check_stats(&new).expect("the folder is ours");
+        assert_eq!(fs::read_to_string(old).expect("text"), "of the run before");
+        assert!(!new.exists());
     }
 }
