@@ -1,18 +1,22 @@
 
-# Devices, where a device is wanted; everything else as generated above.
+# Devices where a device is wanted and drivers where a driver is; everything else as generated above.
 _strait_with_devices() {
-    local line=${COMP_LINE:0:COMP_POINT} word
+    local line=${COMP_LINE:0:COMP_POINT} word names=""
     word=${line##*[[:space:]=,]}
     # bash takes a colon for the end of a word, so what is before the last one is there already.
     local colons=""
     [[ $word == *:* && $COMP_WORDBREAKS == *:* ]] && colons=${word%"${word##*:}"}
-    if [[ $word != -* && $line =~ [[:space:]](host[[:space:]]+(list|ls|doctor|bind|detach|restore|reattach|unbind|unset-override|set-override|vf)[[:space:]]|(--device|-d|--device=|host=)[[:space:]]*[^[:space:]]*$) ]]; then
-        local names
+    if [[ $line =~ [[:space:]]host[[:space:]].*--driver[[:space:]=]+[^[:space:]]*$ ]]; then
+        names=$(ls /sys/bus/pci/drivers 2>/dev/null)
+    elif [[ $word == -* || $line =~ [[:space:]]host[[:space:]].*[[:space:]](--class|--mac|--vlan|--dma-entries|--memory|-m|--address-spaces)[[:space:]=]+[^[:space:]]*$ ]]; then
+        :
+    elif [[ $line =~ [[:space:]](host[[:space:]]+(list|ls|doctor|bind|detach|restore|reattach|unbind|unset-override|set-override|vf)[[:space:]]|(--device|-d|--device=|host=)[[:space:]]*[^[:space:]]*$) ]]; then
         names=$(strait host names 2>/dev/null | cut -f 1)
-        COMPREPLY=($(compgen -W "$names" -- "$word"))
-        COMPREPLY=("${COMPREPLY[@]#"$colons"}")
-        return 0
     fi
-    _strait "$@"
+    [[ $names ]] || { _strait "$@"; return; }
+    COMPREPLY=($(compgen -W "$names" -- "$word"))
+    # An address may be typed without its domain, which is 0000 on most machines.
+    [[ ${COMPREPLY[*]} ]] || COMPREPLY=($(compgen -W "${names//0000:/}" -- "$word"))
+    COMPREPLY=("${COMPREPLY[@]#"$colons"}")
 }
 complete -F _strait_with_devices -o nosort -o bashdefault -o default strait

@@ -54,7 +54,7 @@ pub use resources::Decoded;
 pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};
-pub use usage::{Usage, Use, Whole};
+pub use usage::{Names, Usage, Use, Whole};
 
 #[cfg(test)]
 mod many_tests;

@@ -17,13 +17,13 @@ bash: strait completions bash > /usr/share/bash-completion/completions/strait
 zsh:  strait completions zsh > /usr/share/zsh/site-functions/_strait
 fish: strait completions fish > /usr/share/fish/vendor_completions.d/strait.fish")]
 pub struct CompletionsArgs {
-    /// For which shell.
+    /// The shell that will read the script.
     #[arg(value_name = "SHELL", value_parser = ["bash", "zsh", "fish"])]
     shell: String,
 }
 
 impl CompletionsArgs {
-    /// The script.
+    /// The whole script, devices included.
     pub fn script(&self) -> String {
         match self.shell.as_str() {
             "zsh" => zsh(),
@@ -60,6 +60,8 @@ fn generated(shell: Shell) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
 
     fn script(shell: &str) -> String {
@@ -75,6 +77,43 @@ mod tests {
                 assert!(script.contains(word), "{shell} does not know {word}");
             }
         }
+    }
+
+    /// What bash offers for the last word of `line`, on a host with a NIC and a disk.
+    fn offered(line: &str) -> String {
+        let devices = r"strait() { printf '0000:01:00.0\tNIC\nenp3s0\tNIC\n0000:02:00.0\tNVMe\n'; }";
+        let ask = r#"
+            COMP_LINE=$1 COMP_POINT=${#1}
+            read -ra COMP_WORDS <<< "$1"
+            [[ $1 == *" " ]] && COMP_WORDS+=("")
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _strait_with_devices strait "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            echo "${COMPREPLY[*]}""#;
+        let script = [devices, &script("bash"), ask].join("\n");
+        let bash = Command::new("bash").args(["-c", &script, "bash", line]).output();
+        String::from_utf8_lossy(&bash.expect("bash").stdout)
+            .trim()
+            .to_owned()
+    }
+
+    #[test]
+    fn bash_offers_addresses_and_names_and_completes_short_addresses() {
+        let all = "0000:01:00.0 enp3s0 0000:02:00.0";
+        assert_eq!(offered("strait host bind "), all);
+        assert_eq!(offered("strait host bind --group "), all);
+        assert_eq!(offered("strait host bind e"), "enp3s0");
+        assert_eq!(offered("strait host bind 02"), "02:00.0");
+        assert_eq!(offered("strait run --device vfio-pci,host=02"), "02:00.0");
+        // What is before the colon is typed already.
+        assert_eq!(offered("strait host bind 01:"), "00.0");
+    }
+
+    #[test]
+    fn bash_offers_no_device_where_another_value_is_meant() {
+        assert!(!offered("strait host bind --driver ").contains("0000:"));
+        assert!(offered("strait host list --class ").contains("nvme"));
+        assert_eq!(offered("strait host bind --dr"), "--driver --dry-run");
+        assert_eq!(offered("strait host bi"), "bind");
     }
 
     #[test]

@@ -48,15 +48,16 @@ pub struct Usage {
 /// What is read only once somebody asks.
 pub(crate) type LateUsage<'a> = LazyCell<Usage, Box<dyn FnOnce() -> Usage + 'a>>;
 
-/// Which function each network interface and disk is on.
+/// Which function each network interface and disk is on, as sysfs tells it: no disk is opened.
 #[derive(Clone, Debug)]
-pub(crate) struct Names {
+pub struct Names {
     network: Network,
     blocks: Blocks,
 }
 
 impl Names {
-    pub(crate) fn read(root: &Root) -> Self {
+    /// Reads sysfs once for all functions.
+    pub fn read(root: &Root) -> Self {
         Self {
             network: Network::read(root),
             blocks: Blocks::read(root),
@@ -64,12 +65,12 @@ impl Names {
     }
 
     /// Network interfaces of function `bdf` itself.
-    pub(crate) fn interfaces(&self, bdf: HostBdf) -> Vec<String> {
+    pub fn interfaces(&self, bdf: HostBdf) -> Vec<String> {
         self.network.interfaces(bdf)
     }
 
     /// Disks of function `bdf` itself.
-    pub(crate) fn disks(&self, bdf: HostBdf) -> Vec<String> {
+    pub fn disks(&self, bdf: HostBdf) -> Vec<String> {
         let own = self.blocks.all().filter(|disk| disk.functions.contains(&bdf));
         own.map(|disk| disk.name.clone()).collect()
     }

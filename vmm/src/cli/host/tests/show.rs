@@ -302,6 +302,7 @@ fn a_shell_that_completes_disturbs_no_disk() {
         names.contains("0000:02:00.0\t") && names.contains("(nvme)"),
         "{names}"
     );
+    assert!(names.contains("\nnvme0n1\t"), "{names}");
     assert!(host.take_asked().is_empty());
     done(&host, "host list");
     assert_eq!(host.take_asked(), ["nvme0n1"]);
