@@ -1,25 +1,23 @@
 //! The `strait` command.
 
-use std::error::Error;
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use env_logger::Target;
 use strait::cli::host::{Screen, give_back_orphans};
-use strait::cli::{self, Cli, Command, HostArgs, RunArgs};
+use strait::cli::{self, Cli, Command, HostArgs, RunArgs, USAGE};
 use strait::machine::{self, Outcome};
 use strait::messages;
 use strait::output::{Outputs, Writer};
+use strait_devices::Chain;
 use strait_vfio::host::{Root, RunningKernel};
-
-/// Wrong usage, as clap has it.
-const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let Cli { command, verbose } = match cli::parse() {
         Ok(cli) => cli,
-        Err((message, code)) => return say(&message, code),
+        Err((help, 0)) => return print(&help),
+        Err((message, code)) => return refuse(&message, code),
     };
     match command {
         Command::Run(args) => run(args, verbose),
@@ -29,29 +27,32 @@ fn main() -> ExitCode {
             log::logger().flush();
             code
         }
-        Command::Completions(args) => say(&args.script(), 0),
+        Command::Completions(args) => print(&args.script()),
         Command::Man(args) => match args.write() {
             Ok(()) => ExitCode::SUCCESS,
-            Err(error) => say(&format!("strait: cannot write the manual pages: {error}"), 1),
+            Err(error) => refuse(&format!("strait: {}", Chain(&error)), 1),
         },
     }
 }
 
 fn host(args: HostArgs) -> ExitCode {
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     match args.run(&Root::real(), &RunningKernel, &mut Screen::standard(&mut out)) {
         Ok(code) => ExitCode::from(code),
-        Err(failure) => say(&format!("strait: {}", failure.message), failure.code),
+        Err(failure) => refuse(&format!("strait: {}", failure.message), failure.code),
     }
 }
 
 fn run(args: RunArgs, verbose: u8) -> ExitCode {
     if args.wants_device_help() {
-        return say(&RunArgs::device_help(), 0);
+        return print(&RunArgs::device_help());
     }
     let outputs = match Outputs::standard() {
         Ok(outputs) => Arc::new(outputs),
-        Err(error) => return say(&format!("strait: cannot use its own standard output: {error}"), 1),
+        Err(error) => {
+            let text = format!("strait: Cannot use standard output and standard error: {error}");
+            return refuse(&text, 1);
+        }
     };
     messages::start(verbose, Target::Pipe(Box::new(Writer(outputs.messages.clone()))));
     let (last_words, code) = match run_guest(args, outputs.clone()) {
@@ -71,29 +72,25 @@ fn run_guest(args: RunArgs, outputs: Arc<Outputs>) -> Result<u8, (String, u8)> {
     match machine::run(&config, outputs) {
         Ok(Outcome::Failed(why)) => Err((why, 1)),
         Ok(outcome) => Ok(outcome.exit_code()),
-        Err(error) => Err((chain(&*error), 1)),
+        Err(error) => Err((Chain(&*error).to_string(), 1)),
     }
 }
 
-/// Prints on standard output what was asked for, on standard error what went wrong.
-fn say(message: &str, code: u8) -> ExitCode {
-    let message = message.trim_end();
-    // A closed standard stream is no reason to fail in another way.
-    let _ = if code == 0 {
-        writeln!(std::io::stdout(), "{message}")
-    } else {
-        writeln!(std::io::stderr(), "{message}")
-    };
+/// Prints what was asked for. A reader that has seen enough, as `head` has, is no failure; a full disk is one.
+fn print(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let printed = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
+    match printed {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            refuse(&format!("strait: Cannot write to standard output: {error}"), 1)
+        }
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+/// Says on standard error what went wrong.
+fn refuse(message: &str, code: u8) -> ExitCode {
+    // That nobody reads it is no reason to fail in another way.
+    let _ = writeln!(io::stderr(), "{}", message.trim_end());
     ExitCode::from(code)
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line = format!("{line}: {error}");
-        cause = error.source();
-    }
-    line
 }

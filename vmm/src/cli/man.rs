@@ -16,14 +16,26 @@ pub struct ManArgs {
     folder: PathBuf,
 }
 
+/// Manual pages that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("Cannot write the manual pages to {}", folder.display())]
+pub struct ManError {
+    folder: PathBuf,
+    source: io::Error,
+}
+
 impl ManArgs {
-    /// Writes the pages.
+    /// Writes a page for each command, and makes the folder if it is not there.
     ///
     /// # Errors
     /// When the folder or a page cannot be written.
-    pub fn write(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
-        clap_mangen::generate_to(Cli::command(), &self.folder)
+    pub fn write(&self) -> Result<(), ManError> {
+        let pages = fs::create_dir_all(&self.folder)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder));
+        pages.map_err(|source| ManError {
+            folder: self.folder.clone(),
+            source,
+        })
     }
 }
 

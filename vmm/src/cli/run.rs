@@ -46,8 +46,8 @@ pub struct RunArgs {
     /// intel[,caching-mode=on][,intremap=on][,aw-bits=39|48][,eim=on].
     #[arg(long, value_name = "KIND")]
     viommu: Option<String>,
-    /// Write what the guest asked of its IOMMU, and what it cost, to a file at the end. SIGUSR1 prints the
-    /// same on standard error at any time.
+    /// With --viommu: write what the guest asked of its IOMMU, and what it cost, to a file at the end. SIGUSR1 prints
+    /// the same on standard error at any time.
     #[arg(long, value_name = "FILE", requires = "viommu")]
     stats: Option<PathBuf>,
     /// What follows when a passed device reports an uncorrectable error (Advanced Error Reporting).

@@ -11,15 +11,14 @@ mod tree;
 mod vf;
 
 use std::error::Error;
-use std::io;
 
 use clap::{Args, Subcommand};
+use strait_devices::Chain;
 use strait_vfio::host::{HostBdf, Kernel, LookupError, Root, find, restore_orphans};
 
-pub use screen::Screen;
+use super::USAGE;
 
-/// Wrong usage, as clap has it.
-const USAGE: u8 = 2;
+pub use screen::Screen;
 
 /// See and prepare the host's PCI devices.
 #[derive(Debug, Args)]
@@ -46,8 +45,7 @@ enum HostCommand {
     /// Name the devices for a shell.
     #[command(hide = true)]
     Names,
-    /// Give a device to a driver: `bind` for who knows driverctl.
-    #[command(hide = true)]
+    /// Give a device to a driver, in driverctl's order of words.
     SetOverride(bind::OverrideArgs),
 }
 
@@ -71,15 +69,11 @@ impl Failure {
 }
 
 impl<E: Error> From<E> for Failure {
-    /// An error with its causes in one line.
     fn from(error: E) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            message = format!("{message}: {error}");
-            cause = error.source();
+        Self {
+            code: 1,
+            message: Chain(&error).to_string(),
         }
-        Self { code: 1, message }
     }
 }
 
@@ -100,9 +94,9 @@ impl HostArgs {
             HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.
-        match done {
-            Err(failure) if failure.message == closed_pipe() => Ok(0),
-            done => done,
+        match screen.is_closed() {
+            true => Ok(0),
+            false => done,
         }
     }
 }
@@ -118,10 +112,6 @@ pub fn give_back_orphans(root: &Root, kernel: &dyn Kernel) {
             ),
         }
     }
-}
-
-fn closed_pipe() -> String {
-    io::Error::from_raw_os_error(libc::EPIPE).to_string()
 }
 
 /// The functions that `names` stand for, each once.

@@ -44,12 +44,17 @@ pub(super) enum Tone {
 pub struct Screen<'a> {
     out: &'a mut dyn Write,
     colour: bool,
+    is_closed: bool,
 }
 
 impl<'a> Screen<'a> {
     /// Plain text to `out`.
     pub fn plain(out: &'a mut dyn Write) -> Self {
-        Self { out, colour: false }
+        Self {
+            out,
+            colour: false,
+            is_closed: false,
+        }
     }
 
     /// Text for standard output: in colour where the terminal is known to show it, unless NO_COLOR says no.
@@ -59,11 +64,21 @@ impl<'a> Screen<'a> {
         let terminal = fs::read_link("/proc/self/fd/1").unwrap_or_default();
         let kind = env::var("TERM").unwrap_or_default();
         let colour = io::stdout().is_terminal() && !refused && shows_colour(&kind, &terminal);
-        Self { out, colour }
+        Self {
+            out,
+            colour,
+            is_closed: false,
+        }
     }
 
     pub(super) fn line(&mut self, text: impl Display) -> io::Result<()> {
-        writeln!(self.out, "{}", text.to_string().trim_end())
+        let written = writeln!(self.out, "{}", text.to_string().trim_end());
+        written.inspect_err(|error| self.is_closed |= error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// True once a line found that nobody reads any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed
     }
 
     /// Several lines, each but the first indented, that keep words whole and fit the width.
