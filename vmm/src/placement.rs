@@ -14,9 +14,10 @@ use crate::layout::{HIGH_RAM, MMIO_32, Range, low_ram_end};
 
 const GIB: u64 = 1 << 30;
 
-/// The addresses that devices can be given, ascending ranges with gaps between them.
+/// I/O virtual addresses that the host's IOMMU maps for all passed devices: ascending ranges with gaps between them, as
+/// VFIO tells them (VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reach(Vec<RangeInclusive<u64>>);
+pub struct IovaRanges(Vec<RangeInclusive<u64>>);
 
 /// RAM that no device could reach.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,7 +41,7 @@ pub struct Placement {
     pub mmio_64: Option<Range>,
 }
 
-impl Reach {
+impl IovaRanges {
     /// Every address: without devices, or where the kernel does not tell.
     pub fn everything() -> Self {
         Self(vec![0..=u64::MAX])
@@ -157,7 +158,7 @@ pub fn low_window(sizes: &[Vec<u64>]) -> Range {
 pub fn place(
     memory_bytes: u64,
     mmio_32: Range,
-    reach: &Reach,
+    reach: &IovaRanges,
     address_bits: u8,
 ) -> Result<Placement, PlacementError> {
     let end = 1u64
@@ -195,7 +196,7 @@ pub fn place(
 
 /// The largest room for BARs above 4 GiB, in whole GiB and no more than half of the space; the lower one of
 /// two.
-fn window(ram: &[Range], reach: &Reach, end: u64) -> Option<Range> {
+fn window(ram: &[Range], reach: &IovaRanges, end: u64) -> Option<Range> {
     let most = (end / 2 + 1) / GIB * GIB;
     let room = |range: &RangeInclusive<u64>| {
         let inside = ram.iter().filter(|ram| range.contains(&ram.start.0));
@@ -218,11 +219,11 @@ mod tests {
     use super::*;
 
     /// What VT-d of `bits` leaves.
-    fn vtd(bits: u8) -> Reach {
-        Reach::everything().within(&[0..=0xfedf_ffff, 0xfef0_0000..=(1 << bits) - 1])
+    fn vtd(bits: u8) -> IovaRanges {
+        IovaRanges::everything().within(&[0..=0xfedf_ffff, 0xfef0_0000..=(1 << bits) - 1])
     }
 
-    fn window_of(memory_bytes: u64, reach: &Reach, bits: u8) -> Option<(u64, u64)> {
+    fn window_of(memory_bytes: u64, reach: &IovaRanges, bits: u8) -> Option<(u64, u64)> {
         let window = place(memory_bytes, MMIO_32[0], reach, bits)
             .expect("it fits")
             .mmio_64?;
@@ -243,7 +244,7 @@ mod tests {
     #[test]
     fn the_window_follows_ram_and_takes_half_of_the_space() {
         assert_eq!(
-            window_of(4 * GIB + 4096, &Reach::everything(), 40),
+            window_of(4 * GIB + 4096, &IovaRanges::everything(), 40),
             Some((6 * GIB, 512 * GIB))
         );
     }
@@ -251,7 +252,7 @@ mod tests {
     #[test]
     fn the_window_ends_where_the_address_bits_or_the_iommu_do() {
         assert_eq!(
-            window_of(399 * GIB, &Reach::everything(), 39),
+            window_of(399 * GIB, &IovaRanges::everything(), 39),
             Some((400 * GIB, 112 * GIB))
         );
         assert_eq!(window_of(399 * GIB, &vtd(39), 46), Some((400 * GIB, 112 * GIB)));
@@ -260,17 +261,17 @@ mod tests {
 
     #[test]
     fn no_window_without_room() {
-        assert_eq!(window_of(GIB, &Reach::everything(), 32), None);
-        assert_eq!(window_of(63 * GIB, &Reach::everything(), 36), None);
+        assert_eq!(window_of(GIB, &IovaRanges::everything(), 32), None);
+        assert_eq!(window_of(63 * GIB, &IovaRanges::everything(), 36), None);
         assert_eq!(
-            window_of(GIB, &Reach::everything(), 64).map(|(start, _)| start),
+            window_of(GIB, &IovaRanges::everything(), 64).map(|(start, _)| start),
             Some(4 * GIB)
         );
     }
 
     #[test]
     fn ram_that_does_not_fit_below_a_reserved_range_goes_above_it() {
-        let amd = Reach::everything().within(&[0..=0xfd_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
+        let amd = IovaRanges::everything().within(&[0..=0xfd_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
         let placed = place(1100 * GIB, MMIO_32[0], &amd, 48).expect("it fits above");
         assert_eq!(placed.ram[1], Range::new(1 << 40, (1 << 40) + 1097 * GIB));
         assert_eq!(window_of(8 * GIB, &amd, 48), Some((1 << 40, 1 << 47)));
@@ -293,7 +294,7 @@ mod tests {
 
     #[test]
     fn a_reserved_range_in_low_ram_is_named() {
-        let reach = Reach::everything().within(&[0..=0x7b7f_ffff, 0x7c00_0000..=(1 << 39) - 1]);
+        let reach = IovaRanges::everything().within(&[0..=0x7b7f_ffff, 0x7c00_0000..=(1 << 39) - 1]);
         assert!(place(GIB, MMIO_32[0], &reach, 39).is_ok());
         let error = place(3 * GIB, MMIO_32[0], &reach, 39)
             .expect_err("RAM would cover it")
@@ -332,7 +333,7 @@ mod tests {
 
     #[test]
     fn windows_cover_what_devices_cannot_be_given() {
-        let windows = |reach: &Reach, bits| -> Vec<(u64, u64)> {
+        let windows = |reach: &IovaRanges, bits| -> Vec<(u64, u64)> {
             let windows = reach.windows(bits, MMIO_32[0]);
             windows
                 .iter()
@@ -341,20 +342,20 @@ mod tests {
         };
         assert_eq!(windows(&vtd(48), 48), [], "interrupt messages need none");
         assert_eq!(windows(&vtd(48), 39), []);
-        let firmware = Reach::everything().within(&[
+        let firmware = IovaRanges::everything().within(&[
             0..=0x7b7f_ffff,
             0x7c00_0000..=0xfedf_ffff,
             0xfef0_0000..=(1 << 48) - 1,
         ]);
         assert_eq!(windows(&firmware, 48), [(0x7b80_0000, 0x7c00_0000)]);
-        let amd = Reach::everything().within(&[
+        let amd = IovaRanges::everything().within(&[
             0..=0xfedf_ffff,
             0xfef0_0000..=0xfc_ffff_ffff,
             1 << 40..=(1 << 48) - 1,
         ]);
         assert_eq!(windows(&amd, 48), [(0xfd_0000_0000, 1 << 40)]);
         assert_eq!(windows(&amd, 39), [], "beyond its addresses");
-        let across = Reach::everything().within(&[0..=0xafff_ffff, 0x1_4000_0000..=(1 << 48) - 1]);
+        let across = IovaRanges::everything().within(&[0..=0xafff_ffff, 0x1_4000_0000..=(1 << 48) - 1]);
         assert_eq!(
             windows(&across, 48),
             [(0xb000_0000, 0xc000_0000), (1 << 32, 0x1_4000_0000)]
@@ -365,10 +366,10 @@ mod tests {
     fn a_gap_on_top_costs_address_bits_and_one_below_does_not() {
         assert_eq!(vtd(48).usable_bits(46), 48);
         assert_eq!(vtd(39).usable_bits(46), 39);
-        let amd = Reach::everything().within(&[0..=0xfc_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
+        let amd = IovaRanges::everything().within(&[0..=0xfc_ffff_ffff, 1 << 40..=(1 << 48) - 1]);
         assert_eq!(amd.usable_bits(48), 48);
         assert_eq!(amd.usable_bits(39), 39, "the CPU reaches no window there");
-        let top = Reach::everything().within(&[0..=(1 << 47) - 1, (1 << 47) + GIB..=(1 << 48) - 1]);
+        let top = IovaRanges::everything().within(&[0..=(1 << 47) - 1, (1 << 47) + GIB..=(1 << 48) - 1]);
         assert_eq!(top.usable_bits(46), 47);
     }
 }

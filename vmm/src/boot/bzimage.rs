@@ -45,7 +45,7 @@ pub(super) struct BzImage {
     header: setup_header,
     /// Where the part for protected mode starts in the file.
     payload_offset: u64,
-    /// Where it goes.
+    /// The place in guest memory that this part prefers.
     payload: Range,
     end: GuestAddress,
 }
@@ -146,9 +146,7 @@ fn check_header(image: &ImageFile<'_>, header: &setup_header) -> Result<(), Boot
         });
     }
     if header.xloadflags & KERNEL_64 == 0 {
-        return Err(BootError::Bits32 {
-            path: image.path.to_owned(),
-        });
+        return Err(BootError::Bits32(image.path.to_owned()));
     }
     if header.loadflags & LOADED_HIGH == 0 {
         return Err(image.damaged("loadflags", u64::from(header.loadflags)));

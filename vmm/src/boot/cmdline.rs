@@ -18,7 +18,7 @@ impl Cmdline {
         let max = kernel_max.min(layout::CMDLINE.len as usize - 1);
         let mut bytes = text.as_bytes().to_vec();
         if let Some(position) = bytes.iter().position(|byte| *byte == 0) {
-            return Err(BootError::CmdlineNul { position });
+            return Err(BootError::CmdlineNul(position));
         }
         if bytes.len() > max {
             return Err(BootError::CmdlineTooLong {

@@ -15,15 +15,15 @@ pub(super) enum Kind {
     Reserved = 2,
 }
 
-/// One range of the map.
+/// One range of the map (ACPI 6.5 §15.2, Address Range Descriptor Structure).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct AddressRange {
     pub(super) range: Range,
     pub(super) kind: Kind,
 }
 
 /// The map of a guest with this RAM, in order of address.
-pub(super) fn memory_map(memory: &GuestMemoryMmap) -> Vec<Entry> {
+pub(super) fn memory_map(memory: &GuestMemoryMmap) -> Vec<AddressRange> {
     let blocks = memory.iter().map(|block| {
         let start = block.start_addr().0;
         Range::new(start, start + block.len())
@@ -33,12 +33,12 @@ pub(super) fn memory_map(memory: &GuestMemoryMmap) -> Vec<Entry> {
 
 /// The blocks of RAM and what is reserved in and between them. The first begins at 0 and ends below the
 /// holes of 32 bits.
-fn around_holes(mut blocks: impl Iterator<Item = Range>) -> Vec<Entry> {
-    let ram = |range| Entry {
+fn around_holes(mut blocks: impl Iterator<Item = Range>) -> Vec<AddressRange> {
+    let ram = |range| AddressRange {
         range,
         kind: Kind::Ram,
     };
-    let reserved = |range| Entry {
+    let reserved = |range| AddressRange {
         range,
         kind: Kind::Reserved,
     };
@@ -58,8 +58,8 @@ fn around_holes(mut blocks: impl Iterator<Item = Range>) -> Vec<Entry> {
     map
 }
 
-impl From<Entry> for boot_e820_entry {
-    fn from(Entry { range, kind }: Entry) -> Self {
+impl From<AddressRange> for boot_e820_entry {
+    fn from(AddressRange { range, kind }: AddressRange) -> Self {
         Self {
             addr: range.start.0,
             size: range.len,
@@ -68,8 +68,8 @@ impl From<Entry> for boot_e820_entry {
     }
 }
 
-impl From<Entry> for hvm_memmap_table_entry {
-    fn from(Entry { range, kind }: Entry) -> Self {
+impl From<AddressRange> for hvm_memmap_table_entry {
+    fn from(AddressRange { range, kind }: AddressRange) -> Self {
         Self {
             addr: range.start.0,
             size: range.len,
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     /// The map of RAM that fills these ranges.
-    fn map_of(blocks: &[(u64, u64)]) -> Vec<Entry> {
+    fn map_of(blocks: &[(u64, u64)]) -> Vec<AddressRange> {
         around_holes(blocks.iter().map(|&(start, end)| Range::new(start, end)))
     }
 

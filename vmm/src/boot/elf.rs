@@ -16,6 +16,14 @@ const DATA: (usize, u8) = (5, 1);
 const MACHINE_X86_64: u16 = 62;
 const TYPE_LOAD: u32 = 1;
 const TYPE_NOTE: u32 = 4;
+/// Program headers for whoever loads programs: every program and library has one of these, and Linux none of them
+/// (arch/x86/kernel/vmlinux.lds.S, PHDRS). FreeBSD's kernel has them beside its PVH note, so the note is asked first.
+const TYPE_DYNAMIC: u32 = 2;
+const TYPE_INTERPRETER: u32 = 3;
+const TYPE_TLS: u32 = 7;
+const TYPE_GNU_STACK: u32 = 0x6474_e551;
+/// e_type of what is still to be linked (ET_REL).
+const FILE_RELOCATABLE: u16 = 1;
 /// Kernels have a handful of segments and a page of notes.
 const MAX_SEGMENTS: u16 = 64;
 const MAX_NOTES_BYTES: u64 = 64 << 10;
@@ -28,10 +36,9 @@ pub(super) struct Segment {
     pub(super) target: Range,
 }
 
-/// What a kernel needs of an ELF file.
-#[derive(Debug, Default)]
+/// An ELF file, as far as a kernel needs it.
 pub(super) struct Elf {
-    pub(super) segments: Vec<Segment>,
+    headers: Vec<Elf64_Phdr>,
     notes: Vec<Vec<u8>>,
 }
 
@@ -49,16 +56,32 @@ impl Elf {
         let mut header = Elf64_Ehdr::default();
         image.read(0, header.as_mut_slice())?;
         check_header(image, &header)?;
-        let mut elf = Self::default();
-        for number in 0..header.e_phnum {
-            let program = read_program_header(image, &header, number)?;
-            match program.p_type {
-                TYPE_LOAD if program.p_memsz > 0 => elf.segments.push(segment(image, &program)?),
-                TYPE_NOTE => elf.notes.push(read_notes(image, &program)?),
-                _ => {}
-            }
-        }
-        Ok(Some(elf))
+        let headers = (0..header.e_phnum)
+            .map(|number| read_program_header(image, &header, number))
+            .collect::<Result<Vec<_>, _>>()?;
+        let notes = headers.iter().filter(|program| program.p_type == TYPE_NOTE);
+        let notes = notes
+            .map(|program| read_notes(image, program))
+            .collect::<Result<_, _>>()?;
+        Ok(Some(Self { headers, notes }))
+    }
+
+    /// What is to be loaded, in the order of the file.
+    ///
+    /// # Errors
+    /// When a segment does not lie where a kernel may be, or not in the file.
+    pub(super) fn segments(&self, image: &ImageFile<'_>) -> Result<Vec<Segment>, BootError> {
+        let loaded = |program: &&Elf64_Phdr| program.p_type == TYPE_LOAD && program.p_memsz > 0;
+        let segments = self.headers.iter().filter(loaded);
+        segments.map(|program| segment(image, program)).collect()
+    }
+
+    /// Whether the file is made for a loader of programs.
+    pub(super) fn is_program(&self) -> bool {
+        let for_loader = [TYPE_DYNAMIC, TYPE_INTERPRETER, TYPE_TLS, TYPE_GNU_STACK];
+        self.headers
+            .iter()
+            .any(|program| for_loader.contains(&program.p_type))
     }
 
     /// The contents of the first note with this owner and type.
@@ -72,16 +95,15 @@ impl Elf {
 
 fn check_header(image: &ImageFile<'_>, header: &Elf64_Ehdr) -> Result<(), BootError> {
     if header.e_ident[CLASS.0] != CLASS.1 {
-        return Err(BootError::Bits32 {
-            path: image.path.to_owned(),
-        });
+        return Err(BootError::Bits32(image.path.to_owned()));
     }
     let machine = header.e_machine;
     if header.e_ident[DATA.0] != DATA.1 || machine != MACHINE_X86_64 {
-        return Err(BootError::OtherMachine {
-            path: image.path.to_owned(),
-            machine,
-        });
+        return Err(BootError::OtherMachine(image.path.to_owned(), machine));
+    }
+    if header.e_type == FILE_RELOCATABLE {
+        let what = "a kernel module or an object file";
+        return Err(BootError::OtherElf(image.path.to_owned(), what));
     }
     if usize::from(header.e_phentsize) != size_of::<Elf64_Phdr>() {
         return Err(image.damaged("e_phentsize", u64::from(header.e_phentsize)));

@@ -77,18 +77,12 @@ pub(super) fn open_regular(what: &'static str, path: &Path) -> Result<(File, u64
     // Looked at before it is opened: opening a pipe would wait for its other end.
     let kind = std::fs::metadata(path).map_err(failed)?;
     if !kind.is_file() {
-        return Err(BootError::NotAFile {
-            what,
-            path: path.to_owned(),
-        });
+        return Err(BootError::NotAFile(what, path.to_owned()));
     }
     let file = File::open(path).map_err(failed)?;
     let len_bytes = file.metadata().map_err(failed)?.len();
     if len_bytes == 0 {
-        return Err(BootError::Empty {
-            what,
-            path: path.to_owned(),
-        });
+        return Err(BootError::Empty(what, path.to_owned()));
     }
     Ok((file, len_bytes))
 }

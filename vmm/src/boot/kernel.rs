@@ -15,20 +15,20 @@ use super::pvh::PvhImage;
 use super::reset_vector;
 use crate::layout::{self, Range};
 
-/// What to start.
+/// What a guest starts from, as the user gave it.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// A bzImage, or an ELF file with a PVH note.
     pub kernel: &'a Path,
     /// The initial file system.
     pub initrd: Option<&'a Path>,
-    /// The command line.
+    /// The kernel's command line, without a terminator.
     pub cmdline: &'a str,
 }
 
 /// A kernel, initrd and command line that fit together and into memory.
 #[derive(Debug)]
-pub struct Kernel {
+pub struct GuestKernel {
     file: File,
     format: Format,
     initrd: Option<Initramfs>,
@@ -41,7 +41,7 @@ enum Format {
     Pvh(PvhImage),
 }
 
-impl Kernel {
+impl GuestKernel {
     /// Opens the files and checks that a guest with `memory_bytes` of RAM around `mmio_32` can start from them. They stay
     /// open, so that a guest reset starts the same kernel even if the files were replaced meanwhile.
     ///
@@ -107,9 +107,7 @@ impl Format {
         if let Some(kernel) = PvhImage::parse(image)? {
             return Ok(Self::Pvh(kernel));
         }
-        Err(BootError::NotAKernel {
-            path: image.path.to_owned(),
-        })
+        Err(BootError::NotAKernel(image.path.to_owned()))
     }
 
     fn demands(&self) -> Demands {

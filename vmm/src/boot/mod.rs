@@ -1,8 +1,8 @@
 //! Starting a kernel without firmware: what to put where in guest RAM, and which register values the first
 //! vCPU starts with.
 //!
-//! [`Kernel::open`] checks everything there is to check against files and the size of memory, before
-//! anything on the host changes. [`Kernel::load`] then fills RAM, again and again if the guest resets. Two
+//! [`GuestKernel::open`] checks everything there is to check against files and the size of memory, before
+//! anything on the host changes. [`GuestKernel::load`] then fills RAM, again and again if the guest resets. Two
 //! ways in: a bzImage starts in 64-bit mode (Linux Documentation/arch/x86/boot.rst, "64-bit boot protocol"),
 //! an ELF file with a PVH note in 32-bit mode (Xen docs/misc/pvh.pandoc).
 //!
@@ -24,4 +24,4 @@ mod testing;
 
 pub use entry::EntryState;
 pub use error::BootError;
-pub use kernel::{Kernel, Source};
+pub use kernel::{GuestKernel, Source};

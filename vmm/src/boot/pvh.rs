@@ -46,24 +46,24 @@ impl PvhImage {
             .and_then(<[u8]>::first_chunk);
         let entry = match note {
             Some(bytes) => u64::from(u32::from_le_bytes(*bytes)),
-            None => {
-                return Err(BootError::NoPvhNote {
-                    path: image.path.to_owned(),
-                });
+            None if elf.is_program() => {
+                let what = "a program or a library";
+                return Err(BootError::OtherElf(image.path.to_owned(), what));
             }
+            None => return Err(BootError::NoPvhNote(image.path.to_owned())),
         };
+        let segments = elf.segments(image)?;
         let holds = |range: &Range| range.start.0 <= entry && entry < range.end().0;
-        if !elf.segments.iter().any(|segment| holds(&segment.target)) {
+        if !segments.iter().any(|segment| holds(&segment.target)) {
             return Err(image.damaged("PVH entry point", entry));
         }
-        let end = elf
-            .segments
+        let end = segments
             .iter()
             .map(|segment| segment.target.end())
             .max()
             .unwrap_or(layout::HIGH_MEMORY);
         Ok(Some(Self {
-            segments: elf.segments,
+            segments,
             entry: GuestAddress(entry),
             end,
         }))

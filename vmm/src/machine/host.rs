@@ -10,7 +10,7 @@ use strait_vfio::host::{self, Decoded, HostBdf};
 
 use super::RunError;
 use super::passthrough::seats_of;
-use crate::boot::{Kernel, Source};
+use crate::boot::{GuestKernel, Source};
 use crate::config::{Config, MemorySize, RomConfig};
 use crate::kvm::{System, cpuid};
 use crate::layout::Range;
@@ -48,7 +48,7 @@ pub struct Host {
     /// What KVM lets a guest see of the CPU.
     pub cpuid: CpuId,
     /// The kernel, found bootable.
-    pub kernel: Kernel,
+    pub kernel: GuestKernel,
     /// The window for BARs below 4 GiB.
     pub mmio_32: Range,
 }
@@ -67,7 +67,7 @@ impl Host {
             initrd: config.initrd.as_deref(),
             cmdline: &config.cmdline,
         };
-        let kernel = Kernel::open(&source, config.memory.bytes(), mmio_32)?;
+        let kernel = GuestKernel::open(&source, config.memory.bytes(), mmio_32)?;
         let system = System::open()?;
         let (wanted, has) = (config.cpus, system.max_vcpus());
         if wanted as usize > has {

@@ -15,7 +15,7 @@ use super::RunError;
 use super::seat::{self, Origin, Seat};
 use crate::config::{DeviceConfig, RomConfig};
 use crate::kvm::Vm;
-use crate::placement::Reach;
+use crate::placement::IovaRanges;
 use crate::signals::Signals;
 
 /// A file that cannot stand in for a ROM.
@@ -85,10 +85,10 @@ impl HostDevices {
     ///
     /// # Errors
     /// When the kernel does not describe it.
-    pub(super) fn reach(&self) -> Result<Reach, ContainerError> {
+    pub(super) fn reach(&self) -> Result<IovaRanges, ContainerError> {
         self.containers
             .iter()
-            .try_fold(Reach::everything(), |reach, container| {
+            .try_fold(IovaRanges::everything(), |reach, container| {
                 Ok(reach.within(&container.facts()?.iova_ranges))
             })
     }

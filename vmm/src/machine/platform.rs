@@ -22,7 +22,7 @@ use super::unplug::Leaving;
 use super::user::User;
 use super::viommu::{self, Viommu};
 use crate::acpi::{self, AcpiConfig, PciHost};
-use crate::boot::{EntryState, Kernel};
+use crate::boot::{EntryState, GuestKernel};
 use crate::config::{Config, OnDeviceError};
 use crate::event_loop::EventLoop;
 use crate::kvm::irq::GsiRouter;
@@ -32,7 +32,7 @@ use crate::kvm::{Vm, cpuid};
 use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::output::{Outputs, Writer};
-use crate::placement::{self, Reach};
+use crate::placement::{self, IovaRanges};
 use crate::progress::{Pages, Progress, Style};
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
@@ -52,7 +52,7 @@ pub struct Platform {
     /// Where vCPUs report.
     pub events: Arc<Events>,
     ram: GuestRam,
-    kernel: Kernel,
+    kernel: GuestKernel,
     mmio_32: Range,
     mmio_64: Option<Range>,
     /// What the guest's IOMMU cannot map.
@@ -79,7 +79,7 @@ impl Platform {
             devices.check_entries(config.memory.bytes())?;
         }
         let reach = host_devices.as_ref().map(HostDevices::reach).transpose()?;
-        let reach = reach.unwrap_or_else(Reach::everything);
+        let reach = reach.unwrap_or_else(IovaRanges::everything);
         let cpu_bits = cpuid::address_bits(&host.cpuid);
         let width = viommu::width(config.viommu, &reach, cpu_bits)?;
         let unmappable = width.map(|width| reach.windows(width.bits(), host.mmio_32));

@@ -20,7 +20,7 @@ use super::seat::Seat;
 use crate::acpi::{Dmar, IOAPIC_BUS};
 use crate::config::ViommuConfig;
 use crate::memory::GuestRam;
-use crate::placement::Reach;
+use crate::placement::IovaRanges;
 
 /// A width that cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -202,7 +202,7 @@ fn watch(vtd: &Arc<Vtd>) -> io::Result<Sender<()>> {
 /// When the host's IOMMU is narrower than was asked for, or than any.
 pub(super) fn width(
     config: Option<ViommuConfig>,
-    reach: &Reach,
+    reach: &IovaRanges,
     cpu_bits: u8,
 ) -> Result<Option<AddressWidth>, WidthError> {
     config

@@ -13,11 +13,11 @@ use crate::layout::MMIO_32;
 const MIB: u64 = 1 << 20;
 const RSDP: GuestAddress = GuestAddress(0xe_0000);
 
-fn open(image: &[u8], initrd: Option<&[u8]>, memory_bytes: u64) -> Result<Kernel, BootError> {
+fn open(image: &[u8], initrd: Option<&[u8]>, memory_bytes: u64) -> Result<GuestKernel, BootError> {
     let file = file_with(image);
     let initrd = initrd.map(file_with);
     let initrd = initrd.as_ref().map(|file| file.path());
-    Kernel::open(
+    GuestKernel::open(
         &Source {
             kernel: file.path(),
             initrd,
@@ -117,6 +117,37 @@ fn vmlinux_starts_by_pvh() {
 }
 
 #[test]
+fn a_program_is_called_a_program_and_a_module_a_module() {
+    let what = "give a bzImage (/boot/vmlinuz-*), or a vmlinux built with CONFIG_PVH=y";
+    let source = Source {
+        kernel: Path::new("/proc/self/exe"),
+        initrd: None,
+        cmdline: "",
+    };
+    let refused = GuestKernel::open(&source, 64 * MIB, MMIO_32[0]).expect_err("this test");
+    assert_eq!(
+        refused.to_string(),
+        format!("/proc/self/exe is a program or a library, not a kernel; {what}")
+    );
+    let mut module = vmlinux();
+    put(&mut module, 16, &[1]);
+    put(&mut module, 54, &[0; 4]);
+    assert_eq!(
+        refusal(&module, None, 64 * MIB),
+        format!("FILE is a kernel module or an object file, not a kernel; {what}")
+    );
+}
+
+#[test]
+fn a_kernel_that_is_linked_like_a_program_starts_by_its_note() {
+    let mut image = vmlinux();
+    // A third program header, PT_INTERP, as FreeBSD's kernel has one.
+    put(&mut image, 56, &[3]);
+    put(&mut image, 64 + 2 * 56, &3u32.to_le_bytes());
+    assert!(open(&image, None, 64 * MIB).is_ok());
+}
+
+#[test]
 fn loading_again_restores_what_the_guest_overwrote() {
     let memory = memory(64 << 20);
     let kernel = open(&vmlinux(), None, 64 * MIB).expect("a good kernel");
@@ -132,7 +163,7 @@ fn loading_again_restores_what_the_guest_overwrote() {
 #[test]
 fn missing_file_is_named() {
     let path = PathBuf::from("/nonexistent/vmlinuz");
-    let error = Kernel::open(
+    let error = GuestKernel::open(
         &Source {
             kernel: &path,
             initrd: None,
@@ -152,7 +183,7 @@ fn folder_is_refused() {
         initrd: None,
         cmdline: "",
     };
-    let error = Kernel::open(&source, 64 * MIB, MMIO_32[0]).expect_err("a folder");
+    let error = GuestKernel::open(&source, 64 * MIB, MMIO_32[0]).expect_err("a folder");
     assert_eq!(error.to_string(), "The kernel / is not a regular file");
 }
 
@@ -266,7 +297,7 @@ fn command_line_longer_than_the_kernel_takes_is_refused() {
         cmdline: &cmdline,
     };
     assert!(matches!(
-        Kernel::open(&source, 64 * MIB, MMIO_32[0]),
+        GuestKernel::open(&source, 64 * MIB, MMIO_32[0]),
         Err(BootError::CmdlineTooLong { len: 2048, max: 2047 })
     ));
 }

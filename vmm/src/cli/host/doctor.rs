@@ -13,7 +13,7 @@ use super::{Failure, find_all};
 use crate::config::MemorySize;
 use crate::kvm::SystemError;
 use crate::layout::{self, Range};
-use crate::placement::{self, Reach};
+use crate::placement::{self, IovaRanges};
 
 /// Physical address bits of a CPU that does not tell (Intel SDM, CPUID.80000008H).
 const DEFAULT_ADDRESS_BITS: u8 = 36;
@@ -81,7 +81,7 @@ impl DoctorArgs {
         let placed = placement::place(
             memory_bytes,
             layout::MMIO_32[0],
-            &Reach::everything(),
+            &IovaRanges::everything(),
             address_bits(root),
         );
         let high = placed.ok().and_then(|placed| placed.mmio_64);
