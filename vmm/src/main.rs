@@ -50,7 +50,7 @@ fn run(args: RunArgs, verbose: u8) -> ExitCode {
     let outputs = match Outputs::standard() {
         Ok(outputs) => Arc::new(outputs),
         Err(error) => {
-            let text = format!("strait: Cannot use standard output and standard error: {error}");
+            let text = format!("strait: cannot use standard output and standard error: {error}");
             return refuse(&text, 1);
         }
     };
@@ -82,7 +82,7 @@ fn print(text: &str) -> ExitCode {
     let printed = writeln!(out, "{}", text.trim_end()).and_then(|()| out.flush());
     match printed {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            refuse(&format!("strait: Cannot write to standard output: {error}"), 1)
+            refuse(&format!("strait: cannot write to standard output: {error}"), 1)
         }
         _ => ExitCode::SUCCESS,
     }

@@ -29,16 +29,16 @@ const POPULATE_CHUNK: usize = 256 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// The kernel gave none.
-    #[error("Cannot reserve {0:#x} bytes of guest memory; give a smaller --memory")]
+    #[error("cannot reserve {0:#x} bytes of guest memory; give a smaller --memory")]
     Map(usize, #[source] io::Error),
     /// The kernel has less than it promised.
-    #[error("The host has no {0:#x} bytes of memory left for the guest's RAM; give a smaller --memory")]
+    #[error("the host has no {0:#x} bytes of memory left for the guest's RAM; give a smaller --memory")]
     Populate(u64, #[source] io::Error),
     /// vm-memory refused a mapping.
-    #[error("Guest memory cannot be used")]
+    #[error("guest memory cannot be used")]
     Region(#[from] MmapRegionError),
     /// vm-memory refused the set of mappings.
-    #[error("Guest memory blocks do not fit together")]
+    #[error("guest memory blocks do not fit together")]
     Collection(#[from] GuestRegionCollectionError),
 }
 

@@ -24,7 +24,7 @@ fn what_was_asked_for_and_cannot_be_printed_is_a_failure() {
         let output = strait(words).stdout(full).output().expect("it starts");
         assert_eq!(output.status.code(), Some(1), "{words:?}");
         assert!(
-            said(&output).starts_with("strait: Cannot write to standard output: No space left"),
+            said(&output).starts_with("strait: cannot write to standard output: No space left"),
             "{}",
             said(&output)
         );
@@ -47,7 +47,7 @@ fn manual_pages_that_cannot_be_written_are_told_with_their_folder() {
     let output = strait(&["man", "/proc/nowhere"]).output().expect("it starts");
     assert_eq!(output.status.code(), Some(1));
     assert!(
-        said(&output).starts_with("strait: Cannot write the manual pages to /proc/nowhere: "),
+        said(&output).starts_with("strait: cannot write the manual pages to /proc/nowhere: "),
         "{}",
         said(&output)
     );

@@ -36,7 +36,7 @@ pub struct AcpiTables {
 
 /// More tables than there is room for.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("The ACPI tables take {needed} bytes and their place has {room}")]
+#[error("the ACPI tables take {needed} bytes and their place has {room}")]
 pub struct TooLarge {
     needed: usize,
     room: u64,

@@ -49,7 +49,7 @@ mod tests {
         let error = Cmdline::new(&"x".repeat(LINUX_MAX + 1), LINUX_MAX).expect_err("one byte too long");
         assert_eq!(
             error.to_string(),
-            "The kernel command line has 2048 bytes and this kernel takes 2047; make it shorter"
+            "the kernel command line has 2048 bytes and this kernel takes 2047; make it shorter"
         );
     }
 
@@ -64,7 +64,7 @@ mod tests {
         let error = Cmdline::new("quiet\0splash", LINUX_MAX).expect_err("would end after quiet");
         assert_eq!(
             error.to_string(),
-            "The kernel command line has a NUL byte at position 5"
+            "the kernel command line has a NUL byte at position 5"
         );
     }
 }

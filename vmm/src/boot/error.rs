@@ -11,7 +11,7 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum BootError {
     /// A file that cannot be opened or read.
-    #[error("Cannot read the {what} {}", path.display())]
+    #[error("cannot read the {what} {}", path.display())]
     Read {
         /// What the file was given as: kernel or initrd.
         what: &'static str,
@@ -21,10 +21,10 @@ pub enum BootError {
         source: io::Error,
     },
     /// A folder, pipe or device, given as a kernel or an initrd.
-    #[error("The {0} {path} is not a regular file", path = .1.display())]
+    #[error("the {0} {path} is not a regular file", path = .1.display())]
     NotAFile(&'static str, PathBuf),
     /// No bytes at all, given as a kernel or an initrd.
-    #[error("The {0} {path} is empty", path = .1.display())]
+    #[error("the {0} {path} is empty", path = .1.display())]
     Empty(&'static str, PathBuf),
     /// A file of neither format.
     #[error("{} is not a kernel: it is neither a bzImage nor an ELF file", .0.display())]
@@ -33,7 +33,7 @@ pub enum BootError {
     #[error("{path} is {1}, not a kernel; give a bzImage (/boot/vmlinuz-*), or a vmlinux built with CONFIG_PVH=y", path = .0.display())]
     OtherElf(PathBuf, &'static str),
     /// Shorter than its own header says.
-    #[error("The kernel {} is truncated: it has {found} bytes and its header describes {expected}", path.display())]
+    #[error("the kernel {} is truncated: it has {found} bytes and its header describes {expected}", path.display())]
     Truncated {
         /// The file as the user named it.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum BootError {
     OtherMachine(PathBuf, u16),
     /// A bzImage from before 64-bit entry points.
     #[error(
-        "The kernel {} speaks boot protocol {}.{:02}; 2.12 (Linux 3.8) is the oldest that starts in 64-bit mode",
+        "the kernel {} speaks boot protocol {}.{:02}; 2.12 (Linux 3.8) is the oldest that starts in 64-bit mode",
         path.display(), version >> 8, version & 0xff
     )]
     OldProtocol {
@@ -63,7 +63,7 @@ pub enum BootError {
     #[error("{} has no PVH entry point; give a bzImage, or a vmlinux built with CONFIG_PVH=y", .0.display())]
     NoPvhNote(PathBuf),
     /// Header fields that contradict each other.
-    #[error("The kernel {} is damaged: {what} {value:#x} makes no sense", path.display())]
+    #[error("the kernel {} is damaged: {what} {value:#x} makes no sense", path.display())]
     Damaged {
         /// The file as the user named it.
         path: PathBuf,
@@ -74,7 +74,7 @@ pub enum BootError {
     },
     /// Does not fit into RAM.
     #[error(
-        "The kernel {}{} needs at least {} MiB of memory and the guest has {} MiB; give a larger --memory",
+        "the kernel {}{} needs at least {} MiB of memory and the guest has {} MiB; give a larger --memory",
         path.display(), if *with_initrd { " with its initrd" } else { "" },
         needed_bytes.div_ceil(MIB), available_bytes / MIB
     )]
@@ -90,7 +90,7 @@ pub enum BootError {
     },
     /// Does not fit between the kernel and the highest address the kernel can take it at.
     #[error(
-        "The initrd {} has {} MiB and only {} MiB are left for it behind the kernel and below {limit:#x}",
+        "the initrd {} has {} MiB and only {} MiB are left for it behind the kernel and below {limit:#x}",
         path.display(), len_bytes.div_ceil(MIB), room_bytes / MIB
     )]
     InitrdTooBig {
@@ -104,7 +104,7 @@ pub enum BootError {
         limit: u64,
     },
     /// Longer than the kernel takes.
-    #[error("The kernel command line has {len} bytes and this kernel takes {max}; make it shorter")]
+    #[error("the kernel command line has {len} bytes and this kernel takes {max}; make it shorter")]
     CmdlineTooLong {
         /// Bytes without the terminator.
         len: usize,
@@ -112,10 +112,10 @@ pub enum BootError {
         max: usize,
     },
     /// A byte that would end the command line early, and how many are before it.
-    #[error("The kernel command line has a NUL byte at position {0}")]
+    #[error("the kernel command line has a NUL byte at position {0}")]
     CmdlineNul(usize),
     /// Guest RAM is not where the layout says, or a file became shorter since it was opened.
-    #[error("Cannot copy the {what} into guest memory")]
+    #[error("cannot copy the {what} into guest memory")]
     Copy {
         /// What was to be copied, with the file's kind or the structure's name.
         what: &'static str,

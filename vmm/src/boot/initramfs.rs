@@ -119,6 +119,6 @@ mod tests {
     fn empty_file_is_refused() {
         let file = file_with(&[]);
         let error = Unplaced::open(file.path()).expect_err("empty");
-        assert!(error.to_string().starts_with("The initrd ") && error.to_string().ends_with(" is empty"));
+        assert!(error.to_string().starts_with("the initrd ") && error.to_string().ends_with(" is empty"));
     }
 }

@@ -18,7 +18,7 @@ pub struct ManArgs {
 
 /// Manual pages that cannot be written.
 #[derive(Debug, thiserror::Error)]
-#[error("Cannot write the manual pages to {}", folder.display())]
+#[error("cannot write the manual pages to {}", folder.display())]
 pub struct ManError {
     folder: PathBuf,
     source: io::Error,

@@ -22,9 +22,9 @@ const MAX_ROUTES: u32 = 4096;
 /// A route that cannot be had or set.
 #[derive(Debug, thiserror::Error)]
 enum GsiError {
-    #[error("All {MAX_ROUTES} interrupt routes of the virtual machine are in use")]
+    #[error("all {MAX_ROUTES} interrupt routes of the virtual machine are in use")]
     Exhausted,
-    #[error("Cannot make an event for an interrupt{}", open_files::hint(.0))]
+    #[error("cannot make an event for an interrupt{}", open_files::hint(.0))]
     Event(#[source] io::Error),
     #[error("KVM refuses a table of {0} interrupt routes")]
     Table(usize, #[source] io::Error),

@@ -10,13 +10,13 @@ use kvm_ioctls::{Cap, Kvm};
 pub enum SystemError {
     /// No device node.
     #[error(
-        "There is no /dev/kvm: turn virtualization on in the firmware (AMD SVM, Intel VT-x) and load the \
+        "there is no /dev/kvm: turn virtualization on in the firmware (AMD SVM, Intel VT-x) and load the \
          module, `modprobe kvm_amd` or `modprobe kvm_intel`"
     )]
     Missing,
     /// The node cannot be opened for lack of rights.
     #[error(
-        "No permission to open /dev/kvm: add yourself to its group (`usermod -aG kvm $USER`) or run as root"
+        "no permission to open /dev/kvm: add yourself to its group (`usermod -aG kvm $USER`) or run as root"
     )]
     Permission,
     /// The module is there but not usable.

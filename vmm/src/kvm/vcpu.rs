@@ -40,7 +40,7 @@ pub enum VcpuError {
         source: io::Error,
     },
     /// Its CPUID leaves do not fit.
-    #[error("The CPUID leaves of vCPU {0} do not fit KVM's table")]
+    #[error("the CPUID leaves of vCPU {0} do not fit KVM's table")]
     Cpuid(u32),
 }
 

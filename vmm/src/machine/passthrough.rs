@@ -21,9 +21,9 @@ use crate::signals::Signals;
 /// A file that cannot stand in for a ROM.
 #[derive(Debug, thiserror::Error)]
 enum RomError {
-    #[error("Cannot read the ROM file {0}")]
+    #[error("cannot read the ROM file {0}")]
     Read(PathBuf, #[source] io::Error),
-    #[error("The ROM file {path} has {len} bytes; a ROM has 1 to {MAX_ROM_LEN}")]
+    #[error("the ROM file {path} has {len} bytes; a ROM has 1 to {MAX_ROM_LEN}")]
     Length { path: PathBuf, len: usize },
 }
 

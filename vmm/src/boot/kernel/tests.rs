@@ -173,7 +173,7 @@ fn missing_file_is_named() {
         MMIO_32[0],
     )
     .expect_err("no such file");
-    assert_eq!(error.to_string(), "Cannot read the kernel /nonexistent/vmlinuz");
+    assert_eq!(error.to_string(), "cannot read the kernel /nonexistent/vmlinuz");
 }
 
 #[test]
@@ -184,12 +184,12 @@ fn folder_is_refused() {
         cmdline: "",
     };
     let error = GuestKernel::open(&source, 64 * MIB, MMIO_32[0]).expect_err("a folder");
-    assert_eq!(error.to_string(), "The kernel / is not a regular file");
+    assert_eq!(error.to_string(), "the kernel / is not a regular file");
 }
 
 #[test]
 fn empty_file_is_refused() {
-    assert_eq!(refusal(&[], None, 64 * MIB), "The kernel FILE is empty");
+    assert_eq!(refusal(&[], None, 64 * MIB), "the kernel FILE is empty");
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn truncated_bzimage_is_refused_at_any_length() {
             Err(BootError::Truncated { .. })
         )
     }));
-    let text = "The kernel FILE is truncated: it has 5000 bytes and its header describes 9201";
+    let text = "the kernel FILE is truncated: it has 5000 bytes and its header describes 9201";
     assert_eq!(refusal(&whole[..5000], None, 64 * MIB), text);
 }
 
@@ -255,7 +255,7 @@ fn old_boot_protocol_is_refused() {
     put(&mut image, 0x206, &[0x09, 0x02]);
     let text = refusal(&image, None, 64 * MIB);
     assert!(
-        text.starts_with("The kernel FILE speaks boot protocol 2.09;"),
+        text.starts_with("the kernel FILE speaks boot protocol 2.09;"),
         "{text}"
     );
 }
@@ -263,7 +263,7 @@ fn old_boot_protocol_is_refused() {
 #[test]
 fn kernel_that_does_not_fit_is_refused_with_the_size_it_needs() {
     let text =
-        "The kernel FILE needs at least 20 MiB of memory and the guest has 19 MiB; give a larger --memory";
+        "the kernel FILE needs at least 20 MiB of memory and the guest has 19 MiB; give a larger --memory";
     assert_eq!(refusal(&bzimage(), None, 19 * MIB), text);
     assert!(open(&bzimage(), None, 20 * MIB).is_ok());
 }
@@ -271,7 +271,7 @@ fn kernel_that_does_not_fit_is_refused_with_the_size_it_needs() {
 #[test]
 fn initrd_that_does_not_fit_is_refused_with_the_size_both_need() {
     let initrd = vec![1; 3 << 20];
-    let text = "The kernel FILE with its initrd needs at least 23 MiB of memory and the guest has 22 MiB; give a larger --memory";
+    let text = "the kernel FILE with its initrd needs at least 23 MiB of memory and the guest has 22 MiB; give a larger --memory";
     assert_eq!(refusal(&bzimage(), Some(&initrd), 22 * MIB), text);
     assert!(open(&bzimage(), Some(&initrd), 23 * MIB).is_ok());
 }
@@ -283,7 +283,7 @@ fn initrd_above_what_the_kernel_can_reach_is_refused() {
     let text = refusal(&image, Some(&vec![1; 2 << 20]), 64 * MIB);
     assert_eq!(
         text,
-        "The initrd FILE has 2 MiB and only 1 MiB are left for it behind the kernel and below 0x1500000"
+        "the initrd FILE has 2 MiB and only 1 MiB are left for it behind the kernel and below 0x1500000"
     );
 }
 

@@ -129,7 +129,7 @@ fn every_illness_is_named_with_its_cure() {
     assert!(text.contains("FAIL Does the CPU run virtual machines?"), "{text}");
     let text = about(&|host| gone(host, "dev/kvm"));
     assert!(
-        text.contains("There is no /dev/kvm -> turn virtualization on"),
+        text.contains("there is no /dev/kvm -> turn virtualization on"),
         "{text}"
     );
     let text = about(&|host| host.file("sys/module/kvm_intel/parameters/nested", "N\n"));
