@@ -72,7 +72,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .full(),
         Scenario::new(
             "nested-recipe",
-            "the README's recipe, word for word: L1 and L2 built from the host, the NIC passed through both",
+            "the recipe of the documentation, word for word: L1 and L2 built from the host, the NIC passed through both",
             900,
             recipe,
         )
@@ -274,7 +274,7 @@ fn without_remapping(lab: &Context) -> Result<Verdict> {
     Ok(Verdict::Passed)
 }
 
-/// What the README says to type, without the shells at the end.
+/// What resources/docs/nested.md says to type, without the shells at the end.
 const RECIPE: &str = "cd /tmp && sh /lab/nested/build.sh 01:00.0 l1.img && strait host bind 01:00.0 && \
      strait run --kernel /boot/vmlinuz-$(uname -r) --initrd l1.img --memory 1G --device 01:00.0 --viommu intel \
      --cmdline 'console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt batch=1' < /dev/null; \
