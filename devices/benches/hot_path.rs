@@ -170,6 +170,10 @@ impl MsiRouter for Nothing {
 
     fn set_pin(&self, _: u8, _: Option<MsiMessage>) {}
 
+    fn commit(&self) -> Result<(), RouteError> {
+        Ok(())
+    }
+
     fn route(&self) -> Result<Arc<dyn MsiRoute>, RouteError> {
         Err("there are no routes".into())
     }

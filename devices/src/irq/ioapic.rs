@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bitfield_struct::bitfield;
 
 use crate::irq::{EndOfInterrupt, IrqLine, MsiMessage, MsiRouter};
-use crate::{Device, Effect};
+use crate::{Chain, Device, Effect};
 
 /// Memory-mapped registers (82093AA §3.1), by offset.
 const INDEX: u64 = 0x00;
@@ -247,6 +247,9 @@ impl Ioapic {
         if wanted != pin.routed {
             pin.routed = wanted;
             self.router.set_pin(number, wanted);
+            if let Err(error) = self.router.commit() {
+                log::error!("{}: I/O APIC pin {number} may not work", Chain(&*error));
+            }
         }
     }
 

@@ -25,17 +25,18 @@ struct Changes {
     count: u64,
     /// Settings of routes and pins, each for itself.
     sets: u64,
-    /// Within [`MsiRouter::together`]: whether anything was set yet.
-    held: Option<bool>,
+    /// Something was set since the last commit.
+    is_stale: bool,
 }
 
 impl Changes {
     fn note(&mut self) {
         self.sets += 1;
-        match &mut self.held {
-            Some(changed) => *changed = true,
-            None => self.count += 1,
-        }
+        self.is_stale = true;
+    }
+
+    fn commit(&mut self) {
+        self.count += u64::from(std::mem::take(&mut self.is_stale));
     }
 }
 
@@ -60,7 +61,7 @@ impl FakeRouter {
         lock(&self.sent).clone()
     }
 
-    /// Changes of the interrupt hardware; what was set together is one.
+    /// Changes of the interrupt hardware: commits that found something marked.
     pub fn changes(&self) -> u64 {
         lock(&self.changes).count
     }
@@ -95,13 +96,9 @@ impl MsiRouter for FakeRouter {
         Ok(route)
     }
 
-    fn together(&self, settings: &mut dyn FnMut()) {
-        lock(&self.changes).held = Some(false);
-        settings();
-        let mut changes = lock(&self.changes);
-        if changes.held.take() == Some(true) {
-            changes.count += 1;
-        }
+    fn commit(&self) -> Result<(), RouteError> {
+        lock(&self.changes).commit();
+        Ok(())
     }
 }
 
@@ -109,6 +106,7 @@ impl MsiRouter for FakeRouter {
 pub struct FakeRoute {
     settings: Mutex<Vec<Option<MsiMessage>>>,
     pending: AtomicBool,
+    broken: AtomicBool,
     events: PipeReader,
     event: PipeWriter,
     changes: Arc<Mutex<Changes>>,
@@ -120,6 +118,7 @@ impl FakeRoute {
         Self {
             settings: Mutex::default(),
             pending: AtomicBool::new(false),
+            broken: AtomicBool::new(false),
             events,
             event,
             changes,
@@ -134,6 +133,11 @@ impl FakeRoute {
     /// What the route sends now.
     pub fn message(&self) -> Option<MsiMessage> {
         lock(&self.settings).last().copied().flatten()
+    }
+
+    /// Refuses (`true`) or accepts messages from the next commit on.
+    pub fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::Relaxed);
     }
 
     /// Makes the pending bit read as `pending`.
@@ -157,10 +161,17 @@ impl FakeRoute {
 }
 
 impl MsiRoute for FakeRoute {
-    fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
+    fn set(&self, message: Option<MsiMessage>) {
         lock(&self.settings).push(message);
         lock(&self.changes).note();
-        Ok(())
+    }
+
+    fn commit(&self) -> Result<(), RouteError> {
+        lock(&self.changes).commit();
+        match self.broken.load(Ordering::Relaxed) && self.message().is_some() {
+            true => Err("the interrupt hardware refuses".into()),
+            false => Ok(()),
+        }
     }
 
     fn event(&self) -> BorrowedFd<'_> {

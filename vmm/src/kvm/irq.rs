@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, ThreadId};
 
 use kvm_bindings::{KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_msi};
 use kvm_ioctls::VmFd;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use strait_devices::Chain;
 use strait_devices::irq::ioapic::PINS;
 use strait_devices::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
@@ -42,60 +42,22 @@ struct Shared {
     table: Mutex<Table>,
 }
 
+/// The kernel takes the whole table at once, so it is handed over with all that is marked, whoever marked it: a
+/// route whose owner has not committed yet goes its new way a little earlier, which no owner can tell.
 #[derive(Default)]
 struct Table {
     /// By GSI; a GSI without an entry delivers nothing.
     messages: Vec<Option<MsiMessage>>,
     free: BTreeSet<u32>,
-    /// Within [`MsiRouter::together`].
-    held: Option<Held>,
-}
-
-/// What one thread holds back. What other threads set meanwhile is in effect when they are told so.
-struct Held {
-    by: ThreadId,
     /// The kernel does not know all entries yet.
     is_stale: bool,
-    /// To be connected when it does.
-    wires: Vec<Arc<Wire>>,
 }
 
 impl Table {
-    /// Begins to hold back for this thread; false where another one does already.
-    fn hold(&mut self) -> bool {
-        let me = thread::current().id();
-        let held = self.held.get_or_insert(Held {
-            by: me,
-            is_stale: false,
-            wires: Vec::new(),
-        });
-        held.by == me
-    }
-
-    /// What this thread holds back.
-    fn held_here(&mut self) -> Option<&mut Held> {
-        self.held
-            .as_mut()
-            .filter(|held| held.by == thread::current().id())
-    }
-
-    /// Changes one entry. True if the kernel is to be told at once.
-    fn change(&mut self, gsi: u32, message: Option<MsiMessage>) -> bool {
+    fn mark(&mut self, gsi: u32, message: Option<MsiMessage>) {
         let entry = &mut self.messages[gsi as usize];
-        let is_new = *entry != message;
+        self.is_stale |= *entry != message;
         *entry = message;
-        match self.held_here() {
-            Some(held) => {
-                held.is_stale |= is_new;
-                false
-            }
-            // The entry may be as it is because a thread that holds it back made it so.
-            None => is_new || self.is_stale(),
-        }
-    }
-
-    fn is_stale(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| held.is_stale)
     }
 }
 
@@ -104,8 +66,7 @@ impl GsiRouter {
     pub fn new(vm: &Vm) -> Self {
         let table = Table {
             messages: vec![None; usize::from(PINS)],
-            free: BTreeSet::new(),
-            held: None,
+            ..Table::default()
         };
         Self {
             shared: Arc::new(Shared {
@@ -131,27 +92,22 @@ impl MsiRouter for GsiRouter {
     }
 
     fn set_pin(&self, pin: u8, message: Option<MsiMessage>) {
-        if let Err(error) = self.shared.set(u32::from(pin), message) {
-            log::error!("{error}: I/O APIC pin {pin} may not work");
-        }
+        self.shared.lock().mark(u32::from(pin), message);
+    }
+
+    fn commit(&self) -> Result<(), RouteError> {
+        Ok(self.shared.hand_over()?)
     }
 
     fn route(&self) -> Result<Arc<dyn MsiRoute>, RouteError> {
         let event = EventFd::new(EFD_CLOEXEC | EFD_NONBLOCK).map_err(GsiError::Event)?;
         let gsi = self.shared.allocate()?;
-        let state = Mutex::default();
         Ok(Arc::new(GsiRoute {
-            wire: Arc::new(Wire { gsi, event, state }),
+            gsi,
+            event,
+            state: Mutex::default(),
             shared: self.shared.clone(),
         }))
-    }
-
-    fn together(&self, settings: &mut dyn FnMut()) {
-        let holds = self.shared.lock().hold();
-        settings();
-        if holds && let Err(error) = self.shared.release() {
-            log::error!("{error}: interrupts may not arrive");
-        }
     }
 }
 
@@ -169,58 +125,25 @@ impl Shared {
         Ok(gsi)
     }
 
-    /// Changes one entry and hands the table to the kernel, unless the entry is that already.
-    fn set(&self, gsi: u32, message: Option<MsiMessage>) -> Result<(), GsiError> {
+    /// Hands all of the table to the kernel, if it does not know it yet.
+    fn hand_over(&self) -> Result<(), GsiError> {
         let mut table = self.lock();
-        match table.change(gsi, message) {
-            true => self.hand_over(&mut table),
-            false => Ok(()),
+        if !table.is_stale {
+            return Ok(());
         }
-    }
-
-    /// All of the table, also what another thread holds back.
-    fn hand_over(&self, table: &mut Table) -> Result<(), GsiError> {
         let entries: Vec<_> = (0..).zip(&table.messages).filter_map(entry).collect();
         let routing = KvmIrqRouting::from_entries(&entries).map_err(|_| GsiError::Exhausted)?;
         let refused = |errno: kvm_ioctls::Error| GsiError::Table(entries.len(), errno.into());
         self.vm.set_gsi_routing(&routing).map_err(refused)?;
-        if let Some(held) = &mut table.held {
-            held.is_stale = false;
-        }
+        table.is_stale = false;
         Ok(())
     }
 
-    /// Connects a wire, or notes it for when its entry is known.
-    fn connect(&self, wire: &Arc<Wire>, state: &mut WireState) -> Result<(), GsiError> {
-        if state.is_connected {
-            return Ok(());
-        }
-        if let Some(held) = self.lock().held_here() {
-            held.wires.push(wire.clone());
-            return Ok(());
-        }
-        let connected = self.vm.register_irqfd(&wire.event, wire.gsi);
-        connected.map_err(|errno| GsiError::Connect(wire.gsi, errno.into()))?;
-        state.is_connected = true;
-        Ok(())
-    }
-
-    /// Hands over what was held back, the table before the wires that need it.
-    fn release(&self) -> Result<(), GsiError> {
+    fn free(&self, gsi: u32) {
         let mut table = self.lock();
-        let is_stale = table.is_stale();
-        let wires = table.held.take().map_or_else(Vec::new, |held| held.wires);
-        if is_stale {
-            self.hand_over(&mut table)?;
-        }
-        drop(table);
-        for wire in wires {
-            let mut state = wire.state();
-            if state.is_wanted {
-                self.connect(&wire, &mut state)?;
-            }
-        }
-        Ok(())
+        // The kernel may keep the entry: nothing is connected to it.
+        table.messages[gsi as usize] = None;
+        table.free.insert(gsi);
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
@@ -248,73 +171,90 @@ fn is_interrupt(message: &MsiMessage) -> bool {
     message.address >> 32 & 0xff == 0
 }
 
-/// Event and GSI of one vector. While it is masked the event is not connected, so that the kernel keeps
-/// what arrives and delivers it once on the next connect (irqfd assignment polls, virt/kvm/eventfd.c).
-struct Wire {
+/// One vector's way. While it is masked the event is not connected, so that the kernel keeps what arrives and
+/// delivers it once on the next connect (irqfd assignment polls, virt/kvm/eventfd.c).
+///
+/// Locks: the way's state, then the table.
+struct GsiRoute {
     gsi: u32,
     event: EventFd,
-    state: Mutex<WireState>,
+    state: Mutex<RouteState>,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
-struct WireState {
+struct RouteState {
     is_wanted: bool,
     is_connected: bool,
 }
 
-impl Wire {
-    fn state(&self) -> MutexGuard<'_, WireState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+impl GsiRoute {
+    /// The table before the event that needs it.
+    fn connect(&self, state: &mut RouteState) -> Result<(), GsiError> {
+        self.shared.hand_over()?;
+        if !state.is_connected {
+            let connected = self.shared.vm.register_irqfd(&self.event, self.gsi);
+            connected.map_err(|errno| GsiError::Connect(self.gsi, errno.into()))?;
+            state.is_connected = true;
+        }
+        Ok(())
     }
-}
 
-/// One vector's way. Locks: the wire's state, then the table.
-struct GsiRoute {
-    wire: Arc<Wire>,
-    shared: Arc<Shared>,
-}
-
-impl MsiRoute for GsiRoute {
-    fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
-        let Wire { gsi, event, .. } = &*self.wire;
-        let mut state = self.wire.state();
-        state.is_wanted = message.is_some();
-        if message.is_some() {
-            self.shared.set(*gsi, message)?;
-            self.shared.connect(&self.wire, &mut state)?;
-        } else if state.is_connected {
-            let cut = self.shared.vm.unregister_irqfd(event, *gsi);
-            cut.map_err(|errno| GsiError::Connect(*gsi, errno.into()))?;
+    fn disconnect(&self, state: &mut RouteState) -> Result<(), GsiError> {
+        if state.is_connected {
+            let cut = self.shared.vm.unregister_irqfd(&self.event, self.gsi);
+            cut.map_err(|errno| GsiError::Connect(self.gsi, errno.into()))?;
             state.is_connected = false;
         }
         Ok(())
     }
 
+    fn state(&self) -> MutexGuard<'_, RouteState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl MsiRoute for GsiRoute {
+    /// The table keeps the message of a masked route: most are unmasked with the same one.
+    fn set(&self, message: Option<MsiMessage>) {
+        let mut state = self.state();
+        state.is_wanted = message.is_some();
+        if message.is_some() {
+            self.shared.lock().mark(self.gsi, message);
+        }
+    }
+
+    fn commit(&self) -> Result<(), RouteError> {
+        let mut state = self.state();
+        match state.is_wanted {
+            true => self.connect(&mut state)?,
+            false => self.disconnect(&mut state)?,
+        }
+        Ok(())
+    }
+
     fn event(&self) -> BorrowedFd<'_> {
-        borrow(&self.wire.event)
+        borrow(&self.event)
     }
 
     fn pending(&self) -> bool {
-        let state = self.wire.state();
+        let state = self.state();
         let mut fds = [PollFd::from_borrowed_fd(self.event(), PollFlags::IN)];
         !state.is_connected && poll(&mut fds, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
     }
 
     fn discard(&self) -> bool {
-        let state = self.wire.state();
-        !state.is_connected && self.wire.event.read().is_ok()
+        let state = self.state();
+        !state.is_connected && self.event.read().is_ok()
     }
 }
 
 impl Drop for GsiRoute {
     fn drop(&mut self) {
-        if let Err(error) = self.set(None) {
-            log::warn!("{error}");
+        if let Err(error) = self.disconnect(&mut self.state()) {
+            log::warn!("{}", Chain(&error));
         }
-        let gsi = self.wire.gsi;
-        let mut table = self.shared.lock();
-        table.messages[gsi as usize] = None;
-        table.free.insert(gsi);
+        self.shared.free(self.gsi);
     }
 }
 
@@ -333,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_thread_holds_back_does_not_hold_up_another() {
+    fn the_kernel_is_told_only_of_what_is_new() {
         let message = |data| {
             Some(MsiMessage {
                 address: 0xfee0_0000,
@@ -341,21 +281,19 @@ mod tests {
             })
         };
         let mut table = Table {
-            messages: vec![None; 4],
+            messages: vec![None; 2],
             ..Table::default()
         };
-        assert!(table.change(0, message(1)), "nobody holds anything");
-        assert!(table.hold() && !table.change(1, message(2)) && table.is_stale());
-        let other = |work: &mut (dyn FnMut() -> bool + Send)| {
-            thread::scope(|scope| scope.spawn(work).join().expect("no panic"))
-        };
-        assert!(!other(&mut || table.hold()));
-        assert!(other(&mut || table.change(2, message(3))));
-        assert!(
-            other(&mut || table.change(1, message(2))),
-            "the same again, while the kernel does not know it"
-        );
-        assert!(!table.change(3, None) && table.held_here().is_some());
+        table.mark(0, None);
+        assert!(!table.is_stale);
+        table.mark(0, message(1));
+        table.mark(0, message(1));
+        assert!(table.is_stale, "the kernel does not know it yet");
+        table.is_stale = false;
+        table.mark(0, message(1));
+        assert!(!table.is_stale);
+        table.mark(1, message(1));
+        assert!(table.is_stale);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use super::spec::interrupt::{
 use super::spec::tables::PAGE;
 use super::turn::Turn;
 use super::unit::Unit;
+use crate::Chain;
 use crate::dma::{Requester, RequesterId};
 use crate::irq::ioapic::PINS;
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
@@ -136,14 +137,13 @@ impl Unit {
         };
         let mut scopes = mem::take(&mut self.pending.entries);
         let (mut at, end) = (first, self.routes.pins.len() + self.routes.ways.len());
-        let router = Arc::clone(&self.router);
-        router.together(&mut || {
-            while at < end && !turn.is_over() {
-                turn.pay_entries(scopes.len() as u64);
-                self.retranslate_one(at, &scopes, turn);
-                at += 1;
-            }
-        });
+        let mut changed = Vec::new();
+        while at < end && !turn.is_over() {
+            turn.pay_entries(scopes.len() as u64);
+            changed.extend(self.retranslate_one(at, &scopes, turn));
+            at += 1;
+        }
+        self.commit(&changed);
         let is_done = at == end;
         if is_done {
             scopes.clear();
@@ -153,33 +153,37 @@ impl Unit {
         is_done
     }
 
-    fn retranslate_one(&mut self, at: usize, scopes: &[EntryScope], turn: &mut Turn) {
+    /// Marks the pin or the way at `at`; the way, if it goes elsewhere now.
+    fn retranslate_one(&mut self, at: usize, scopes: &[EntryScope], turn: &mut Turn) -> Option<Arc<Way>> {
         let named = |message: MsiMessage| scopes.iter().any(|scope| scope.names(message));
         let pins = self.routes.pins.len();
         if at < pins {
-            if let Some(pin) = self.routes.pins[at].clone().filter(|pin| named(pin.message)) {
-                turn.pay_route();
-                self.set_pin(at as u8, &pin.source, Some(pin.message));
-            }
-            return;
+            let pin = self.routes.pins[at].clone().filter(|pin| named(pin.message))?;
+            turn.pay_route();
+            self.set_pin(at as u8, &pin.source, Some(pin.message));
+            return None;
         }
-        let Some(way) = self.routes.ways[at - pins].upgrade() else {
-            return;
-        };
-        if !way.state().wanted.is_some_and(named) {
-            return;
-        }
-        match way.apply(self) {
-            Ok(false) => {}
-            Ok(true) => turn.pay_route(),
-            Err(error) => {
-                turn.pay_route();
-                if !mem::replace(&mut self.routes.has_warned, true) {
-                    log::warn!(
-                        "An interrupt does not follow its remapping entry: {error}; further failures are not \
-                         reported"
-                    );
-                }
+        let way = self.routes.ways[at - pins].upgrade()?;
+        let is_new = way.state().wanted.is_some_and(named) && way.apply(self);
+        is_new.then(|| {
+            turn.pay_route();
+            way
+        })
+    }
+
+    /// Brings into effect what was marked: all of it with the first commit that there is.
+    fn commit(&mut self, changed: &[Arc<Way>]) {
+        let ways = changed.iter().map(|way| way.commit());
+        let failures = [self.router.commit()]
+            .into_iter()
+            .chain(ways)
+            .filter_map(Result::err);
+        for error in failures {
+            if !mem::replace(&mut self.routes.has_warned, true) {
+                log::warn!(
+                    "An interrupt does not follow its remapping entry: {}; further failures are not reported",
+                    Chain(&*error)
+                );
             }
         }
     }
@@ -187,8 +191,8 @@ impl Unit {
     /// No pin sends anything: the machine's router outlives a reset, and would keep what the last boot set.
     pub(crate) fn clear_pins(&mut self) {
         self.routes.pins = Default::default();
-        let router = Arc::clone(&self.router);
-        router.together(&mut || (0..PINS).for_each(|pin| router.set_pin(pin, None)));
+        (0..PINS).for_each(|pin| self.router.set_pin(pin, None));
+        self.commit(&[]);
     }
 
     fn each_way(&mut self, mut visit: impl FnMut(&mut Self, &Way)) {
@@ -363,10 +367,8 @@ impl MsiRouter for RemappingRouter {
         }))
     }
 
-    fn together(&self, settings: &mut dyn FnMut()) {
-        // Not under the unit's lock, which the settings take.
-        let router = Arc::clone(&self.vtd.lock().router);
-        router.together(settings);
+    fn commit(&self) -> Result<(), RouteError> {
+        self.vtd.lock().router.commit()
     }
 }
 
@@ -377,10 +379,15 @@ struct RemappedRoute {
 }
 
 impl MsiRoute for RemappedRoute {
-    fn set(&self, message: Option<MsiMessage>) -> Result<(), RouteError> {
+    fn set(&self, message: Option<MsiMessage>) {
         let mut unit = self.vtd.lock();
         self.way.state().wanted = message;
-        self.way.apply(&mut unit).map(drop)
+        self.way.apply(&mut unit);
+    }
+
+    // Without the unit's lock: whoever translates the route again meanwhile commits it, too.
+    fn commit(&self) -> Result<(), RouteError> {
+        self.way.commit()
     }
 
     fn event(&self) -> BorrowedFd<'_> {
@@ -416,8 +423,8 @@ struct WayState {
 }
 
 impl Way {
-    /// Tells the route behind what comes out of the table now; nothing, and false, if that is what it has.
-    fn apply(&self, unit: &mut Unit) -> Result<bool, RouteError> {
+    /// Marks the route behind with what comes out of the table now; nothing, and false, if it has that already.
+    fn apply(&self, unit: &mut Unit) -> bool {
         // What fired while the way was blocked is lost, and shall not come late.
         self.report(unit);
         let mut state = self.state();
@@ -430,10 +437,19 @@ impl Way {
         state.blocked = blocked;
         let is_new = sent != state.sent;
         if is_new {
-            self.inner.set(sent)?;
+            self.inner.set(sent);
             state.sent = sent;
         }
-        Ok(is_new)
+        is_new
+    }
+
+    /// A way whose message is refused leads nowhere, and the next translation tries again.
+    fn commit(&self) -> Result<(), RouteError> {
+        self.inner.commit().inspect_err(|_| {
+            self.state().sent = None;
+            self.inner.set(None);
+            let _still_refused = self.inner.commit();
+        })
     }
 
     /// Records a fault and drops the interrupt, if one fired on a blocked way.

@@ -24,6 +24,10 @@ impl MsiRouter for FakeRouter {
             .push((pin, message));
     }
 
+    fn commit(&self) -> Result<(), RouteError> {
+        Ok(())
+    }
+
     fn route(&self) -> Result<Arc<dyn MsiRoute>, RouteError> {
         Err("the I/O APIC needs no routes".into())
     }

@@ -1,9 +1,11 @@
 //! The interrupt vectors of one function: from a message the guest wrote to a route that delivers it.
 
 use std::error::Error;
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::Chain;
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
 
 /// Why the hardware side of a vector could not be tied to its event.
@@ -58,6 +60,8 @@ struct Vector {
     route: Option<Arc<dyn MsiRoute>>,
     /// What the route was last told.
     message: Option<MsiMessage>,
+    /// The route was told so, and it is not in effect yet.
+    is_marked: bool,
     bound: bool,
 }
 
@@ -75,27 +79,25 @@ impl Vectors {
 
     /// Puts the hardware into the mode if it is not, and brings every vector `n` to `message(n)`, with at most
     /// one call to its route each and one to the binder for all; vectors that already are there are left
-    /// alone. It is one change of the machine's routes.
+    /// alone. It is one change of the machine's routes: all are marked before the first is committed.
     pub fn update(&mut self, span: u16, message: impl Fn(u16) -> Option<MsiMessage>) {
-        let router = Arc::clone(&self.router);
-        router.together(&mut || {
-            for n in 0..self.count() {
-                self.set_route(n, message(n));
-            }
-        });
-        self.bind_new(span, 0..self.count(), !self.enabled);
+        let all = 0..self.count();
+        all.clone().for_each(|n| self.mark(n, message(n)));
+        all.clone().for_each(|n| self.commit(n));
+        self.bind_new(span, all, !self.enabled);
     }
 
     /// Brings one vector to `message`.
     pub fn set(&mut self, span: u16, n: u16, message: Option<MsiMessage>) {
-        self.set_route(n, message);
+        self.mark(n, message);
+        self.commit(n);
         self.bind_new(span, n..n.saturating_add(1), false);
     }
 
     /// Silences and unties all vectors and frees their routes; what was pending is gone.
     pub fn release(&mut self) {
         // The hardware first: it holds the events that the routes own.
-        if std::mem::take(&mut self.enabled) {
+        if mem::take(&mut self.enabled) {
             self.binder.release();
         }
         self.vectors.fill(Vector::default());
@@ -124,16 +126,22 @@ impl Vectors {
         u16::try_from(self.vectors.len()).unwrap_or(u16::MAX)
     }
 
-    fn set_route(&mut self, n: u16, message: Option<MsiMessage>) {
+    fn mark(&mut self, n: u16, message: Option<MsiMessage>) {
         let Some(vector) = self.vectors.get_mut(usize::from(n)) else {
             return;
         };
         if vector.message == message {
             return;
         }
-        match vector.send(self.router.as_ref(), message) {
-            Ok(()) => vector.message = message,
-            Err(error) => self.report(n, &*error),
+        if let Err(error) = vector.mark(self.router.as_ref(), message) {
+            self.report(n, &*error);
+        }
+    }
+
+    fn commit(&mut self, n: u16) {
+        let vector = self.vectors.get_mut(usize::from(n));
+        if let Some(Err(error)) = vector.map(Vector::commit) {
+            self.report(n, &*error);
         }
     }
 
@@ -169,12 +177,9 @@ impl Vectors {
 
     fn report(&mut self, n: u16, error: &dyn Error) {
         if !self.failed {
-            let cause = error
-                .source()
-                .map(|cause| format!(": {cause}"))
-                .unwrap_or_default();
             log::warn!(
-                "interrupt vector {n} does not work: {error}{cause}; further failures are not reported"
+                "interrupt vector {n} does not work: {}; further failures are not reported",
+                Chain(error)
             );
         }
         self.failed = true;
@@ -182,13 +187,29 @@ impl Vectors {
 }
 
 impl Vector {
-    fn send(&mut self, router: &dyn MsiRouter, message: Option<MsiMessage>) -> Result<(), RouteError> {
+    /// Marks the route, which is made if there is none.
+    fn mark(&mut self, router: &dyn MsiRouter, message: Option<MsiMessage>) -> Result<(), RouteError> {
         let route = match (&self.route, message) {
             (Some(route), _) => route,
             (None, None) => return Ok(()),
             (None, Some(_)) => self.route.insert(router.route()?),
         };
-        route.set(message)
+        route.set(message);
+        self.message = message;
+        self.is_marked = true;
+        Ok(())
+    }
+
+    /// A vector whose message is refused is silent, and the guest's next write of it tries again.
+    fn commit(&mut self) -> Result<(), RouteError> {
+        let Some(route) = self.route.as_ref().filter(|_| mem::take(&mut self.is_marked)) else {
+            return Ok(());
+        };
+        route.commit().inspect_err(|_| {
+            self.message = None;
+            route.set(None);
+            let _still_refused = route.commit();
+        })
     }
 }
 

@@ -121,9 +121,8 @@ fn flood(machine: &Machine, input: &mut Input<'_>) {
     for route in &routes {
         let address = 0xfee0_0010 | input.below(2) << 5;
         let message = MsiMessage { address, data: 0 };
-        route
-            .set(Some(message))
-            .expect("a fake route takes every message");
+        route.set(Some(message));
+        route.commit().expect("a fake route takes every message");
     }
     machine.restart_queue();
     let mut pattern = toggle(input);

@@ -143,10 +143,14 @@ impl Guest {
         let wanted = (input.below(4) != 0).then(|| message(input));
         self.ways[index].wanted = wanted;
         match &self.ways[index].end {
-            End::Route(route, _) => route.set(wanted).expect("a fake route takes every message"),
+            End::Route(route, _) => {
+                route.set(wanted);
+                route.commit().expect("a fake route takes every message");
+            }
             End::Pin(pin) => {
                 let router = RemappingRouter::new(self.machine.vtd.clone(), self.ways[index].source.clone());
                 router.set_pin(*pin, wanted);
+                router.commit().expect("a fake router takes every message");
             }
         }
         self.translate(index);

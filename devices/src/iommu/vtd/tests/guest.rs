@@ -7,6 +7,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use crate::address_space::{MapListener, Mapping};
 use crate::dma::{BusMaster, Domain, Requester};
 use crate::iommu::vtd::{AddressWidth, Vtd, VtdConfig};
+use crate::irq::{MsiMessage, MsiRoute};
 use crate::region::{HostAddress, MemoryKind};
 use crate::testing::{FakeBacking, FakeDmaMapping, FakeDomain, FakeRouter, Registers};
 
@@ -196,4 +197,10 @@ pub(super) fn slot(at: u64, len_bytes: u64, host: u64, kind: MemoryKind) -> Mapp
         backing: Arc::new(FakeBacking { host, len_bytes }),
         name: "slot".into(),
     }
+}
+
+/// Sets a route and brings it into effect. That it leads nowhere is no error.
+pub(super) fn set(route: &dyn MsiRoute, message: Option<MsiMessage>) {
+    route.set(message);
+    route.commit().expect("a fake route takes every message");
 }

@@ -349,3 +349,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_vector_whose_message_is_refused_is_silent_and_tried_again_with_the_next_write() {
+    let Fixture { mut msix, router, .. } = fixture(2);
+    msix.set_control(ENABLE);
+    program(&mut msix, 0, 0x41, 0);
+    let route = router.routes()[0].clone();
+    route.set_broken(true);
+    program(&mut msix, 0, 0x42, 0);
+    assert_eq!((route.message(), msix.vectors().message(0)), (None, None));
+    route.set_broken(false);
+    program(&mut msix, 0, 0x42, 0);
+    assert_eq!(route.message(), Some(message(0x42)));
+}
