@@ -21,7 +21,7 @@ pub const MAX_CPUS: u32 = 64;
 /// Most passed devices: a root port each, device numbers 1 to 31 of bus 0.
 pub const MAX_DEVICES: usize = 31;
 
-/// A virtual machine.
+/// A virtual machine as its user described it, with devices found and numbers within their limits.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// A bzImage, or an ELF vmlinux with a PVH note.
@@ -30,11 +30,11 @@ pub struct Config {
     pub initrd: Option<PathBuf>,
     /// The kernel's command line.
     pub cmdline: String,
-    /// RAM.
+    /// All of the guest's RAM.
     pub memory: MemorySize,
     /// vCPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
-    /// What they let the guest see of the host's CPU.
+    /// Which features of the host's CPU the guest sees.
     pub cpu: CpuConfig,
     /// Passed devices in the order of their root ports.
     pub devices: Vec<DeviceConfig>,
@@ -42,7 +42,7 @@ pub struct Config {
     pub viommu: Option<ViommuConfig>,
     /// Where the numbers of the virtual IOMMU go at the end.
     pub stats: Option<PathBuf>,
-    /// What follows when a device reports an error.
+    /// What follows when a device reports an uncorrectable error.
     pub on_device_error: OnDeviceError,
     /// Whether a reset by the guest ends the process.
     pub no_reboot: bool,

@@ -14,9 +14,9 @@ use vm_memory::GuestAddress;
 /// A range of guest physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
-    /// First address.
+    /// The first address inside.
     pub start: GuestAddress,
-    /// Length in bytes.
+    /// How many bytes it has; may be 0.
     pub len: u64,
 }
 
@@ -47,13 +47,13 @@ const GIB: u64 = 1 << 30;
 pub const GDT: Range = Range::new(0x500, 0x600);
 /// PVH start info with its memory map and module list.
 pub const START_INFO: Range = Range::new(0x6000, 0x7000);
-/// Linux's boot_params.
+/// Linux's `boot_params`, which RSI points at when a bzImage starts.
 pub const ZERO_PAGE: Range = Range::new(0x7000, 0x8000);
 /// The stack a kernel starts with; it needs none, but a pointer into RAM is kinder than 0.
 pub const BOOT_STACK: Range = Range::new(0x8000, 0x9000);
 /// Page tables that map the first 4 GiB to themselves: one PML4, one PDPT, four page directories.
 pub const PAGE_TABLES: Range = Range::new(0x9000, 0xf000);
-/// The kernel's command line.
+/// The kernel's command line. Linux takes 2,047 bytes; a bzImage may ask for more, and gets up to these 64 KiB.
 pub const CMDLINE: Range = Range::new(0x2_0000, 0x3_0000);
 /// Where conventional memory ends; a PC has its extended BIOS data area here.
 pub const CONVENTIONAL_END: GuestAddress = GuestAddress(0x9_fc00);
@@ -76,15 +76,16 @@ pub const MMIO_32: [Range; 3] = [
 ];
 /// Configuration space of every function, memory-mapped (PCIe 6.0 §7.2.2).
 pub const ECAM: Range = Range::new(0xe000_0000, 0xf000_0000);
-/// Registers of the I/O APIC.
+/// Registers of the I/O APIC, where every PC has its first one. The MADT tells it, too.
 pub const IOAPIC: Range = Range::new(0xfec0_0000, 0xfec0_1000);
-/// Registers of the VT-d unit.
+/// Registers of the VT-d unit, where Intel's chipsets and QEMU's q35 have theirs. The DMAR table tells it, too.
 pub const VTD: Range = Range::new(0xfed9_0000, 0xfed9_1000);
 /// Local APICs for reads, interrupt messages for writes; no IOMMU ever maps it.
 pub const LOCAL_APIC: Range = Range::new(0xfee0_0000, 0xfef0_0000);
 /// KVM's page for real mode without paging (KVM_SET_IDENTITY_MAP_ADDR).
 pub const KVM_IDENTITY_MAP: GuestAddress = KVM_PAGES.start;
-/// KVM's three pages for real mode's task state (KVM_SET_TSS_ADDR).
+/// KVM's three pages for real mode's task state (KVM_SET_TSS_ADDR). Intel CPUs without unrestricted guests run real
+/// mode as virtual-8086 mode, which needs one in the guest's memory.
 pub const KVM_TSS: GuestAddress = GuestAddress(KVM_PAGES.start.0 + 4 * KIB);
 /// Both of the above.
 pub const KVM_PAGES: Range = Range::new(0xfffb_c000, 0xfffc_0000);
@@ -110,19 +111,20 @@ const MEMORY_MAP: [Range; 15] = [
     KVM_PAGES,
 ];
 
-/// First port of the clock.
+/// First port of the clock, from which Linux has the time of day (`mach_get_cmos_time`, arch/x86/kernel/rtc.c).
 pub const RTC: u16 = 0x70;
 /// The command and status port of the keyboard controller.
 pub const KEYBOARD_CONTROLLER: u16 = 0x64;
-/// First port of the serial console.
+/// First port of the serial console, which `console=ttyS0` and `earlyprintk=ttyS0` expect here without being told.
 pub const COM1: u16 = 0x3f8;
 /// The panic port, where QEMU has it.
 pub const PVPANIC: u16 = 0x505;
 /// ACPI sleep control; sleep status is the next port.
 pub const SLEEP_REGISTERS: u16 = 0x600;
-/// PCI's configuration address and data ports.
+/// PCI's configuration address and data ports (PCI 3.0 §3.2.2.3.2). Linux tries them before it knows of ECAM.
 pub const PCI_CONFIG: u16 = 0xcf8;
-/// What PCI devices may have, clear of everything above.
+/// What PCI devices may have, clear of everything above: bridges hand out ports by 4 KiB, and the first of these are
+/// the motherboard's.
 pub const PCI_PORTS: Range = Range::new(0x1000, 0x1_0000);
 
 /// First port and number of ports of each device.
@@ -137,7 +139,7 @@ const PORT_MAP: [Range; 6] = [
 
 /// I/O APIC pin of the serial console.
 pub const COM1_IRQ: u8 = 4;
-/// First of the I/O APIC pins that PCI's INTx wires share.
+/// First of the I/O APIC pins that PCI's INTx wires share; those below belong to ISA's 16 interrupts.
 pub const PCI_FIRST_GSI: u8 = 16;
 /// Number of these pins.
 pub const PCI_GSIS: u8 = 8;

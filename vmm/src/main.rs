@@ -1,4 +1,4 @@
-//! The `strait` command.
+//! The `strait` command: what is typed, printed and returned. All else is in the library.
 
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ fn run(args: RunArgs, verbose: u8) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// The exit code, with a message where something went wrong.
+/// Runs a guest to its end. The exit code comes with a message where something went wrong.
 fn run_guest(args: RunArgs, outputs: Arc<Outputs>) -> Result<u8, (String, u8)> {
     let config = args.config(&Root::real()).map_err(|message| (message, USAGE))?;
     give_back_orphans(&Root::real(), &RunningKernel);

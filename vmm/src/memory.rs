@@ -12,12 +12,13 @@ use std::io;
 use std::ptr;
 use std::sync::Arc;
 
-use crate::layout::Range;
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use strait_devices::iommu::vtd::TableMemory;
 use strait_devices::region::{HostAddress, HostBacking};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap, MmapRegion};
+
+use crate::layout::Range;
 
 /// The largest page a host's page tables and IOMMU use without asking for hugetlb.
 const HUGE_PAGE: usize = 2 << 20;
@@ -28,7 +29,7 @@ const POPULATE_CHUNK: usize = 256 << 20;
 /// RAM that cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// The kernel gave none.
+    /// The kernel gave no addresses: the process may have a limit of them (RLIMIT_AS).
     #[error("cannot reserve {0:#x} bytes of guest memory; give a smaller --memory")]
     Map(usize, #[source] io::Error),
     /// The kernel has less than it promised.
@@ -147,7 +148,9 @@ struct RamBlock {
 impl RamBlock {
     fn map(len: usize) -> Result<Self, MemoryError> {
         let failed = |errno: rustix::io::Errno| MemoryError::Map(len, errno.into());
+        // One huge page more than wanted, so that an aligned range is inside; the rest goes back below.
         let whole = len + HUGE_PAGE;
+        // Not reserved: a guest without devices uses what it touches, and may have more RAM than is free now.
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address the kernel chooses touches no memory that exists.
         let start =
@@ -170,6 +173,7 @@ impl RamBlock {
         let start = self.address + offset;
         // SAFETY: the part lies in the mapping; faulting pages in changes no contents.
         match unsafe { madvise(start as *mut _, len, Advice::LinuxPopulateWrite) } {
+            // MADV_POPULATE_WRITE is unknown there (mm/madvise.c), and nothing else makes this call invalid.
             Ok(()) | Err(rustix::io::Errno::INVAL) => Ok(()),
             Err(errno) => Err(MemoryError::Populate(len as u64, errno.into())),
         }

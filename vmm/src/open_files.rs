@@ -16,7 +16,7 @@ pub struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Raises the limit.
+    /// Raises the soft limit to the hard one; where the kernel refuses, a warning says so and the limit stays.
     pub fn raise() -> Self {
         let former = getrlimit(Resource::Nofile);
         let raised = Rlimit {
@@ -32,7 +32,7 @@ impl OpenFiles {
         Self { former }
     }
 
-    /// Says so if devices with these numbers of vectors may need more than is left.
+    /// Warns if devices with these numbers of interrupt vectors may need more files than are left to open.
     pub fn check(&self, vectors: &[u32]) {
         // What cannot be counted is told by the vector that finds no room.
         let open = fs::read_dir("/proc/self/fd").map_or(0, |files| files.count() as u64);

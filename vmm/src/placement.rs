@@ -19,7 +19,7 @@ const GIB: u64 = 1 << 30;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IovaRanges(Vec<RangeInclusive<u64>>);
 
-/// RAM that no device could reach.
+/// A part of RAM for which the host's IOMMU has no room, with the first gap that is in the way.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "--memory: {ram} MiB of RAM have no place from {start:#x} on: the host's IOMMU does not map {first:#x}-{last:#x} \
@@ -32,7 +32,7 @@ pub struct PlacementError {
     last: u64,
 }
 
-/// Where things are.
+/// Where RAM and the window for large BARs lie in the guest's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
     /// RAM, ascending: below 4 GiB, and what did not fit there.
@@ -47,7 +47,8 @@ impl IovaRanges {
         Self(vec![0..=u64::MAX])
     }
 
-    /// What is left when only `ranges` can be used too; none of them stands for all.
+    /// What is left when only `ranges` can be used, too. An empty list stands for all: then the
+    /// kernel did not tell.
     #[must_use]
     pub fn within(self, ranges: &[RangeInclusive<u64>]) -> Self {
         if ranges.is_empty() {
@@ -69,7 +70,7 @@ impl IovaRanges {
         Self(common)
     }
 
-    /// Bits of the highest address.
+    /// How many bits the highest address has that can be mapped.
     pub fn bits(&self) -> u8 {
         let last = self.0.last().map_or(0, |range| *range.end());
         64 - last.leading_zeros() as u8

@@ -21,9 +21,9 @@ const MIB: u64 = 1 << 20;
 /// How a line may look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
-    /// It is drawn over with the next.
+    /// The next is drawn over it.
     Redraw,
-    /// Each is new.
+    /// Each stays, and the next is a new one: a log has no cursor to move.
     Lines,
 }
 
@@ -117,7 +117,7 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// Of the memory between two addresses of this process.
+    /// Counts the pages in ranges of addresses of this process, each with its first address and the one behind.
     pub fn of(ranges: &[(u64, u64)]) -> Self {
         let maps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         let switch = fs::read_to_string(HUGE_PAGES_SWITCH).unwrap_or_default();
@@ -175,7 +175,7 @@ fn mapping(line: &str) -> Option<(u64, u64)> {
     Some((address(start)?, address(end)?))
 }
 
-/// `AnonHugePages:    2048 kB`
+/// The number of a line such as `AnonHugePages:    2048 kB`, 0 for any other line (proc_pid_smaps(5)).
 fn kib(line: &str, name: &str) -> u64 {
     let rest = line.strip_prefix(name).unwrap_or_default();
     rest.trim().trim_end_matches(" kB").parse().unwrap_or(0)

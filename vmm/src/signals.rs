@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-/// Questions answered together.
+/// How many questions one answer is for at most.
 const CHUNK: usize = 256;
 
 /// The start was given up because a signal asked for the end.
@@ -29,7 +29,7 @@ pub struct Signals {
     end: UnixStream,
     /// Readable while a SIGUSR1 waits for its answer.
     questions: UnixStream,
-    /// The machine has ended: what asks for its end has its default effect again.
+    /// True when the machine has ended: then the signals that ask for it have their default effect again.
     is_over: Arc<AtomicBool>,
 }
 
@@ -40,6 +40,7 @@ impl Signals {
     /// When a signal cannot be taken over.
     pub fn take_over() -> io::Result<Self> {
         let is_over = Arc::new(AtomicBool::new(false));
+        // A socket, for signal_hook writes to it with MSG_DONTWAIT: a handler never waits, however often it runs.
         let (end, raise) = UnixStream::pair()?;
         for signal in [SIGTERM, SIGINT, SIGHUP] {
             flag::register_conditional_default(signal, is_over.clone())?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, isatty, tcgetattr, tcsetattr};
 
-/// Ctrl-A.
+/// Ctrl-A, the key before a command to Strait.
 const ESCAPE: u8 = 0x01;
 
 /// Standard input in raw mode: every key goes to the guest. The former mode comes back when this is
@@ -33,6 +33,8 @@ impl RawMode {
         raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
         raw.input_modes -= InputModes::ICRNL | InputModes::IXON | InputModes::BRKINT;
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw)?;
+        // A release build aborts in a panic and drops nothing (Cargo.toml), so the message would come in raw mode, and
+        // the shell after it.
         let (at_panic, report) = (former.clone(), panic::take_hook());
         panic::set_hook(Box::new(move |info| {
             restore(&at_panic);
@@ -58,7 +60,7 @@ fn restore(former: &Termios) {
 pub enum Key {
     /// A byte for the guest.
     Byte(u8),
-    /// Ctrl-A X: end.
+    /// Ctrl-A X: the user ends the machine.
     Quit,
 }
 

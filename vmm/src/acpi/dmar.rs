@@ -14,14 +14,15 @@ pub const IOAPIC_BUS: u8 = 0xff;
 /// What the table tells of the unit.
 #[derive(Clone, Copy, Debug)]
 pub struct Dmar {
-    /// Width of addresses in DMA requests.
+    /// Bits of an address in a DMA request. The table has one less (Host Address Width, §8.1).
     pub width_bits: u8,
-    /// Interrupts are remapped.
+    /// Whether the unit remaps interrupts (flag INTR_REMAP, §8.1).
     pub interrupt_remapping: bool,
 }
 
 impl Dmar {
-    /// The table. One unit for all of PCI; the I/O APIC is named as well, else Linux refuses to remap.
+    /// The table. One unit for all of PCI; the I/O APIC is named as well, else Linux refuses to remap
+    /// (`parse_ioapics_under_ir`, drivers/iommu/intel/irq_remapping.c).
     pub fn table(&self) -> Vec<u8> {
         let body = Body {
             width_less_one: self.width_bits - 1,
@@ -30,6 +31,7 @@ impl Dmar {
             unit: Unit {
                 kind: U16::new(0),
                 len_bytes: U16::new((size_of::<Unit>() + size_of::<Scope>()) as u16),
+                // INCLUDE_PCI_ALL: no list of devices, which hot plug would make wrong.
                 flags: 1,
                 size: 0,
                 segment: U16::ZERO,

@@ -45,7 +45,8 @@ fn soft_off() -> Vec<u8> {
     ))
 }
 
-/// What belongs to no device. Linux uses ECAM only if it is reserved here.
+/// What belongs to no device. Linux uses ECAM only if it is reserved here or in the memory map
+/// (`pci_mmcfg_check_reserved`, arch/x86/pci/mmconfig-shared.c).
 fn motherboard() -> Vec<u8> {
     let ecam = Memory32Fixed::new(true, layout::ECAM.start.0 as u32, layout::ECAM.len as u32);
     let sleep = ports(layout::SLEEP_REGISTERS, SleepRegisters::PORTS);
@@ -53,6 +54,7 @@ fn motherboard() -> Vec<u8> {
 }
 
 fn serial() -> Vec<u8> {
+    // Edge-triggered and active high, as ISA has it and as the I/O APIC takes it without an override in the MADT.
     let interrupt = Interrupt::new(true, true, false, false, u32::from(layout::COM1_IRQ));
     device(
         "COM1",
@@ -70,6 +72,7 @@ fn clock() -> Vec<u8> {
     )
 }
 
+/// By the id that Linux's driver looks for (drivers/misc/pvpanic/pvpanic-mmio.c), which takes ports, too.
 fn pvpanic() -> Vec<u8> {
     device("PEVT", &"QEMU0001", &[&ports(layout::PVPANIC, Pvpanic::PORTS)])
 }

@@ -26,6 +26,7 @@ pub(super) fn table(dsdt: GuestAddress) -> FADT {
         .flag(Flags::PwrButton)
         .flag(Flags::SlpButton)
         .flag(Flags::FixRtc);
+    // Both, for readers from before ACPI 2.0 look at the short one only.
     fadt.dsdt = (dsdt.0 as u32).into();
     fadt.x_dsdt = dsdt.0.into();
     fadt.century = Rtc::CENTURY_INDEX;
@@ -38,7 +39,7 @@ pub(super) fn table(dsdt: GuestAddress) -> FADT {
     fadt.finalize()
 }
 
-/// An 8-bit register in I/O space.
+/// An 8-bit register in I/O space (Generic Address Structure, ACPI 6.5 §5.2.3.2).
 fn port(number: u16) -> GAS {
     GAS::new(
         AddressSpace::SystemIo,

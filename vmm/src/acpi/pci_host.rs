@@ -11,7 +11,7 @@ use acpi_tables::aml::{
 
 use crate::layout::{self, Range};
 
-/// Devices on bus 0, and wires of each.
+/// Devices on a bus, and wires of each (PCI 3.0 §2.2.6).
 const DEVICES: u8 = 32;
 const WIRES: u8 = 4;
 /// First port behind PCI's configuration ports.
@@ -61,6 +61,7 @@ struct Windows<'a>(&'a PciHost);
 impl Aml for Windows<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let buses = AddressSpace::new_bus_number(0u16, u16::from(self.0.last_bus));
+        // The bridge answers these itself, so they are its own and not among what it passes on (PCI Firmware 3.3 §4.1.3).
         let config_ports = IO::new(layout::PCI_CONFIG, layout::PCI_CONFIG, 1, 8);
         let ports_below = AddressSpace::new_io(0u16, layout::PCI_CONFIG - 1, None);
         let ports_above = AddressSpace::new_io(AFTER_CONFIG_PORTS, u16::MAX, None);
@@ -93,6 +94,7 @@ impl Aml for Windows<'_> {
 fn interrupt_wires() -> PackageBuilder {
     let mut wires = PackageBuilder::new();
     for (device, wire) in (0..DEVICES).flat_map(|device| (0..WIRES).map(move |wire| (device, wire))) {
+        // All functions of a device share its wires (ACPI 6.5 §6.2.13).
         let any_function = u32::from(device) << 16 | 0xffff;
         let pin = layout::intx_gsi(device, wire);
         wires.add_element(&Package::new(vec![&any_function, &wire, &ZERO, &pin]));

@@ -26,9 +26,9 @@ pub struct AcpiConfig {
 /// Tables, ready to be copied into guest RAM.
 #[derive(Clone, Debug)]
 pub struct AcpiTables {
-    /// Where the bytes belong.
+    /// The guest address at which the bytes belong.
     pub address: GuestAddress,
-    /// All tables.
+    /// The tables behind one another, with their checksums.
     pub bytes: Vec<u8>,
     /// Where the root pointer is, for the kernel's entry.
     pub rsdp: GuestAddress,

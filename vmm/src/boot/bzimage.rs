@@ -36,7 +36,7 @@ const DEFAULT_SETUP_SECTS: u8 = 4;
 const SECTOR: u64 = 512;
 /// syssize counts units of 16 bytes.
 const PARAGRAPH: u64 = 16;
-/// A loader without a number of its own.
+/// A loader without a number of its own. 0 would be LILO's.
 const LOADER_OTHER: u8 = 0xff;
 
 /// A kernel whose header makes sense.
@@ -114,7 +114,9 @@ impl BzImage {
             params.hdr.ramdisk_image = initrd.start.0 as u32;
             params.hdr.ramdisk_size = initrd.len as u32;
         }
+        // Linux before 5.0 does not look here, and searches the place below 1 MiB where the tables are anyway.
         params.acpi_rsdp_addr = handover.rsdp.0;
+        // By way of a copy: the structure is packed, so no reference may point into it.
         let mut table = params.e820_table;
         for (slot, entry) in table.iter_mut().zip(e820::memory_map(handover.memory)) {
             *slot = entry.into();

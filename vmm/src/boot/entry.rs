@@ -11,14 +11,16 @@ use crate::layout;
 const CODE_64: u64 = 0x00af_9b00_0000_ffff;
 const CODE_32: u64 = 0x00cf_9b00_0000_ffff;
 const DATA: u64 = 0x00cf_9300_0000_ffff;
+/// Busy, for VM entry refuses another task state (Intel SDM vol. 3, checks on guest segment registers).
 const TASK_STATE: u64 = 0x0000_8b00_0000_0067;
-/// Index in the table.
+/// Indices in the table. Linux's boot protocol names those of code and data; the task state's is free.
 const CODE_INDEX: u16 = 2;
 const DATA_INDEX: u16 = 3;
 const TASK_STATE_INDEX: u16 = 4;
 
 /// Control register bits (Intel SDM vol. 3 §2.5). Caching stays on, unlike after power-on.
 const CR0_PE: u64 = 1 << 0;
+/// Hardwired to 1 since the Pentium Pro.
 const CR0_ET: u64 = 1 << 4;
 const CR0_PG: u64 = 1 << 31;
 const CR4_PAE: u64 = 1 << 5;

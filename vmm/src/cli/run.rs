@@ -1,4 +1,4 @@
-//! `strait run`.
+//! `strait run`: the arguments that describe a machine.
 
 use std::path::PathBuf;
 

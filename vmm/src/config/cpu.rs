@@ -17,7 +17,7 @@ pub enum CpuConfigError {
     /// A model of CPU by name, as other VMMs have them: there is only the host's.
     #[error("{0:?} is not a CPU model; the one model is host, as in --cpu host,nested=off")]
     Model(String),
-    /// A key nobody knows.
+    /// Any key but `nested`.
     #[error("{0:?} is not a key of --cpu; the one key is nested, as in --cpu host,nested=off")]
     UnknownKey(String),
     /// A key twice, or a value that is neither on nor off.

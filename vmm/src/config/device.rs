@@ -25,12 +25,12 @@ pub struct DeviceConfig {
 /// The ROM of a device.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum RomConfig {
-    /// Its own.
+    /// The one that the device has.
     #[default]
     Own,
-    /// None.
+    /// The guest finds none: the register of its address reads as 0.
     Hidden,
-    /// A file's content.
+    /// What this file holds.
     File(PathBuf),
 }
 
@@ -63,7 +63,7 @@ pub const DEVICE_KEYS: [(&str, &str); 7] = [
 /// A device value that cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceConfigError {
-    /// A key nobody knows.
+    /// A key that is none of [`DEVICE_KEYS`].
     #[error("{0:?} is not a key of --device; the keys are {keys}", keys = known_keys())]
     UnknownKey(String),
     /// A key twice, or a value that is neither on nor off.
@@ -72,13 +72,13 @@ pub enum DeviceConfigError {
     /// Another driver than vfio-pci.
     #[error("{0:?} is not a kind of device; the one kind is vfio-pci, as in vfio-pci,host=01:00.0")]
     Kind(String),
-    /// A ROM that shall be hidden and replaced.
+    /// A ROM that is to be hidden and replaced at once.
     #[error("rombar=off hides the ROM that romfile= would replace; give one of them")]
     Rom,
-    /// No device named.
+    /// Keys of a device, and no device among them.
     #[error("no device is named; write --device 01:00.0 or --device vfio-pci,host=01:00.0")]
     NoHost,
-    /// A name of nothing.
+    /// A name that leads to no device of the host, or to several.
     #[error(transparent)]
     Name(#[from] host::LookupError),
 }

@@ -35,7 +35,7 @@ pub enum MemorySizeError {
     /// More than any address bus.
     #[error("{0:?} is more memory than a CPU can address")]
     TooBig(String),
-    /// Not whole pages.
+    /// Not a multiple of 4 KiB: KVM and VFIO map whole pages only.
     #[error("{0:?} is not a whole number of 4 KiB pages")]
     Pages(String),
 }
@@ -57,6 +57,7 @@ impl FromStr for MemorySize {
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let number = if is_number { digits } else { return Err(syntax()) };
         let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+        // 64 TiB: what Linux manages with four levels of page tables (Documentation/arch/x86/x86_64/mm.rst).
         match bytes.filter(|bytes| *bytes <= 1 << 46) {
             None => Err(MemorySizeError::TooBig(text.to_owned())),
             Some(bytes) if bytes < MIN_MEMORY => Err(MemorySizeError::TooSmall(text.to_owned())),

@@ -25,16 +25,16 @@ pub enum ViommuConfigError {
     /// Another kind of IOMMU.
     #[error("{0:?} is not a kind of IOMMU; the one kind is intel, as in --viommu intel,aw-bits=39")]
     Kind(String),
-    /// A key nobody knows.
+    /// A key that this IOMMU does not have.
     #[error("{0:?} is not a key of --viommu; the keys are caching-mode, intremap, eim and aw-bits")]
     UnknownKey(String),
     /// A key twice, or a value that is neither on nor off.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// A width that tables do not have.
+    /// A width for which VT-d has no tables of three or four levels.
     #[error("aw-bits={0} is not a width; the widths are 39 and 48")]
     Width(String),
-    /// More than can be had.
+    /// Long APIC ids without the table that would hold them.
     #[error("eim=on needs intremap=on")]
     ExtendedAlone,
 }

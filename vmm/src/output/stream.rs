@@ -75,12 +75,12 @@ impl Output {
         self.lock().flush(&self.target)
     }
 
-    /// Bytes that wait.
+    /// How many bytes wait for room.
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
 
-    /// Drops what waits.
+    /// Drops what waits, and counts it as lost.
     pub(super) fn give_up(&self) {
         self.lock().drop_waiting();
     }

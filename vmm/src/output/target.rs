@@ -17,7 +17,7 @@ const PIPE_ROOM: usize = 4096;
 /// What anything else that is ready takes at least.
 const ROOM: usize = 1;
 
-/// Where bytes go.
+/// A file, pipe, terminal or socket with the way to write to it without waiting.
 pub(super) struct Target {
     fd: OwnedFd,
     way: Way,
