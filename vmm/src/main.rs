@@ -27,8 +27,8 @@ fn main() -> ExitCode {
             log::logger().flush();
             code
         }
-        Command::Completions(args) => print(&args.script()),
-        Command::Man(args) => match args.write() {
+        Command::Completions(args) => print(&args.script(cli::command())),
+        Command::Man(args) => match args.write(cli::command()) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&format!("strait: {}", Chain(&error)), 1),
         },

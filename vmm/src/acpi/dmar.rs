@@ -4,8 +4,8 @@ use acpi_tables::sdt::Sdt;
 use zerocopy::byteorder::little_endian::{U16, U64};
 use zerocopy::{Immutable, IntoBytes};
 
+use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use super::madt::IOAPIC_ID;
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// Where the I/O APIC's interrupt requests seem to come from: a bus that no guest gives away, as on a q35.

@@ -8,8 +8,8 @@ use acpi_tables::sdt::Sdt;
 use strait_devices::acpi_pm::{self, SleepRegisters};
 use strait_devices::legacy::{Pvpanic, Rtc, Serial};
 
+use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use super::pci_host::PciHost;
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// Length of a table with nothing behind its header.

@@ -6,7 +6,7 @@ use strait_devices::acpi_pm::SleepRegisters;
 use strait_devices::legacy::Rtc;
 use vm_memory::GuestAddress;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// IA-PC boot architecture flags (table 5.11). Left out on purpose: 8042 (Linux then does not look for a

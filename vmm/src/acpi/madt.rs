@@ -7,7 +7,7 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// Value of the I/O APIC's identification register after reset.

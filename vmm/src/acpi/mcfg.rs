@@ -2,7 +2,7 @@
 
 use acpi_tables::mcfg::MCFG;
 
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// ECAM for bus 0 to `last_bus`. Linux looks for devices on every bus that is listed here, 32 cycles each

@@ -8,6 +8,7 @@
 mod dmar;
 mod dsdt;
 mod fadt;
+mod header;
 mod madt;
 mod mcfg;
 mod pci_host;
@@ -16,8 +17,3 @@ mod tables;
 pub use dmar::{Dmar, IOAPIC_BUS};
 pub use pci_host::PciHost;
 pub use tables::{AcpiConfig, AcpiTables, TooLarge, build};
-
-/// Who made the tables, in each header.
-const OEM_ID: [u8; 6] = *b"STRAIT";
-const OEM_TABLE_ID: [u8; 8] = *b"STRAITVM";
-const OEM_REVISION: u32 = 1;

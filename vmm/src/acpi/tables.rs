@@ -5,8 +5,9 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::GuestAddress;
 
+use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use super::pci_host::PciHost;
-use super::{OEM_ID, OEM_REVISION, OEM_TABLE_ID, dsdt, fadt, madt, mcfg};
+use super::{dsdt, fadt, madt, mcfg};
 use crate::layout::Range;
 
 /// Tables start at multiples of this, which no specification asks for and every reader likes.

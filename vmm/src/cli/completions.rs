@@ -1,10 +1,8 @@
 //! `strait completions`: what a shell needs to complete commands, options and devices.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_complete::aot::generate;
-
-use super::Cli;
 
 const BASH_DEVICES: &str = include_str!("../../../resources/completions/strait.bash");
 const ZSH_DEVICES: &str = include_str!("../../../resources/completions/strait.zsh");
@@ -23,20 +21,20 @@ pub struct CompletionsArgs {
 }
 
 impl CompletionsArgs {
-    /// The whole script, devices included.
-    pub fn script(&self) -> String {
+    /// The whole script for `command`, devices included.
+    pub fn script(&self, command: Command) -> String {
         match self.shell.as_str() {
-            "zsh" => zsh(),
-            "fish" => generated(Shell::Fish) + FISH_DEVICES,
-            _ => generated(Shell::Bash) + BASH_DEVICES,
+            "zsh" => zsh(command),
+            "fish" => generated(Shell::Fish, command) + FISH_DEVICES,
+            _ => generated(Shell::Bash, command) + BASH_DEVICES,
         }
     }
 }
 
 /// In zsh every argument has its own way of completion; those that are devices get ours. Functions must be
 /// there before the last lines of the script call them.
-fn zsh() -> String {
-    let script = generated(Shell::Zsh);
+fn zsh(command: Command) -> String {
+    let script = generated(Shell::Zsh, command);
     let lines = script.lines().map(|line| {
         let is_device =
             line.contains(":DEVICE:") || line.contains("device -- ") || line.contains("devices -- ");
@@ -52,21 +50,22 @@ fn zsh() -> String {
     }
 }
 
-fn generated(shell: Shell) -> String {
+fn generated(shell: Shell, mut command: Command) -> String {
     let mut script = Vec::new();
-    generate(shell, &mut Cli::command(), "strait", &mut script);
+    generate(shell, &mut command, "strait", &mut script);
     String::from_utf8_lossy(&script).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process;
 
     use super::*;
+    use crate::cli::command;
 
     fn script(shell: &str) -> String {
         let shell = shell.to_owned();
-        CompletionsArgs { shell }.script()
+        CompletionsArgs { shell }.script(command())
     }
 
     #[test]
@@ -90,7 +89,9 @@ mod tests {
             _strait_with_devices strait "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
             echo "${COMPREPLY[*]}""#;
         let script = [devices, &script("bash"), ask].join("\n");
-        let bash = Command::new("bash").args(["-c", &script, "bash", line]).output();
+        let bash = process::Command::new("bash")
+            .args(["-c", &script, "bash", line])
+            .output();
         String::from_utf8_lossy(&bash.expect("bash").stdout)
             .trim()
             .to_owned()

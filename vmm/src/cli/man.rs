@@ -4,9 +4,7 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory};
-
-use super::Cli;
+use clap::{Args, Command};
 
 /// Write a manual page for each command into a folder.
 #[derive(Debug, Args)]
@@ -25,13 +23,13 @@ pub struct ManError {
 }
 
 impl ManArgs {
-    /// Writes a page for each command, and makes the folder if it is not there.
+    /// Writes a page for `command` and each below it, and makes the folder if it is not there.
     ///
     /// # Errors
     /// When the folder or a page cannot be written.
-    pub fn write(&self) -> Result<(), ManError> {
-        let pages = fs::create_dir_all(&self.folder)
-            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.folder));
+    pub fn write(&self, command: Command) -> Result<(), ManError> {
+        let pages =
+            fs::create_dir_all(&self.folder).and_then(|()| clap_mangen::generate_to(command, &self.folder));
         pages.map_err(|source| ManError {
             folder: self.folder.clone(),
             source,
@@ -42,6 +40,7 @@ impl ManArgs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::command;
 
     #[test]
     fn every_command_has_a_page() {
@@ -49,7 +48,7 @@ mod tests {
         let args = ManArgs {
             folder: folder.path().join("man1"),
         };
-        args.write().expect("pages");
+        args.write(command()).expect("pages");
         for page in [
             "strait.1",
             "strait-run.1",

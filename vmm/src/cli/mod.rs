@@ -1,140 +1,18 @@
 //! The command line: argument structs, and errors in one line.
 
+mod command_line;
 mod completions;
+mod failure;
 pub mod host;
 mod man;
 mod run;
 
-use std::ffi::OsString;
-
-use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
-
+pub use command_line::{Cli, Command, command, parse};
 pub use completions::CompletionsArgs;
+pub use failure::{Failure, USAGE};
 pub use host::HostArgs;
 pub use man::ManArgs;
 pub use run::RunArgs;
 
-/// Wrong usage, as clap has it.
-pub const USAGE: u8 = 2;
-
-/// Pass PCI devices to a virtual machine, and from there on to its own guests.
-#[derive(Debug, Parser)]
-#[command(
-    name = "strait",
-    version,
-    about,
-    after_help = "Exit codes and examples: strait run --help. Manual pages: strait man DIR."
-)]
-pub struct Cli {
-    /// The first word behind the program's name, with its own arguments.
-    #[command(subcommand)]
-    pub command: Command,
-    /// Say more on standard error: -v what changes, -vv details, -vvv each trapped access.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
-    pub verbose: u8,
-}
-
-/// What `strait` can be asked to do, a variant for each command.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
-    Run(RunArgs),
-    /// See and prepare the host's PCI devices.
-    Host(HostArgs),
-    /// Print a completion script for bash, zsh or fish.
-    Completions(CompletionsArgs),
-    /// Write manual pages into a folder.
-    Man(ManArgs),
-}
-
-/// The arguments of this process, or what to print and the exit code.
-///
-/// # Errors
-/// Help and version are "errors" with code 0; everything else is one line and code 2.
-pub fn parse() -> Result<Cli, (String, u8)> {
-    parse_from(std::env::args_os())
-}
-
-fn parse_from(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, (String, u8)> {
-    let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
-    Cli::try_parse_from(&words).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (error.render().to_string(), 0),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.render().to_string(), USAGE),
-        _ => {
-            let (says, command) = (one_line(&error.render().to_string()), command_of(&words));
-            (format!("strait: {says}; `{command} --help` explains"), USAGE)
-        }
-    })
-}
-
-/// The command that `words` mean, with its subcommands: the first words behind the program's that are no options. No
-/// option that may stand between them takes a value.
-fn command_of(words: &[OsString]) -> String {
-    let mut command = &Cli::command();
-    let mut names = vec![command.get_name()];
-    for word in words.iter().skip(1) {
-        match command.find_subcommand(word) {
-            Some(found) => {
-                command = found;
-                names.push(found.get_name());
-            }
-            None if word.as_encoded_bytes().starts_with(b"-") => {}
-            None => break,
-        }
-    }
-    names.join(" ")
-}
-
-/// clap's message without its usage block, on one line.
-fn one_line(message: &str) -> String {
-    let says = message.trim_start_matches("error: ");
-    let lines: Vec<_> = says
-        .lines()
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines.join(" ")
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refusal(line: &str) -> String {
-        let (message, code) = parse_from(line.split(' ')).expect_err("wrong usage");
-        assert_eq!(code, USAGE, "{message}");
-        message
-    }
-
-    #[test]
-    fn wrong_usage_points_at_the_help_of_the_command_that_was_meant() {
-        for (line, help) in [
-            ("strait --nonsense", "`strait --help` explains"),
-            ("strait run --memory lots", "`strait run --help` explains"),
-            ("strait run --cpus", "`strait run --help` explains"),
-            (
-                "strait -v host list --nonsense",
-                "`strait host list --help` explains",
-            ),
-            ("strait host ls --nonsense", "`strait host list --help` explains"),
-            ("strait host bind", "`strait host bind --help` explains"),
-            ("strait completions tcsh", "`strait completions --help` explains"),
-        ] {
-            let message = refusal(line);
-            assert!(message.ends_with(help), "{line}: {message}");
-        }
-    }
-
-    #[test]
-    fn the_help_names_every_command_that_a_user_may_type() {
-        let (help, code) = parse_from(["strait", "--help"]).expect_err("help");
-        assert_eq!(code, 0);
-        for command in ["run", "host", "completions", "man"] {
-            assert!(help.contains(&format!("\n  {command} ")), "{command}: {help}");
-        }
-        let (help, _) = parse_from(["strait", "host", "--help"]).expect_err("help");
-        assert!(help.contains("\n  set-override "), "{help}");
-    }
-}
+use command_line::parse_from;

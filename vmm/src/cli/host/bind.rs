@@ -6,8 +6,9 @@ use strait_vfio::host::{
     restorable, restore, ways_out,
 };
 
+use super::find::find_all;
 use super::screen::{Screen, Tone};
-use super::{Failure, find_all};
+use crate::cli::failure::Failure;
 
 /// Give devices to vfio-pci, all of them or none.
 #[derive(Debug, Args)]

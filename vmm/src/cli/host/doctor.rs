@@ -8,8 +8,9 @@ use serde::Serialize;
 use strait_vfio::host::doctor::{self, Finding, Verdict, Wishes};
 use strait_vfio::host::{HostBdf, Kernel, Root};
 
+use super::find::find_all;
 use super::screen::{Screen, Tone};
-use super::{Failure, find_all};
+use crate::cli::failure::Failure;
 use crate::config::MemorySize;
 use crate::kvm::SystemError;
 use crate::layout::{self, Range};

@@ -3,9 +3,11 @@
 use clap::{Args, ValueEnum};
 use strait_vfio::host::{CheckError, Function, Inventory, Kernel, PciIds, Root, Use};
 
+use super::find::find_all;
 use super::listing::Listed;
 use super::screen::{Screen, Tone};
-use super::{Failure, find_all, groups, tree};
+use super::{groups, tree};
+use crate::cli::failure::Failure;
 
 /// Show every PCI device with its driver, group, names and uses.
 #[derive(Debug, Args)]
@@ -167,18 +169,4 @@ pub(super) fn painted(screen: &Screen<'_>, one: &Use) -> String {
         true => screen.paint(Tone::Warning, &format!("in use: {one}")),
         false => one.to_string(),
     }
-}
-
-/// Names and marks of a function in a few words, for a line of a tree or a group.
-pub(super) fn short(function: &Function) -> String {
-    let mut parts = vec![function.pci.driver_name().to_owned()];
-    parts.extend(function.interfaces.iter().cloned());
-    parts.extend(function.disks.iter().cloned());
-    if let Some(sriov) = function.sriov {
-        parts.push(format!("VFs {}/{}", sriov.active, sriov.max));
-    }
-    if function.is_busy() {
-        parts.push("in use".to_owned());
-    }
-    parts.join(", ")
 }

@@ -2,23 +2,22 @@
 
 mod bind;
 mod doctor;
+mod find;
 mod groups;
 mod list;
 mod listing;
 mod names;
 mod screen;
+mod short;
 mod tree;
 mod vf;
 
-use std::error::Error;
-
 use clap::{Args, Subcommand};
-use strait_devices::Chain;
-use strait_vfio::host::{HostBdf, Kernel, LookupError, Root, find, restore_orphans};
-
-use super::USAGE;
+use strait_vfio::host::{Kernel, Root, restore_orphans};
 
 pub use screen::Screen;
+
+use super::failure::Failure;
 
 /// See and prepare the host's PCI devices.
 #[derive(Debug, Args)]
@@ -47,34 +46,6 @@ enum HostCommand {
     Names,
     /// Give a device to a driver, in driverctl's order of words.
     SetOverride(bind::OverrideArgs),
-}
-
-/// Why a command ended without doing what it was asked for.
-#[derive(Debug)]
-pub struct Failure {
-    /// The exit code.
-    pub code: u8,
-    /// One sentence.
-    pub message: String,
-}
-
-impl Failure {
-    /// What the user typed cannot be meant.
-    fn usage(message: impl Into<String>) -> Self {
-        Self {
-            code: USAGE,
-            message: message.into(),
-        }
-    }
-}
-
-impl<E: Error> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self {
-            code: 1,
-            message: Chain(&error).to_string(),
-        }
-    }
 }
 
 impl HostArgs {
@@ -112,22 +83,6 @@ pub fn give_back_orphans(root: &Root, kernel: &dyn Kernel) {
             ),
         }
     }
-}
-
-/// The functions that `names` stand for, each once.
-fn find_all(root: &Root, names: &[String]) -> Result<Vec<HostBdf>, Failure> {
-    let mut found: Vec<HostBdf> = Vec::new();
-    for name in names {
-        let bdf = find(root, name).map_err(|error| match error {
-            LookupError::Unknown(_) => Failure::usage(error.to_string()),
-            error => error.into(),
-        })?;
-        if found.contains(&bdf) {
-            return Err(Failure::usage(format!("{bdf} is given twice; leave one out")));
-        }
-        found.push(bdf);
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use strait_vfio::host::{Function, HostBdf, PciIds};
 
-use super::Failure;
-use super::list::short;
 use super::screen::{Screen, Tone};
+use super::short::short;
+use crate::cli::failure::Failure;
 
 /// Bridges below bridges: PCI has 256 buses in a domain.
 const MAX_DEPTH: usize = 256;

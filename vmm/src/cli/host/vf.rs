@@ -8,8 +8,9 @@ use strait_vfio::host::{
     set_virtual_functions,
 };
 
+use super::find::find_all;
 use super::screen::{Screen, Tone};
-use super::{Failure, find_all};
+use crate::cli::failure::Failure;
 
 /// How often it is told how far a slow driver is.
 const PROGRESS_SECONDS: u64 = 5;

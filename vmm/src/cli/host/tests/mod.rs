@@ -12,7 +12,8 @@ mod vf;
 
 use strait_vfio::host::testing::{FakeFunction, FakeHost};
 
-use super::{Failure, Screen};
+use super::Screen;
+use crate::cli::failure::Failure;
 use crate::cli::{Command, parse_from};
 
 const NIC: &str = "0000:01:00.0";

@@ -1,0 +1,36 @@
+//! How a command fails.
+
+use std::error::Error;
+
+use strait_devices::Chain;
+
+/// Wrong usage, as clap has it.
+pub const USAGE: u8 = 2;
+
+/// Why a command ended without doing what it was asked for.
+#[derive(Debug)]
+pub struct Failure {
+    /// The exit code.
+    pub code: u8,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Failure {
+    /// What the user typed cannot be meant.
+    pub(super) fn usage(message: impl Into<String>) -> Self {
+        Self {
+            code: USAGE,
+            message: message.into(),
+        }
+    }
+}
+
+impl<E: Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            code: 1,
+            message: Chain(&error).to_string(),
+        }
+    }
+}
