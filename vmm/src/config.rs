@@ -1,4 +1,4 @@
-//! What a virtual machine is: the values of `strait run`, checked as far as they can be without the host.
+//! The description of a virtual machine: the values of `strait run`, checked as far as they can be without the host.
 
 mod cpu;
 mod device;
@@ -40,7 +40,7 @@ pub struct Config {
     pub devices: Vec<DeviceConfig>,
     /// The virtual IOMMU in front of them.
     pub viommu: Option<ViommuConfig>,
-    /// Where the numbers of the virtual IOMMU go at the end.
+    /// The file for the virtual IOMMU's numbers at the end.
     pub stats: Option<PathBuf>,
     /// What follows when a device reports an uncorrectable error.
     pub on_device_error: OnDeviceError,

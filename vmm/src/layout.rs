@@ -16,7 +16,7 @@ use vm_memory::GuestAddress;
 pub struct Range {
     /// The first address inside.
     pub start: GuestAddress,
-    /// How many bytes it has; may be 0.
+    /// Its length in bytes, which may be 0.
     pub len: u64,
 }
 
@@ -55,19 +55,19 @@ pub const BOOT_STACK: Range = Range::new(0x8000, 0x9000);
 pub const PAGE_TABLES: Range = Range::new(0x9000, 0xf000);
 /// The kernel's command line. Linux takes 2,047 bytes; a bzImage may ask for more, and gets up to these 64 KiB.
 pub const CMDLINE: Range = Range::new(0x2_0000, 0x3_0000);
-/// Where conventional memory ends; a PC has its extended BIOS data area here.
+/// The end of conventional memory; a PC has its extended BIOS data area here.
 pub const CONVENTIONAL_END: GuestAddress = GuestAddress(0x9_fc00);
 /// ACPI tables, the RSDP first: it is searched for from here up to 1 MiB (ACPI 6.5 §5.2.5.1).
 pub const ACPI_TABLES: Range = Range::new(0xe_0000, 0xf_fff0);
-/// Where a CPU that resets in real mode finds its first instruction (Intel SDM vol. 3 §10.1.4).
+/// The place where a CPU that resets in real mode finds its first instruction (Intel SDM vol. 3 §10.1.4).
 pub const RESET_VECTOR: Range = Range::new(0xf_fff0, 0x10_0000);
-/// What a PC's firmware takes: both of the above.
+/// The memory that a PC's firmware takes: both of the above.
 pub const FIRMWARE: Range = Range::new(ACPI_TABLES.start.0, RESET_VECTOR.end().0);
 /// Kernels and everything else that is loaded goes here or above.
 pub const HIGH_MEMORY: GuestAddress = GuestAddress(0x10_0000);
 /// RAM below 4 GiB ends here at the latest.
 pub const LOW_RAM_MAX: GuestAddress = MMIO_32[0].start;
-/// Where BARs go that cannot be above 4 GiB: the first of these that has room for all. RAM below 4 GiB ends where it
+/// Windows for BARs that cannot be above 4 GiB; the first that has room for all is taken. RAM below 4 GiB ends where it
 /// starts.
 pub const MMIO_32: [Range; 3] = [
     Range::new(3 * GIB, ECAM.start.0),
@@ -123,7 +123,7 @@ pub const PVPANIC: u16 = 0x505;
 pub const SLEEP_REGISTERS: u16 = 0x600;
 /// PCI's configuration address and data ports (PCI 3.0 §3.2.2.3.2). Linux tries them before it knows of ECAM.
 pub const PCI_CONFIG: u16 = 0xcf8;
-/// What PCI devices may have, clear of everything above: bridges hand out ports by 4 KiB, and the first of these are
+/// Ports for PCI devices, clear of everything above: bridges hand out ports by 4 KiB, and the first of these are
 /// the motherboard's.
 pub const PCI_PORTS: Range = Range::new(0x1000, 0x1_0000);
 

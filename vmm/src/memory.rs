@@ -23,7 +23,7 @@ use crate::layout::Range;
 /// The largest page a host's page tables and IOMMU use without asking for hugetlb.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// What is taken from the host at a time: a fraction of a second, even in small pages.
+/// Bytes that are taken from the host at a time: a fraction of a second, even in small pages.
 const POPULATE_CHUNK: usize = 256 << 20;
 
 /// RAM that cannot be had.
@@ -92,7 +92,7 @@ impl GuestRam {
         Ok(())
     }
 
-    /// Where it is in this process: first address and the one behind the last, of each block.
+    /// The addresses of each block in this process: the first one and the one behind the last.
     pub fn host_ranges(&self) -> Vec<(u64, u64)> {
         let range = |(_, block): &(GuestAddress, Arc<RamBlock>)| {
             let start = block.address as u64;

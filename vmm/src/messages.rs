@@ -1,6 +1,6 @@
-//! What we have to say, with a limit to what a guest or a device can have us say again and again.
+//! The log, with a limit to each line that a guest or a device can cause again and again.
 //!
-//! The limit holds for each place in the code that says something, so there are as many as the code has places:
+//! The limit holds for each place in the code that says something, so there are as many limits as places:
 //! a start with many devices is told in full, a line that is repeated without end only once a second, and what
 //! was left out is counted.
 
@@ -37,7 +37,7 @@ struct Messages {
 /// A module and a line in it.
 type Place = (&'static str, u32);
 
-/// What a place may still say.
+/// How many lines a place may still say, and those that it could not.
 struct Allowance {
     lines: u32,
     /// The time up to which `lines` was paid.
@@ -66,7 +66,7 @@ impl Messages {
     }
 
     fn log_at(&self, record: &Record<'_>, now: Instant) {
-        // Who asks for every access gets every access.
+        // `-vvv` asks for each access of the guest, and a limit would hide some.
         if record.level() == Level::Trace {
             return self.logger.log(record);
         }

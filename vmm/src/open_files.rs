@@ -1,11 +1,11 @@
-//! How many files this process may open. Each interrupt vector of a passed device is an event of its own, and an
-//! event is an open file: a few devices with hundreds of vectors need more than the usual soft limit of 1,024.
+//! The limit of files that this process may open. Each interrupt vector of a passed device is an event of its own, and
+//! an event is an open file: a few devices with hundreds of vectors need more than the usual soft limit of 1,024.
 
 use std::{fs, io};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What is opened for each device beside its vectors: the wire's event.
+/// Files that are opened for each device beside its vectors: the wire's event.
 const FILES_PER_DEVICE: u64 = 1;
 
 /// The soft limit raised to the hard one. Dropped, it puts the former limit back: a program that this one starts
@@ -66,7 +66,7 @@ fn shortage(limit: Option<u64>, open: u64, vectors: &[u32]) -> Option<String> {
     })
 }
 
-/// What to do when `error` says that no file can be opened any more.
+/// A hint for `error`, empty unless it says that no more files can be opened.
 pub(crate) fn hint(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(libc::EMFILE) => format!(

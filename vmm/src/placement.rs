@@ -1,4 +1,4 @@
-//! Where RAM and the 64-bit window go, on a host whose devices do not reach every address.
+//! The places of RAM and the 64-bit window, on a host whose devices do not reach every address.
 //!
 //! RAM is at the same address for the guest and, without a virtual IOMMU or with one that lets it pass, for
 //! its devices. So it must lie where the host's IOMMU can map it: below its width, and clear of ranges that
@@ -70,7 +70,7 @@ impl IovaRanges {
         Self(common)
     }
 
-    /// How many bits the highest address has that can be mapped.
+    /// The number of bits of the highest address that can be mapped.
     pub fn bits(&self) -> u8 {
         let last = self.0.last().map_or(0, |range| *range.end());
         64 - last.leading_zeros() as u8

@@ -1,4 +1,4 @@
-//! What a user sees while RAM is prepared for DMA: nothing if it takes less than a second, else how far it
+//! The line that a user sees while RAM is prepared for DMA: none if it takes less than a second, else how far it
 //! is, and at the end what it cost and why.
 
 use std::fmt;
@@ -6,19 +6,19 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-/// What is done sooner is not worth a line.
+/// Work that is done sooner is not worth a line.
 const QUIET: Duration = Duration::from_secs(1);
 
 /// How often a line is drawn anew on a terminal, and how often a new one is written into a log.
 const REDRAW: Duration = Duration::from_millis(500);
 const NEW_LINE: Duration = Duration::from_secs(10);
 
-/// Where the kernel says when it gives huge pages to those who ask.
+/// The kernel's switch for transparent huge pages: always, on request (madvise, as guest RAM asks), or never.
 const HUGE_PAGES_SWITCH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 const MIB: u64 = 1 << 20;
 
-/// How a line may look.
+/// The way in which lines follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Style {
     /// The next is drawn over it.
@@ -28,7 +28,7 @@ pub enum Style {
 }
 
 impl Style {
-    /// What suits standard error. NO_COLOR and a dumb terminal ask for text without control sequences.
+    /// The style that suits standard error. NO_COLOR and a dumb terminal ask for text without control sequences.
     pub fn of(is_terminal: bool, no_color: bool, term: Option<&str>) -> Self {
         match is_terminal && !no_color && term != Some("dumb") {
             true => Self::Redraw,
@@ -141,7 +141,7 @@ impl Pages {
         pages
     }
 
-    /// Why it took long, if small pages are the reason.
+    /// The reason why it took long and its cure, if small pages are the reason.
     fn hint(&self) -> Option<String> {
         if self.huge_bytes >= self.all_bytes / 2 {
             return None;

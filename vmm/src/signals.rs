@@ -23,7 +23,7 @@ const CHUNK: usize = 256;
 #[error("Ended by a signal before the guest ran")]
 pub struct Ended;
 
-/// What signals have asked for since they were taken over.
+/// The wishes that signals have brought since they were taken over: an end, or an answer.
 pub struct Signals {
     /// Readable from the first SIGTERM, SIGINT or SIGHUP on; never read, so that none is forgotten.
     end: UnixStream,

@@ -8,10 +8,11 @@ use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use super::madt::IOAPIC_ID;
 use crate::layout;
 
-/// Where the I/O APIC's interrupt requests seem to come from: a bus that no guest gives away, as on a q35.
+/// The bus from which the I/O APIC's interrupt requests seem to come. No guest gives a device on it away; QEMU's q35
+/// has the same.
 pub const IOAPIC_BUS: u8 = 0xff;
 
-/// What the table tells of the unit.
+/// The properties of the unit that the table tells.
 #[derive(Clone, Copy, Debug)]
 pub struct Dmar {
     /// Bits of an address in a DMA request. The table has one less (Host Address Width, §8.1).
@@ -52,7 +53,7 @@ impl Dmar {
     }
 }
 
-/// What follows the common header (§8.1).
+/// The table behind the common header (§8.1).
 #[repr(C, packed)]
 #[derive(IntoBytes, Immutable)]
 struct Body {

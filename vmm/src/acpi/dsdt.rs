@@ -45,8 +45,8 @@ fn soft_off() -> Vec<u8> {
     ))
 }
 
-/// What belongs to no device. Linux uses ECAM only if it is reserved here or in the memory map
-/// (`pci_mmcfg_check_reserved`, arch/x86/pci/mmconfig-shared.c).
+/// Resources of the motherboard, which belong to no device. Linux uses ECAM only if it is reserved here or in the
+/// memory map (`pci_mmcfg_check_reserved`, arch/x86/pci/mmconfig-shared.c).
 fn motherboard() -> Vec<u8> {
     let ecam = Memory32Fixed::new(true, layout::ECAM.start.0 as u32, layout::ECAM.len as u32);
     let sleep = ports(layout::SLEEP_REGISTERS, SleepRegisters::PORTS);

@@ -1,4 +1,4 @@
-//! What every table's header says of who made it (ACPI 6.5 §5.2.6).
+//! The maker of the tables, as every table's header names it (ACPI 6.5 §5.2.6).
 
 /// The maker of the tables, and of this kind of machine.
 pub(super) const OEM_ID: [u8; 6] = *b"STRAIT";

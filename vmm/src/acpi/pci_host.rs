@@ -22,12 +22,12 @@ const AFTER_CONFIG_PORTS: u16 = layout::PCI_CONFIG + 8;
 /// standard hot-plug controller 1, which root ports do not have.
 const OSC_UUID: &str = "33DB4D5B-1FF7-401C-9657-7441C03DD766";
 const OSC_GRANTED: u8 = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4;
-/// What _OSC reports in its first word (ACPI 6.5 §6.2.11.1).
+/// Bits that _OSC reports in its first word (ACPI 6.5 §6.2.11.1).
 const OSC_UNKNOWN_UUID: u8 = 1 << 2;
 const OSC_UNKNOWN_REVISION: u8 = 1 << 3;
 const OSC_CONTROL_MASKED: u8 = 1 << 4;
 
-/// What differs between one machine's host bridge and another's.
+/// The properties of the host bridge that differ from machine to machine.
 #[derive(Clone, Debug)]
 pub struct PciHost {
     /// The highest bus number below the bridge.
@@ -36,8 +36,8 @@ pub struct PciHost {
     pub mmio_32: Range,
     /// The window for BARs above RAM.
     pub mmio_64: Option<Range>,
-    /// What a virtual IOMMU cannot map: windows without a BAR, since an operating system uses no window's addresses
-    /// for DMA.
+    /// Addresses that a virtual IOMMU cannot map: windows without a BAR, since an operating system uses no window's
+    /// addresses for DMA.
     pub unmappable: Vec<Range>,
 }
 
@@ -55,13 +55,14 @@ impl Aml for PciHost {
     }
 }
 
-/// What the bridge passes on: its buses, all ports but the configuration ports, and the memory windows.
+/// The resources that the bridge passes on: its buses, all ports but the configuration ports, and the memory windows.
 struct Windows<'a>(&'a PciHost);
 
 impl Aml for Windows<'_> {
     fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
         let buses = AddressSpace::new_bus_number(0u16, u16::from(self.0.last_bus));
-        // The bridge answers these itself, so they are its own and not among what it passes on (PCI Firmware 3.3 §4.1.3).
+        // The bridge answers these itself, so they are its own and not among what it passes on (PCI Firmware 3.3
+        // §4.1.3).
         let config_ports = IO::new(layout::PCI_CONFIG, layout::PCI_CONFIG, 1, 8);
         let ports_below = AddressSpace::new_io(0u16, layout::PCI_CONFIG - 1, None);
         let ports_above = AddressSpace::new_io(AFTER_CONFIG_PORTS, u16::MAX, None);

@@ -13,7 +13,7 @@ use crate::layout::Range;
 /// Tables start at multiples of this, which no specification asks for and every reader likes.
 const ALIGNMENT: usize = 16;
 
-/// What the tables describe, besides the constants of the layout.
+/// The machine that the tables describe, besides the constants of the layout.
 #[derive(Clone, Debug)]
 pub struct AcpiConfig {
     /// Local APIC ids of the vCPUs, the boot processor's first.
@@ -31,7 +31,7 @@ pub struct AcpiTables {
     pub address: GuestAddress,
     /// The tables behind one another, with their checksums.
     pub bytes: Vec<u8>,
-    /// Where the root pointer is, for the kernel's entry.
+    /// The address of the root pointer (RSDP), which a kernel is told when it starts.
     pub rsdp: GuestAddress,
 }
 

@@ -15,7 +15,7 @@ use super::error::BootError;
 use super::image::{Demands, Handover, ImageFile, copy_file};
 use crate::layout::{self, Range};
 
-/// Where the setup header is in the file and in the zero page.
+/// The setup header's offset, the same in the file and in the zero page.
 const HEADER_OFFSET: u64 = 0x1f1;
 /// "HdrS", and where it is.
 const MAGIC: [u8; 4] = *b"HdrS";
@@ -43,7 +43,7 @@ const LOADER_OTHER: u8 = 0xff;
 #[derive(Debug)]
 pub(super) struct BzImage {
     header: setup_header,
-    /// Where the part for protected mode starts in the file.
+    /// The offset in the file of the part for protected mode, behind the code for real mode, which never runs here.
     payload_offset: u64,
     /// The place in guest memory that this part prefers.
     payload: Range,

@@ -5,8 +5,8 @@ use vm_memory::{Bytes, GuestMemoryMmap};
 use super::error::BootError;
 use crate::layout;
 
-/// What every x86 Linux takes (COMMAND_LINE_SIZE less the terminator). A bzImage says its own size; an ELF
-/// file says nothing.
+/// The longest command line that every x86 Linux takes (COMMAND_LINE_SIZE less the terminator). A bzImage says its own
+/// size; an ELF file says nothing.
 pub(super) const LINUX_MAX: usize = 2047;
 
 /// A command line that the kernel takes.

@@ -1,4 +1,4 @@
-//! What kind of memory is where, as a kernel is told: RAM, and the places it must keep its hands off.
+//! The memory map that a kernel is told: where RAM is, and which places it must keep its hands off.
 //!
 //! ECAM must be listed as reserved, or Linux refuses to use it early ("not reserved in E820").
 

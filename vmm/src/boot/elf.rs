@@ -66,7 +66,7 @@ impl Elf {
         Ok(Some(Self { headers, notes }))
     }
 
-    /// What is to be loaded, in the order of the file.
+    /// The segments to load, in the order of the file.
     ///
     /// # Errors
     /// When a segment does not lie where a kernel may be, or not in the file.

@@ -35,7 +35,7 @@ const PAGE_2M: u64 = TABLE | 1 << 7;
 const PAGE_2M_BYTES: u64 = 2 << 20;
 const ENTRIES: u64 = 512;
 
-/// How the first vCPU starts.
+/// The state in which the first vCPU starts, by the boot protocol of the kernel's format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryState {
     mode: Mode,
@@ -145,7 +145,7 @@ impl EntryState {
     }
 }
 
-/// What a CPU loads from a descriptor.
+/// The hidden part of a segment register, as a CPU loads it from a descriptor (Intel SDM vol. 3 §3.4.3).
 fn segment(descriptor: u64, index: u16) -> kvm_segment {
     let bits = |low: u32, count: u32| (descriptor >> low) & ((1 << count) - 1);
     let granular = bits(55, 1) == 1;

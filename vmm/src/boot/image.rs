@@ -1,4 +1,5 @@
-//! What both formats of a kernel share: the file they are read from, what they ask of memory, and what a kernel is told.
+//! The parts that both formats of a kernel share: the file they are read from, their demands on memory, and what a
+//! kernel is told.
 
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
@@ -50,7 +51,7 @@ impl ImageFile<'_> {
     }
 }
 
-/// What either format says about itself.
+/// The limits that a kernel's header sets to what is loaded beside it.
 pub(super) struct Demands {
     /// First address the kernel does not use while it starts.
     pub(super) end: GuestAddress,
@@ -60,7 +61,7 @@ pub(super) struct Demands {
     pub(super) cmdline_max: usize,
 }
 
-/// What a kernel is told about the machine, besides the command line.
+/// The facts about the machine that a kernel is told, besides the command line.
 pub(super) struct Handover<'a> {
     pub(super) memory: &'a GuestMemoryMmap,
     pub(super) initrd: Option<Range>,

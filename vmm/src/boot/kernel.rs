@@ -15,7 +15,7 @@ use super::pvh::PvhImage;
 use super::reset_vector;
 use crate::layout::{self, Range};
 
-/// What a guest starts from, as the user gave it.
+/// The files and the text that a guest starts from, as the user gave them.
 #[derive(Clone, Copy, Debug)]
 pub struct Source<'a> {
     /// A bzImage, or an ELF file with a PVH note.
@@ -42,8 +42,8 @@ enum Format {
 }
 
 impl GuestKernel {
-    /// Opens the files and checks that a guest with `memory_bytes` of RAM around `mmio_32` can start from them. They stay
-    /// open, so that a guest reset starts the same kernel even if the files were replaced meanwhile.
+    /// Opens the files and checks that a guest with `memory_bytes` of RAM around `mmio_32` can start from them. They
+    /// stay open, so that a guest reset starts the same kernel even if the files were replaced meanwhile.
     ///
     /// # Errors
     /// One sentence that says what is wrong with which file.

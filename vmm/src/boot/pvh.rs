@@ -97,7 +97,7 @@ impl PvhImage {
     }
 }
 
-/// What the file does not fill is zero for the kernel, also when an earlier guest left something there.
+/// Zeros the rest of a segment, which the file does not fill: an earlier boot may have left something there.
 fn clear(memory: &GuestMemoryMmap, range: Range) -> Result<(), BootError> {
     let zeros = [0; 64 << 10];
     let (mut at, mut left) = (range.start, range.len as usize);

@@ -1,4 +1,4 @@
-//! What is typed: the commands, and what is said where none of them is meant.
+//! The commands as they are typed, and the line that is said where none of them is meant.
 
 use std::ffi::OsString;
 

@@ -1,4 +1,4 @@
-//! How a command fails.
+//! The end of a command that could not do what it was asked for.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use strait_devices::Chain;
 /// Wrong usage, as clap has it.
 pub const USAGE: u8 = 2;
 
-/// Why a command ended without doing what it was asked for.
+/// The message and the exit code of a command that failed.
 #[derive(Debug)]
 pub struct Failure {
     /// The exit code.
@@ -17,7 +17,7 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// What the user typed cannot be meant.
+    /// A failure because what was typed cannot be meant.
     pub(super) fn usage(message: impl Into<String>) -> Self {
         Self {
             code: USAGE,

@@ -4,10 +4,10 @@ use std::str::FromStr;
 
 use super::keys::{KeyError, set_switch};
 
-/// What the guest sees of the host's CPU: all that KVM supports.
+/// The features of the host's CPU that the guest sees: all that KVM supports, but for the keys below.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuConfig {
-    /// Whether the guest can be a hypervisor itself; as the host has it if nothing is said.
+    /// Whether the guest can be a hypervisor itself. If nothing is said, it can where KVM offers SVM or VMX.
     pub nested: Option<bool>,
 }
 

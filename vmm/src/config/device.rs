@@ -14,11 +14,11 @@ pub struct DeviceConfig {
     pub host: HostBdf,
     /// A name of the user's for it, which messages put before its address.
     pub id: Option<String>,
-    /// Whether it is bound to vfio-pci for this guest alone.
+    /// True if it is bound to vfio-pci for this guest and given back at its end.
     pub managed: bool,
-    /// What the guest finds as its ROM.
+    /// The ROM that the guest finds behind its ROM register.
     pub rom: RomConfig,
-    /// Whether the guest finds no MSI-X.
+    /// True if the MSI-X capability is left out of what the guest reads, so that its driver uses MSI or the wire.
     pub hides_msix: bool,
 }
 
@@ -30,7 +30,7 @@ pub enum RomConfig {
     Own,
     /// The guest finds none: the register of its address reads as 0.
     Hidden,
-    /// What this file holds.
+    /// The bytes of this file.
     File(PathBuf),
 }
 

@@ -1,4 +1,4 @@
-//! What the values of --cpu, --device and --viommu have in common: `key=value` after commas, as in QEMU.
+//! The form that the values of --cpu, --device and --viommu share: `key=value` after commas, as in QEMU.
 
 /// A key whose value cannot be used. Messages name the key only, for the caller names the option.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

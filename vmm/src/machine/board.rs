@@ -65,6 +65,7 @@ impl Board {
             let _only_maps = board.space.apply(effect);
         };
         firmware::configure(&board.root, platform.windows(), &mut apply)?;
+        log::debug!("The guest's memory as its firmware leaves it:\n{}", board.space);
         Ok(board)
     }
 

@@ -1,4 +1,5 @@
-//! What the guest and we ourselves print, whatever becomes of those who read it.
+//! Standard output with the guest's console, and standard error with our own messages, whatever becomes of their
+//! readers.
 //!
 //! Nothing that runs the guest waits for a reader: bytes that a reader has no room for wait in memory, up to a limit,
 //! and the event loop writes them out as soon as there is room.
@@ -18,10 +19,10 @@ pub use stream::{Output, Writer};
 use stream::News;
 use target::Target;
 
-/// How long a reader may take for the next bytes when all else is done.
+/// The time that a reader may take for the next bytes when all else is done.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether it did.
+/// The pause between two looks at whether the reader took any.
 const LOOK: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 100_000_000,
@@ -29,9 +30,9 @@ const LOOK: Timespec = Timespec {
 
 /// Standard output and standard error.
 pub struct Outputs {
-    /// What the guest prints.
+    /// The guest's serial console, on standard output.
     pub console: Arc<Output>,
-    /// What we have to say.
+    /// Our own messages, on standard error.
     pub messages: Arc<Output>,
     /// Readable when an output has something to do.
     wake: Arc<OwnedFd>,
@@ -57,7 +58,7 @@ impl Outputs {
         })
     }
 
-    /// What to wait for; when any of it is ready, [`serve`](Self::serve).
+    /// The files to wait for. When any of them is ready, [`serve`](Self::serve) is to be called.
     pub fn poll_fds(&self) -> Vec<PollFd<'_>> {
         let mut fds = vec![PollFd::new(&self.wake, PollFlags::IN)];
         fds.extend(self.full().map(|output| PollFd::new(&**output, PollFlags::OUT)));

@@ -10,7 +10,7 @@ use rustix::io::Errno;
 
 use super::target::Target;
 
-/// How many bytes wait for a slow reader at most: a whole boot of a kernel that says much.
+/// The most that is kept for a slow reader: a whole boot of a kernel that says much.
 const BACKLOG_BYTES: usize = 1 << 20;
 
 /// An output that never fails and never makes its writer wait: what its reader has no room for is kept up to a
@@ -18,7 +18,7 @@ const BACKLOG_BYTES: usize = 1 << 20;
 pub struct Output {
     target: Target,
     state: Mutex<State>,
-    /// Whoever calls [`flush`](Self::flush) sleeps on this.
+    /// An eventfd on which the caller of [`flush`](Self::flush) sleeps.
     wake: Arc<OwnedFd>,
 }
 
@@ -26,13 +26,13 @@ pub struct Output {
 struct State {
     waiting: VecDeque<u8>,
     dropped_bytes: u64,
-    /// Why the last bytes were refused.
+    /// The error with which the last bytes were refused.
     refused: Option<Errno>,
     /// A refusal was told; the next is not.
     is_refusal_told: bool,
 }
 
-/// What became of an output, for its reader or whoever else listens.
+/// A change of an output that its user should hear of.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum News {
     /// It takes bytes again, and so many are lost.
@@ -75,7 +75,7 @@ impl Output {
         self.lock().flush(&self.target)
     }
 
-    /// How many bytes wait for room.
+    /// The number of bytes that wait for room.
     pub(super) fn waiting(&self) -> usize {
         self.lock().waiting.len()
     }
@@ -85,7 +85,7 @@ impl Output {
         self.lock().drop_waiting();
     }
 
-    /// What is to be told of it, each thing once.
+    /// The news that were not told yet.
     pub(super) fn news(&self) -> Option<News> {
         self.lock().take_news()
     }

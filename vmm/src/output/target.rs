@@ -12,9 +12,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 
-/// What a pipe that is ready for output takes at least: one page (Linux, fs/pipe.c: `pipe_poll`).
+/// The bytes that a pipe takes at least when poll calls it ready: one page (Linux, fs/pipe.c: `pipe_poll`).
 const PIPE_ROOM: usize = 4096;
-/// What anything else that is ready takes at least.
+/// The bytes that anything else takes at least when poll calls it ready.
 const ROOM: usize = 1;
 
 /// A file, pipe, terminal or socket with the way to write to it without waiting.
@@ -23,14 +23,14 @@ pub(super) struct Target {
     way: Way,
 }
 
-/// How the file behind a descriptor is kept from making us wait.
+/// The means by which a write to a descriptor never waits.
 #[derive(Debug, PartialEq, Eq)]
 enum Way {
-    /// It never does: written as it is.
+    /// A plain write: the file never makes anyone wait, or has O_NONBLOCK on a description of our own.
     Write,
-    /// A socket is told so with every message.
+    /// MSG_DONTWAIT with every message, which a socket takes.
     Send,
-    /// It cannot be opened a second time: asked before every write, which is then not longer than this.
+    /// A poll before every write, which is then not longer than this: the file cannot be opened a second time.
     Ask(usize),
 }
 

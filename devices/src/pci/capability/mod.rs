@@ -15,4 +15,4 @@ mod vectors;
 
 pub use msi::Msi;
 pub use msix::Msix;
-pub use vectors::{BindError, Unbound, VectorBinder, Vectors};
+pub use vectors::{BindError, VectorBinder, Vectors};

@@ -32,18 +32,6 @@ pub trait VectorBinder: Send + Sync {
     fn release(&self);
 }
 
-/// The binder of an emulated function, which signals the events itself.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Unbound;
-
-impl VectorBinder for Unbound {
-    fn bind(&self, _span: u16, _events: &[(u16, BorrowedFd<'_>)]) -> Result<(), BindError> {
-        Ok(())
-    }
-
-    fn release(&self) {}
-}
-
 /// Routes of one function's vectors, made when a vector is first used and kept until [`Vectors::release`].
 pub struct Vectors {
     router: Arc<dyn MsiRouter>,
