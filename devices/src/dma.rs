@@ -71,6 +71,21 @@ pub trait BusMaster: Send + Sync {
     /// reach is mapped; false when that was a part of it, and the same is to be called again.
     #[must_use]
     fn set_bus_master(&self, on: bool) -> bool;
+
+    /// The function left the machine: it reaches nothing any more, whatever the guest says of it.
+    fn leave(&self);
+}
+
+/// For a function whose memory is mapped as long as it is there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AlwaysMapped;
+
+impl BusMaster for AlwaysMapped {
+    fn set_bus_master(&self, _on: bool) -> bool {
+        true
+    }
+
+    fn leave(&self) {}
 }
 
 bitflags! {

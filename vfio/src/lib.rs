@@ -13,6 +13,7 @@
 //! # use std::sync::Arc;
 //! # use strait_devices::irq::{MsiRouter, SharedLine};
 //! # fn example(router: Arc<dyn MsiRouter>, wires: [Arc<SharedLine>; 4]) -> Result<(), Box<dyn std::error::Error>> {
+//! use strait_devices::dma::AlwaysMapped;
 //! use strait_vfio::pci::{Appearance, Passthrough};
 //! use strait_vfio::{Container, Device, host};
 //!
@@ -20,7 +21,8 @@
 //! host::check(&host::Root::real(), &host::RunningKernel, &[bdf], 512 << 20)?;
 //! let container = Container::open(None)?;
 //! let device = Device::open(&container, bdf)?;
-//! let function = Passthrough::new(device, router, &wires, Appearance::default())?;
+//! let gate = Arc::new(AlwaysMapped);
+//! let function = Passthrough::new(device, router, &wires, Appearance::default(), gate)?;
 //! # Ok(())
 //! # }
 //! ```

@@ -1,10 +1,9 @@
 //! The line that a user sees while RAM is prepared for DMA: none if it takes less than a second, else how far it
 //! is, and at the end what it cost and why.
 
-use std::fmt;
-use std::fs;
-use std::io::Write;
+use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
+use std::{env, fmt, fs};
 
 /// Work that is done sooner is not worth a line.
 const QUIET: Duration = Duration::from_secs(1);
@@ -28,8 +27,15 @@ pub enum Style {
 }
 
 impl Style {
-    /// The style that suits standard error. NO_COLOR and a dumb terminal ask for text without control sequences.
-    pub fn of(is_terminal: bool, no_color: bool, term: Option<&str>) -> Self {
+    /// What suits standard error as it is now.
+    pub fn of_stderr() -> Self {
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let term = env::var("TERM").ok();
+        Self::of(io::stderr().is_terminal(), no_color, term.as_deref())
+    }
+
+    /// NO_COLOR and a dumb terminal ask for text without control sequences.
+    fn of(is_terminal: bool, no_color: bool, term: Option<&str>) -> Self {
         match is_terminal && !no_color && term != Some("dumb") {
             true => Self::Redraw,
             false => Self::Lines,

@@ -21,7 +21,7 @@ pub use address::{Bdf, DevFn};
 pub use function::Function;
 pub use host_bridge::HostBridge;
 pub use root_complex::RootComplex;
-pub use root_port::RootPort;
+pub use root_port::{RootPort, Upstream};
 
 #[cfg(test)]
 mod tests;

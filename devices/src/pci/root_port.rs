@@ -27,10 +27,29 @@ const ACS_OFFSET: u16 = 0x100;
 pub struct RootPort {
     name: String,
     number: u8,
-    bus: Arc<LiveBus>,
-    listener: Arc<dyn Renumbered>,
-    router: Arc<dyn MsiRouter>,
+    upstream: Upstream,
     state: Mutex<State>,
+}
+
+/// What a root port reports to.
+pub struct Upstream {
+    /// Holds the number of the port's secondary bus, for whoever names requests by it.
+    pub bus: Arc<LiveBus>,
+    /// Hears that the number changed.
+    pub listener: Arc<dyn Renumbered>,
+    /// Where the port's own interrupts go.
+    pub router: Arc<dyn MsiRouter>,
+}
+
+impl Upstream {
+    /// For a machine that names nothing by the bus number: without an IOMMU of the guest's.
+    pub fn plain(router: Arc<dyn MsiRouter>) -> Self {
+        Self {
+            bus: Arc::default(),
+            listener: Arc::new(Nobody),
+            router,
+        }
+    }
 }
 
 struct State {
@@ -43,27 +62,14 @@ struct State {
 
 impl RootPort {
     /// Port `number` (1 to 31, also its device number on bus 0), with `functions` as the functions of
-    /// device 0 behind it, or with an empty slot. Its own interrupts go to `router`.
-    pub fn new(number: u8, functions: Vec<(u8, Arc<dyn Function>)>, router: Arc<dyn MsiRouter>) -> Self {
-        Self::on_bus(number, Arc::default(), functions, router, Arc::new(Nobody))
-    }
-
-    /// The same, with its secondary bus number told in `bus` as well, and its changes to `listener`.
-    pub fn on_bus(
-        number: u8,
-        bus: Arc<LiveBus>,
-        functions: Vec<(u8, Arc<dyn Function>)>,
-        router: Arc<dyn MsiRouter>,
-        listener: Arc<dyn Renumbered>,
-    ) -> Self {
+    /// device 0 behind it, or with an empty slot.
+    pub fn new(number: u8, functions: Vec<(u8, Arc<dyn Function>)>, upstream: Upstream) -> Self {
         let (config, slot) = power_on(number, !functions.is_empty());
-        bus.set(0);
+        upstream.bus.set(0);
         Self {
             name: format!("root port {number}"),
             number,
-            bus,
-            listener,
-            router,
+            upstream,
             state: Mutex::new(State {
                 config,
                 slot,
@@ -85,7 +91,7 @@ impl RootPort {
 
     /// The bus the guest (or the firmware) gave to the port's link; 0 before that.
     pub fn secondary_bus(&self) -> u8 {
-        self.bus.get()
+        self.upstream.bus.get()
     }
 
     /// The function of device 0 on the secondary bus. A link has one device, which answers while its slot
@@ -132,7 +138,7 @@ impl RootPort {
             && state.slot.asks_for_interrupt(&state.config)
             && let Some(message) = one_message::message(&state.config, MSI_OFFSET)
         {
-            self.router.send(message);
+            self.upstream.router.send(message);
         }
         result
     }
@@ -143,7 +149,7 @@ impl RootPort {
             let was_off = state.slot.is_off(&state.config);
             let control = state.config.u16(bridge::BRIDGE_CONTROL);
             state.config.write(register, data);
-            let is_renumbered = self.bus.set(state.config.u8(bridge::SECONDARY_BUS));
+            let is_renumbered = self.upstream.bus.set(state.config.u8(bridge::SECONDARY_BUS));
             let resets =
                 state.config.u16(bridge::BRIDGE_CONTROL) & !control & bridge::SECONDARY_BUS_RESET != 0;
             match state.slot.follow(&mut state.config, was_off) {
@@ -204,7 +210,7 @@ impl Function for RootPort {
         match self.write(register, data) {
             Follows::Nothing => Effect::None,
             Follows::Reset => self.reset_secondary(),
-            Follows::Renumber => self.listener.renumbered(),
+            Follows::Renumber => self.upstream.listener.renumbered(),
             Follows::Eject => Effect::Eject(self.number),
         }
     }
@@ -215,7 +221,7 @@ impl Function for RootPort {
             (state.config, state.slot) = power_on(self.number, !state.functions.is_empty());
             state.is_leaving = false;
         }
-        self.bus.set(0);
+        self.upstream.bus.set(0);
         self.reset_secondary()
     }
 }

@@ -80,7 +80,7 @@ fn machine() -> (Arc<RootComplex>, Arc<Card>) {
 fn machine_with_router() -> (Arc<RootComplex>, Arc<Card>, Arc<FakeRouter>) {
     let (card, router) = (Card::new(), FakeRouter::new());
     let functions = vec![(0, card.clone() as Arc<dyn Function>)];
-    let port = RootPort::new(1, functions, router.clone());
+    let port = RootPort::new(1, functions, Upstream::plain(router.clone()));
     (Arc::new(RootComplex::new(vec![Arc::new(port)])), card, router)
 }
 
@@ -119,7 +119,12 @@ impl Renumbered for Listener {
 #[test]
 fn a_port_tells_when_its_bus_gets_another_number() {
     let (listener, bus) = (Arc::<Listener>::default(), Arc::<LiveBus>::default());
-    let port = RootPort::on_bus(1, bus.clone(), Vec::new(), FakeRouter::new(), listener.clone());
+    let upstream = Upstream {
+        bus: bus.clone(),
+        listener: listener.clone(),
+        router: FakeRouter::new(),
+    };
+    let port = RootPort::new(1, Vec::new(), upstream);
     let told = || listener.0.load(Ordering::Relaxed);
     let _none = port.write_config(0x18, &[0, 5, 5, 0]);
     assert_eq!((bus.get(), told()), (5, 1));

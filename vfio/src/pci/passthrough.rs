@@ -111,25 +111,12 @@ pub(super) struct State {
 
 impl Passthrough {
     /// Takes the function into use: resets it unless it is fresh, and reads what it is made of. `wires` are
-    /// INTA to INTD of its slot.
+    /// INTA to INTD of its slot; `gate` hears when it becomes bus master.
     ///
     /// # Errors
     /// When the function does not answer or is no endpoint. What is wrong with parts of it is a warning, and
     /// the guest does not see the part.
     pub fn new(
-        hardware: Arc<dyn Hardware>,
-        router: Arc<dyn MsiRouter>,
-        wires: &[Arc<SharedLine>; 4],
-        appearance: Appearance,
-    ) -> Result<Arc<Self>, PassthroughError> {
-        Self::behind(hardware, router, wires, appearance, Arc::new(Ungated))
-    }
-
-    /// The same for a function whose DMA is mapped when it becomes bus master, and not before.
-    ///
-    /// # Errors
-    /// As for [`new`](Self::new).
-    pub fn behind(
         hardware: Arc<dyn Hardware>,
         router: Arc<dyn MsiRouter>,
         wires: &[Arc<SharedLine>; 4],
@@ -340,15 +327,6 @@ impl Drop for Passthrough {
         if !guard.is_gone {
             self.reset_registers(&mut guard);
         }
-    }
-}
-
-/// For functions whose memory is mapped all the time.
-struct Ungated;
-
-impl BusMaster for Ungated {
-    fn set_bus_master(&self, _on: bool) -> bool {
-        true
     }
 }
 

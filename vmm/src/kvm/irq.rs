@@ -13,7 +13,6 @@ use strait_devices::irq::ioapic::PINS;
 use strait_devices::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
-use super::vm::Vm;
 use crate::open_files;
 
 /// Entries in a virtual machine's GSI table (KVM_MAX_IRQ_ROUTES, include/linux/kvm_host.h).
@@ -63,14 +62,14 @@ impl Table {
 
 impl GsiRouter {
     /// An empty table.
-    pub fn new(vm: &Vm) -> Self {
+    pub(super) fn new(vm: Arc<VmFd>) -> Self {
         let table = Table {
             messages: vec![None; usize::from(PINS)],
             ..Table::default()
         };
         Self {
             shared: Arc::new(Shared {
-                vm: vm.fd().clone(),
+                vm,
                 table: Mutex::new(table),
             }),
         }

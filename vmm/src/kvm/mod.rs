@@ -11,6 +11,7 @@
 pub mod cpuid;
 pub mod irq;
 mod reset_state;
+mod ring;
 mod shortcut;
 pub mod slots;
 mod stop;

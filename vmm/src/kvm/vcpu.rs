@@ -10,7 +10,7 @@ use strait_devices::Place;
 
 use super::cpuid::{self, Identity};
 use super::reset_state::ResetState;
-use super::shortcut::Ring;
+use super::ring::Ring;
 use super::stop::StopFlag;
 use super::system::System;
 use super::vm::Vm;

@@ -9,7 +9,8 @@ use kvm_bindings::{KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK, KVM_X2APIC_API_USE_32
 use kvm_ioctls::VmFd;
 use strait_devices::irq::ioapic::PINS;
 
-use super::shortcut::Ring;
+use super::irq::GsiRouter;
+use super::ring::Ring;
 use super::system::System;
 use super::vfio::VfioGroups;
 use crate::layout;
@@ -27,6 +28,7 @@ pub struct VmError {
 pub struct Vm {
     fd: Arc<VmFd>,
     ring: Arc<Ring>,
+    router: Arc<GsiRouter>,
 }
 
 impl Vm {
@@ -47,10 +49,18 @@ impl Vm {
             .map_err(failed("split the interrupt controller"))?;
         let x2apic = KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK;
         enable(&fd, KVM_CAP_X2APIC_API, u64::from(x2apic)).map_err(failed("use 32-bit APIC ids"))?;
+        let fd = Arc::new(fd);
         Ok(Self {
-            fd: Arc::new(fd),
+            router: Arc::new(GsiRouter::new(fd.clone())),
+            fd,
             ring: Arc::default(),
         })
+    }
+
+    /// The one owner of its interrupt routes, for an ioctl replaces all of them. It stays through a reset of the
+    /// guest.
+    pub fn router(&self) -> &Arc<GsiRouter> {
+        &self.router
     }
 
     /// The ioctls of the virtual machine.

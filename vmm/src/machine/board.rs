@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use strait_devices::acpi_pm::SleepRegisters;
 use strait_devices::address_space::{AddressSpace, PlaceError};
+use strait_devices::irq::SharedLine;
 use strait_devices::irq::ioapic::Ioapic;
-use strait_devices::irq::{MsiRouter, SharedLine};
 use strait_devices::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
 use strait_devices::pci::cam::{self, Cam};
 use strait_devices::pci::ecam::Ecam;
@@ -17,10 +17,10 @@ use strait_devices::{Device, Place};
 use strait_vfio::pci::{Passthrough, PassthroughError};
 use strait_vfio::{Device as HostDevice, Intx};
 
+use super::error::RunError;
 use super::passthrough::Passed;
-use super::viommu::Viommu;
-use super::{Platform, RunError};
-use crate::kvm::irq::GsiRouter;
+use super::platform::Platform;
+use super::seat::Seat;
 use crate::layout;
 use crate::output::Writer;
 
@@ -30,8 +30,7 @@ pub struct Board {
     pub serial: Arc<Serial>,
     /// The interrupt controller of the wires.
     pub ioapic: Arc<Ioapic>,
-    /// The passed devices' wires, whose signals want to be served.
-    pub wires: Vec<Wire>,
+    functions: Vec<Seated>,
     root: Arc<RootComplex>,
     space: Arc<AddressSpace>,
 }
@@ -42,24 +41,20 @@ impl Board {
     /// # Errors
     /// When a device cannot be opened for the guest, or the BARs do not fit.
     pub fn build(platform: &Platform) -> Result<Self, RunError> {
-        let router: Arc<dyn MsiRouter> = Arc::new(GsiRouter::new(&platform.vm));
-        if let Some(viommu) = &platform.viommu {
-            viommu.unit().reset();
-        }
-        let pins = platform.viommu.as_ref().map(Viommu::ioapic_router);
-        let ioapic = Ioapic::new(pins.unwrap_or_else(|| router.clone()));
+        platform.iommu.reset();
+        let ioapic = Ioapic::new(platform.iommu.ioapic_router());
         let serial = Arc::new(serial(&ioapic, platform));
-        let functions = functions(platform, &router, &wires(&ioapic))?;
+        let functions = functions(platform, &pci_lines(&ioapic))?;
         let board = Self {
-            wires: intx_wires(platform, &functions),
+            root: Arc::new(RootComplex::new(root_ports(platform, &functions))),
+            functions,
             serial,
             ioapic,
-            root: Arc::new(RootComplex::new(root_ports(platform, &router, &functions))),
             space: platform.space.clone(),
         };
         board.place()?;
-        if let Some(viommu) = &platform.viommu {
-            board.memory(layout::VTD, viommu.unit().clone())?;
+        if let Some(registers) = platform.iommu.registers() {
+            board.memory(layout::VTD, registers)?;
         }
         let mut apply = |effect| {
             let _only_maps = board.space.apply(effect);
@@ -86,7 +81,14 @@ impl Board {
         if let Some(root_port) = self.port(port) {
             let _only_maps = self.space.apply(root_port.unplug());
         }
-        self.wires.retain(|wire| wire.port != port);
+        self.functions.retain(|seated| seated.seat.port != port);
+    }
+
+    /// The passed devices' wires, whose signals want to be served.
+    pub fn wires(&self) -> impl Iterator<Item = &Intx> {
+        self.functions
+            .iter()
+            .filter_map(|seated| Some(&**seated.function.intx()?))
     }
 
     fn port(&self, number: u8) -> Option<&Arc<RootPort>> {
@@ -131,90 +133,63 @@ impl Drop for Board {
     }
 }
 
-/// The interrupt wire of a passed device.
-pub struct Wire {
-    port: u8,
-    /// What the host signals.
-    pub intx: Arc<Intx>,
-}
-
-fn intx_wires(platform: &Platform, functions: &[Arc<Passthrough>]) -> Vec<Wire> {
-    let wire = |(passed, function): (&Passed, &Arc<Passthrough>)| {
-        Some(Wire {
-            port: passed.seat.port,
-            intx: function.intx()?.clone(),
-        })
-    };
-    platform.passed().iter().zip(functions).filter_map(wire).collect()
+/// A passed device with its place.
+struct Seated {
+    seat: Seat,
+    function: Arc<Passthrough>,
 }
 
 /// The interrupt controller's pins for PCI, from [`layout::PCI_FIRST_GSI`] on.
-type Wires = Vec<Arc<SharedLine>>;
-
-fn wires(ioapic: &Arc<Ioapic>) -> Wires {
+fn pci_lines(ioapic: &Arc<Ioapic>) -> Vec<Arc<SharedLine>> {
     let pins = layout::PCI_FIRST_GSI..layout::PCI_FIRST_GSI + layout::PCI_GSIS;
-    let wire = |pin| {
-        let wire = SharedLine::new(ioapic.line(pin));
-        let listener: Weak<SharedLine> = Arc::downgrade(&wire);
+    let line = |pin| {
+        let line = SharedLine::new(ioapic.line(pin));
+        let listener: Weak<SharedLine> = Arc::downgrade(&line);
         ioapic.listen(pin, listener);
-        wire
+        line
     };
-    pins.map(wire).collect()
+    pins.map(line).collect()
 }
 
 /// The passed devices in the order they were given.
-fn functions(
-    platform: &Platform,
-    router: &Arc<dyn MsiRouter>,
-    wires: &Wires,
-) -> Result<Vec<Arc<Passthrough>>, PassthroughError> {
-    let wire = |port, pin| {
+fn functions(platform: &Platform, lines: &[Arc<SharedLine>]) -> Result<Vec<Seated>, PassthroughError> {
+    let line = |port, pin| {
         let gsi = layout::intx_gsi(port, pin);
-        wires[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
+        lines[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
     };
     let open = |passed: &Passed| {
         // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
         // 1.2 §9.1).
-        let slot = [0, 1, 2, 3].map(|pin| wire(passed.seat.port, pin));
+        let wires = [0, 1, 2, 3].map(|pin| line(passed.seat.port, pin));
         let (device, appearance) = (passed.device.clone(), passed.appearance.clone());
-        match &platform.viommu {
-            None => Passthrough::new(device, router.clone(), &slot, appearance),
-            Some(viommu) => {
-                let (router, gate) = viommu.seat(passed.index);
-                Passthrough::behind(device, router, &slot, appearance, gate)
-            }
-        }
+        let (router, gate) = (passed.router.clone(), passed.gate.clone());
+        Ok(Seated {
+            seat: passed.seat,
+            function: Passthrough::new(device, router, &wires, appearance, gate)?,
+        })
     };
     let devices: Vec<_> = platform
-        .passed()
+        .passed
         .iter()
         .map(|passed| passed.device.clone())
         .collect();
     HostDevice::reset_buses(&devices);
-    platform.passed().iter().map(open).collect()
+    platform.passed.iter().map(open).collect()
 }
 
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest), with all its functions.
-fn root_ports(
-    platform: &Platform,
-    router: &Arc<dyn MsiRouter>,
-    functions: &[Arc<Passthrough>],
-) -> Vec<Arc<RootPort>> {
-    let seated = || platform.passed().iter().zip(functions);
+fn root_ports(platform: &Platform, functions: &[Seated]) -> Vec<Arc<RootPort>> {
     let port = |number: u8| {
-        let behind = seated()
-            .filter(|(passed, _)| passed.seat.port == number)
-            .map(|(passed, function)| (passed.seat.function, function.clone() as Arc<dyn Function>))
-            .collect();
-        Arc::new(match &platform.viommu {
-            None => RootPort::new(number, behind, router.clone()),
-            Some(viommu) => {
-                let (bus, router) = (viommu.bus(number), viommu.port_router(number));
-                RootPort::on_bus(number, bus, behind, router, viommu.unit().clone())
-            }
-        })
+        let behind = functions.iter().filter(|seated| seated.seat.port == number);
+        let behind =
+            behind.map(|Seated { seat, function }| (seat.function, function.clone() as Arc<dyn Function>));
+        Arc::new(RootPort::new(
+            number,
+            behind.collect(),
+            platform.iommu.upstream(number),
+        ))
     };
-    (1..=platform.ports()).map(port).collect()
+    (1..=platform.ports).map(port).collect()
 }
 
 fn serial(ioapic: &Arc<Ioapic>, platform: &Platform) -> Serial {

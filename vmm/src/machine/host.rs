@@ -8,8 +8,8 @@ use kvm_bindings::CpuId;
 use rustix::fs::{Access, access};
 use strait_vfio::host::{self, Decoded, HostBdf};
 
-use super::RunError;
-use super::passthrough::seats_of;
+use super::error::RunError;
+use super::seat;
 use crate::boot::{GuestKernel, Source};
 use crate::config::{Config, MemorySize, RomConfig};
 use crate::kvm::{System, cpuid};
@@ -123,10 +123,10 @@ fn check_groups(root: &host::Root, devices: &[HostBdf]) -> Result<(), RunError> 
 /// sysfs does not show is found out when it is placed.
 fn decoded_below_4_gib(config: &Config) -> io::Result<Vec<Vec<u64>>> {
     let root = host::Root::real();
-    let seats = seats_of(&config.devices)?;
-    let ports = seats.iter().map(|seat| usize::from(seat.port)).max().unwrap_or(0);
-    let mut sizes = vec![Vec::new(); ports];
-    for (device, seat) in config.devices.iter().zip(&seats) {
+    let seated = seat::seated(&config.devices)?;
+    let ports = seated.iter().map(|(_, seat)| usize::from(seat.port)).max();
+    let mut sizes = vec![Vec::new(); ports.unwrap_or(0)];
+    for (device, seat) in seated {
         let mut decoded = Decoded::read(&root, device.host).unwrap_or_default();
         match &device.rom {
             RomConfig::Own => {}

@@ -5,7 +5,9 @@
 //! what is made anew each time: every emulated device, in the state after power-on.
 
 mod board;
+mod error;
 mod host;
+mod iommu;
 mod managed;
 mod passthrough;
 mod platform;
@@ -13,18 +15,17 @@ mod seat;
 mod state;
 mod unplug;
 mod user;
-mod viommu;
 
 use std::error::Error;
 use std::sync::Arc;
 
 pub use board::Board;
+pub use error::RunError;
 pub use host::Host;
 pub use managed::Managed;
 pub use platform::Platform;
 pub use state::{Event, Events, Next, Outcome};
 pub use user::User;
-pub use viommu::Viommu;
 
 use strait_vfio::host::{Root, RunningKernel};
 
@@ -34,9 +35,6 @@ use crate::open_files::OpenFiles;
 use crate::output::Outputs;
 use crate::signals::{Ended, Signals};
 use crate::terminal::RawMode;
-
-/// Anything that ends a run; messages are for users.
-pub type RunError = Box<dyn Error + Send + Sync>;
 
 /// Runs the machine that `config` describes until its guest ends or the user ends it.
 ///

@@ -1,6 +1,10 @@
 //! Which root port each passed device stands behind, and as which function.
 
-use strait_vfio::host::HostBdf;
+use std::io;
+
+use strait_vfio::host::{HostBdf, Root};
+
+use crate::config::DeviceConfig;
 
 /// The place of a passed function in the guest: device 0 behind a root port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,11 +19,11 @@ pub(super) struct Seat {
 
 /// Where one device comes from.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Origin {
+struct Origin {
     /// The function on the host.
-    pub(super) bdf: HostBdf,
+    bdf: HostBdf,
     /// It is a virtual function: a device of its own, whatever its number looks like.
-    pub(super) is_virtual: bool,
+    is_virtual: bool,
 }
 
 impl Origin {
@@ -32,10 +36,27 @@ impl Origin {
     }
 }
 
+/// Where each device will sit.
+///
+/// # Errors
+/// When the host cannot be asked which of them are virtual functions.
+pub(super) fn seated(configs: &[DeviceConfig]) -> io::Result<Vec<(&DeviceConfig, Seat)>> {
+    let root = Root::real();
+    let origin = |config: &DeviceConfig| {
+        let device = root.device(config.host)?;
+        Ok(Origin {
+            bdf: config.host,
+            is_virtual: device.is_some_and(|device| device.is_virtual),
+        })
+    };
+    let origins: Vec<_> = configs.iter().map(origin).collect::<io::Result<_>>()?;
+    Ok(configs.iter().zip(seats(&origins)).collect())
+}
+
 /// Functions of one device keep together, behind one port and with their numbers, as drivers of graphics
 /// cards with sound expect. That needs function 0, without which a guest looks for no other (PCIe §7.5.1.1.9);
 /// where it is not passed, each of them is function 0 behind a port of its own.
-pub(super) fn seats(origins: &[Origin]) -> Vec<Seat> {
+fn seats(origins: &[Origin]) -> Vec<Seat> {
     let keeps_together = |origin: Origin| {
         let others = || origins.iter().filter(|other| origin.is_beside(**other));
         others().count() > 1 && others().any(|other| other.bdf.function == 0)
@@ -72,7 +93,7 @@ mod tests {
     }
 
     /// Port and function of each.
-    fn seated(names: &[&str]) -> Vec<(u8, u8)> {
+    fn places(names: &[&str]) -> Vec<(u8, u8)> {
         let origins: Vec<_> = names.iter().map(|name| origin(name)).collect();
         let seats = seats(&origins);
         seats.iter().map(|seat| (seat.port, seat.function)).collect()
@@ -81,21 +102,21 @@ mod tests {
     #[test]
     fn devices_of_their_own_have_ports_of_their_own() {
         assert_eq!(
-            seated(&["01:00.0", "02:00.0", "1:01:00.0"]),
+            places(&["01:00.0", "02:00.0", "1:01:00.0"]),
             [(1, 0), (2, 0), (3, 0)]
         );
     }
 
     #[test]
     fn functions_of_a_device_keep_together_in_any_order() {
-        let seats = seated(&["05:00.1", "01:00.0", "05:00.0", "05:00.3"]);
+        let seats = places(&["05:00.1", "01:00.0", "05:00.0", "05:00.3"]);
         assert_eq!(seats, [(1, 1), (2, 0), (1, 0), (1, 3)]);
     }
 
     #[test]
     fn without_function_0_each_is_one() {
-        assert_eq!(seated(&["05:00.1", "05:00.2"]), [(1, 0), (2, 0)]);
-        assert_eq!(seated(&["05:00.1"]), [(1, 0)]);
+        assert_eq!(places(&["05:00.1", "05:00.2"]), [(1, 0), (2, 0)]);
+        assert_eq!(places(&["05:00.1"]), [(1, 0)]);
     }
 
     #[test]

@@ -78,24 +78,21 @@ impl Platform {
     }
 
     fn wait(&self, board: &Board, event_loop: &mut EventLoop, until: Option<Instant>) -> io::Result<Wake> {
-        let hosts = self
-            .passed()
-            .iter()
-            .flat_map(|passed| passed.device.host_events());
+        let hosts = self.passed.iter().flat_map(|passed| passed.device.host_events());
         event_loop.next(&Sources {
             events: &self.events,
             console: &board.serial,
-            wires: board.wires.iter().map(|wire| &*wire.intx).collect(),
+            wires: board.wires().collect(),
             hosts: hosts.collect::<Vec<BorrowedFd<'_>>>(),
             until,
-            report: &|| self.report(),
+            report: &|| self.iommu.report(),
         })
     }
 
     /// Does what the host's signals ask for; an event if it ends the guest.
     fn hear_host(&mut self, board: &mut Board) -> Option<Event> {
         let mut ports = Vec::new();
-        for passed in self.passed() {
+        for passed in &self.passed {
             let (name, port) = (&passed.name, passed.seat.port);
             if passed.device.is_asked_for() && !self.leaving.0.contains_key(&port) {
                 log::warn!("{name}: the host asks for the device back");
@@ -137,7 +134,7 @@ impl Platform {
     /// The device is out of the guest and back with the host when this returns.
     fn let_go(&mut self, board: &mut Board, port: u8, why: &str) {
         self.leaving.0.remove(&port);
-        let behind = self.passed().iter().filter(|passed| passed.seat.port == port);
+        let behind = self.passed.iter().filter(|passed| passed.seat.port == port);
         for passed in behind {
             log::warn!("{}: unplugged: {why}", passed.name);
         }

@@ -128,12 +128,6 @@ impl Vtd {
         self.in_turns(Unit::follow);
     }
 
-    /// Device `index` left the machine: nothing is mapped for it any more, whatever the guest's tables say.
-    pub fn detach(&self, index: usize) {
-        self.lock().detach(index);
-        self.in_turns(|unit, turn| unit.sync_device(index, turn));
-    }
-
     /// What happened so far.
     pub fn stats(&self) -> VtdStats {
         let unit = self.lock();
@@ -238,6 +232,11 @@ impl BusMaster for Gate {
         let mut unit = self.vtd.lock_after_others();
         unit.set_bus_master(self.index, on);
         unit.sync_device(self.index, &mut Turn::new())
+    }
+
+    fn leave(&self) {
+        self.vtd.lock().detach(self.index);
+        self.vtd.in_turns(|unit, turn| unit.sync_device(self.index, turn));
     }
 }
 

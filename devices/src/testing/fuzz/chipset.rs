@@ -17,7 +17,7 @@ use crate::irq::ioapic::{Ioapic, PINS};
 use crate::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
 use crate::pci::cam::{self, Cam};
 use crate::pci::ecam::{self, Ecam};
-use crate::pci::{Function, RootComplex, RootPort};
+use crate::pci::{Function, RootComplex, RootPort, Upstream};
 use crate::region::{HostAddress, Region};
 use crate::testing::{FakeBacking, FakeRouter, lock};
 
@@ -57,7 +57,11 @@ impl Machine {
         let ioapic = Ioapic::new(router.clone());
         let port = |number: u8| {
             let function = Endpoint::new(&router, 0x7000_0000_0000 + (u64::from(number) << 32));
-            let port = RootPort::new(number, vec![(0, function as Arc<dyn Function>)], router.clone());
+            let port = RootPort::new(
+                number,
+                vec![(0, function as Arc<dyn Function>)],
+                Upstream::plain(router.clone()),
+            );
             let _none = port.write_config(0x18, &[0, number, number, 0]);
             Arc::new(port)
         };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use strait_devices::dma::AlwaysMapped;
 use strait_devices::irq::SharedLine;
 use strait_devices::pci::Function;
 use strait_devices::pci::bar::{Bar, BarKind};
@@ -89,22 +90,23 @@ fn guest_with(hardware: MockHardware, appearance: Appearance) -> Guest {
     let shared = wires
         .each_ref()
         .map(|wire: &Arc<FakeLine>| SharedLine::new(wire.clone()));
-    let function =
-        Passthrough::new(hardware.clone(), router.clone(), &shared, appearance).expect("an endpoint");
+    let gate = Arc::new(AlwaysMapped);
+    let function = Passthrough::new(hardware.clone(), router.clone(), &shared, appearance, gate);
     hardware.take_calls();
     lock(&hardware.reads).clear();
     Guest {
         hardware,
         router,
         wires,
-        function,
+        function: function.expect("an endpoint"),
     }
 }
 
 /// A function on wires that lead nowhere.
 fn opened(hardware: Arc<MockHardware>) -> Result<Arc<Passthrough>, PassthroughError> {
     let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
-    Passthrough::new(hardware, FakeRouter::new(), &wires, Appearance::default())
+    let (router, gate) = (FakeRouter::new(), Arc::new(AlwaysMapped));
+    Passthrough::new(hardware, router, &wires, Appearance::default(), gate)
 }
 
 fn refused(hardware: MockHardware) -> PassthroughError {

@@ -7,7 +7,7 @@ use std::thread;
 use strait_devices::address_space::AddressSpace;
 use strait_devices::pci::spec::command;
 use strait_devices::pci::{Bdf, DevFn};
-use strait_devices::pci::{RootComplex, RootPort};
+use strait_devices::pci::{RootComplex, RootPort, Upstream};
 
 use super::*;
 
@@ -31,7 +31,11 @@ fn machine() -> Machine {
         function,
         ..
     } = guest(nic());
-    let port = Arc::new(RootPort::new(1, vec![(0, function.clone())], router));
+    let port = Arc::new(RootPort::new(
+        1,
+        vec![(0, function.clone())],
+        Upstream::plain(router),
+    ));
     let _ = port.write_config(0x18, &[0, BUS, BUS, 0]);
     let root = RootComplex::new(vec![port.clone()]);
     let space = AddressSpace::new();

@@ -50,7 +50,7 @@ fn gated(parts: u32) -> (Arc<MockHardware>, Arc<Gate>, Arc<Passthrough>) {
     let wires = std::array::from_fn(|_| SharedLine::new(FakeLine::new()));
     let appearance = Appearance::default();
     let router = FakeRouter::new();
-    let function = Passthrough::behind(hardware.clone(), router, &wires, appearance, gate.clone());
+    let function = Passthrough::new(hardware.clone(), router, &wires, appearance, gate.clone());
     hardware.take_calls();
     (hardware, gate, function.expect("an endpoint"))
 }
@@ -60,6 +60,8 @@ impl BusMaster for Gate {
         lock(&self.told).push((on, self.hardware.take_calls()));
         !on || self.parts.fetch_sub(1, Ordering::Relaxed) <= 1
     }
+
+    fn leave(&self) {}
 }
 
 /// What untranslated DMA may reach is mapped before the write arrives that allows it.

@@ -117,7 +117,7 @@ fn a_device_that_was_unplugged_reaches_nothing_whatever_the_tables_say() {
     let mut pair = pair(u64::from(DOMAIN));
     pair.guest.set_page(0x1000, 0x20_0000 | RW);
     pair.guest.invalidate_pages(0x1000, 0);
-    pair.guest.vtd.detach(1);
+    pair.guest.vtd.bus_master(1).leave();
     assert!(pair.other.mappings().is_empty());
     pair.guest.set_page(0x2000, 0x20_1000 | RW);
     pair.guest.invalidate_pages(0x2000, 0);

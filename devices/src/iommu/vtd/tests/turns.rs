@@ -239,7 +239,7 @@ fn what_a_stopped_cpu_left_is_forgotten_at_a_reset() {
 #[test]
 fn a_device_can_leave_between_two_turns() {
     let (guest, effect) = blocked_by_one_write(4 * GIB);
-    guest.vtd.detach(0);
+    guest.vtd.bus_master(0).leave();
     assert!(guest.mappings().is_empty());
     assert!(rest(rest(effect).expect("more").go_on()).is_none());
     assert_eq!(guest.load(STATUS) as u32, 0x77);

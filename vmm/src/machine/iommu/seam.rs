@@ -1,0 +1,41 @@
+//! What a machine asks of whatever stands between its devices and its memory.
+
+use std::sync::Arc;
+
+use strait_devices::Device;
+use strait_devices::address_space::AddressSpace;
+use strait_devices::irq::MsiRouter;
+use strait_devices::pci::Upstream;
+
+use crate::kvm::Vm;
+use crate::machine::user::User;
+use crate::memory::GuestRam;
+
+/// What stands between devices and memory, with what stays of it through a reset of the guest.
+pub(in crate::machine) trait Iommu: Send + Sync {
+    /// Where the I/O APIC's messages go.
+    fn ioapic_router(&self) -> Arc<dyn MsiRouter>;
+
+    /// What root port `number` on bus 0 reports to.
+    fn upstream(&self, number: u8) -> Upstream;
+
+    /// The registers at [`layout::VTD`](crate::layout::VTD), if there are any.
+    fn registers(&self) -> Option<Arc<dyn Device>>;
+
+    /// The state after power-on. The devices are reset before.
+    fn reset(&self);
+
+    /// What ACPI tells of it.
+    fn acpi_tables(&self) -> Vec<Vec<u8>>;
+
+    /// What the guest asked of it and what that cost, a number a line.
+    fn report(&self) -> String;
+}
+
+/// What the devices are connected to.
+pub(in crate::machine) struct Surroundings<'a> {
+    pub(in crate::machine) vm: &'a Vm,
+    pub(in crate::machine) space: &'a AddressSpace,
+    pub(in crate::machine) ram: &'a GuestRam,
+    pub(in crate::machine) user: &'a User,
+}

@@ -1,0 +1,229 @@
+//! The virtual IOMMU of a machine: the unit, and the buses its devices are on.
+
+mod report;
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::time::Duration;
+use std::{io, thread};
+
+use strait_devices::Device;
+use strait_devices::dma::{Domain, LiveBus, Requester, RequesterId};
+use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig};
+use strait_devices::irq::MsiRouter;
+use strait_devices::pci::Upstream;
+use strait_vfio::domain::ContainerError;
+use strait_vfio::host::entries_needed;
+
+use super::seam::{Iommu, Surroundings};
+use crate::acpi::{Dmar, IOAPIC_BUS};
+use crate::config::{Config, ViommuConfig};
+use crate::kvm::irq::GsiRouter;
+use crate::machine::error::RunError;
+use crate::machine::passthrough::{Opened, Passed};
+
+/// The unit with what stays through a reset of the guest.
+pub(super) struct Viommu {
+    vtd: Arc<Vtd>,
+    table: Dmar,
+    router: Arc<GsiRouter>,
+    /// Behind each root port.
+    buses: BTreeMap<u8, Arc<LiveBus>>,
+    stats: Option<PathBuf>,
+    /// Ends the watch when it is dropped.
+    _watch: Sender<()>,
+}
+
+impl Viommu {
+    /// A unit in front of `opened`, which are in a container each. It hears of every change of the memory map.
+    ///
+    /// # Errors
+    /// When the host gives no more threads.
+    pub(super) fn connect(
+        machine: &Config,
+        config: ViommuConfig,
+        width: AddressWidth,
+        opened: Vec<Opened>,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(Self, Vec<Passed>), RunError> {
+        warn_of_limits(config, &opened, machine.memory.bytes())?;
+        let mut buses = BTreeMap::<u8, Arc<LiveBus>>::new();
+        let requester = |opened: &Opened| Requester {
+            bus: buses.entry(opened.seat.port).or_default().clone(),
+            devfn: opened.seat.function,
+        };
+        let requesters: Vec<_> = opened.iter().map(requester).collect();
+        let domain = |opened: &Opened| opened.container.clone() as Arc<dyn Domain>;
+        let unit = VtdConfig {
+            width,
+            caching_mode: config.caching_mode,
+            interrupt_remapping: config.interrupt_remapping,
+            extended_interrupts: config.extended_interrupts,
+            snoop_control: opened.iter().all(|opened| opened.container.is_coherent()),
+        };
+        let router = surroundings.vm.router().clone();
+        let endpoints = requesters
+            .iter()
+            .cloned()
+            .zip(opened.iter().map(domain))
+            .collect();
+        let vtd = Vtd::new(unit, surroundings.ram.tables(), router.clone(), endpoints);
+        let viommu = Self {
+            _watch: watch(&vtd)?,
+            vtd,
+            table: Dmar {
+                width_bits: width.bits(),
+                interrupt_remapping: config.interrupt_remapping,
+            },
+            router,
+            buses,
+            stats: machine.stats.clone(),
+        };
+        let passed = (0..).zip(opened).zip(requesters);
+        let passed = passed.map(|((index, opened), requester)| {
+            let router = viommu.route(Source::Function(requester));
+            opened.connected(router, viommu.vtd.bus_master(index))
+        });
+        let passed = passed.collect();
+        surroundings.space.add_listener(viommu.vtd.clone())?;
+        Ok((viommu, passed))
+    }
+
+    fn route(&self, source: Source) -> Arc<dyn MsiRouter> {
+        match self.table.interrupt_remapping {
+            true => RemappingRouter::new(self.vtd.clone(), source),
+            false => self.router.clone(),
+        }
+    }
+}
+
+impl Iommu for Viommu {
+    fn ioapic_router(&self) -> Arc<dyn MsiRouter> {
+        self.route(Source::Ioapic(RequesterId(u16::from(IOAPIC_BUS) << 8)))
+    }
+
+    fn upstream(&self, number: u8) -> Upstream {
+        let port = Requester {
+            bus: Arc::default(),
+            devfn: number << 3,
+        };
+        Upstream {
+            bus: self.buses.get(&number).cloned().unwrap_or_default(),
+            listener: self.vtd.clone(),
+            router: self.route(Source::Function(port)),
+        }
+    }
+
+    fn registers(&self) -> Option<Arc<dyn Device>> {
+        Some(self.vtd.clone())
+    }
+
+    fn reset(&self) {
+        self.vtd.reset();
+    }
+
+    fn acpi_tables(&self) -> Vec<Vec<u8>> {
+        vec![self.table.table()]
+    }
+
+    fn report(&self) -> String {
+        report::report(&self.vtd.stats())
+    }
+}
+
+/// Says what will not work for the guest's own guests, or for a guest of `memory_bytes` that maps page by page.
+fn warn_of_limits(config: ViommuConfig, opened: &[Opened], memory_bytes: u64) -> Result<(), ContainerError> {
+    let Some(first) = opened.first() else {
+        return Ok(());
+    };
+    if !config.interrupt_remapping {
+        log::warn!(
+            "--viommu: with intremap=off the guest can pass its devices on only if its vfio_iommu_type1 \
+             has allow_unsafe_interrupts=1"
+        );
+    }
+    let needed = entries_needed(memory_bytes);
+    let mut fewest = u64::MAX;
+    for opened in opened {
+        let left = opened.container.facts()?.mappings_left;
+        fewest = fewest.min(left.map_or(u64::MAX, u64::from));
+    }
+    if fewest < needed {
+        log::warn!(
+            "--viommu: the host has {fewest} DMA mappings for each device, and the guest may need {needed}, one a page; \
+             maps beyond that fail. `strait host bind --dma-entries {needed} {}` before the start makes room",
+            first.device.bdf()
+        );
+    }
+    Ok(())
+}
+
+impl Drop for Viommu {
+    fn drop(&mut self) {
+        let stats = self.vtd.stats();
+        for line in report::refusals(&stats) {
+            log::warn!("{line}");
+        }
+        let text = report::report(&stats);
+        if let Some(path) = &self.stats
+            && let Err(why) = write_stats(path, &text)
+        {
+            log::warn!("Cannot write {}: {why}", path.display());
+        }
+        log::info!("The guest's IOMMU: {}", text.trim_end().replace('\n', ", "));
+    }
+}
+
+/// Writes a file, or into a pipe what there is room for: the end of a run waits for no reader.
+fn write_stats(path: &Path, text: &str) -> Result<(), String> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let written = file.and_then(|mut file| file.write_all(text.as_bytes()));
+    written.map_err(|error| match error.raw_os_error() {
+        Some(libc::ENXIO | libc::EPIPE | libc::EAGAIN) => "nobody reads it".to_owned(),
+        _ => error.to_string(),
+    })
+}
+
+/// Looks once a second for interrupts that arrived where the guest's table leads nowhere: the kernel holds
+/// them back and tells nobody.
+fn watch(vtd: &Arc<Vtd>) -> io::Result<Sender<()>> {
+    let (sender, end) = channel();
+    let vtd = Arc::downgrade(vtd);
+    let work = move || {
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(Duration::from_secs(1)) {
+            let Some(vtd) = vtd.upgrade() else { return };
+            vtd.report_blocked();
+        }
+    };
+    thread::Builder::new().name("viommu".to_owned()).spawn(work)?;
+    Ok(sender)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::pipe;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    #[test]
+    fn numbers_for_a_pipe_that_nobody_reads_hold_up_no_end() {
+        let (reader, writer) = pipe().expect("a pipe");
+        let path = PathBuf::from(format!("/proc/self/fd/{}", writer.as_raw_fd()));
+        assert_eq!(write_stats(&path, "12"), Ok(()));
+        let too_much = "x".repeat(1 << 20);
+        assert_eq!(write_stats(&path, &too_much), Err("nobody reads it".to_owned()));
+        drop(reader);
+        assert_eq!(write_stats(&path, "12"), Err("nobody reads it".to_owned()));
+    }
+}
