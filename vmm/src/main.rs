@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         Command::Host(args) => {
             messages::start(verbose, Target::Stderr);
             let code = host(args);
+            // Lines that were left out for their number are told at the end.
             log::logger().flush();
             code
         }
@@ -60,6 +61,7 @@ fn run(args: RunArgs, verbose: u8) -> ExitCode {
         Err((message, code)) => (format!("strait: {message}\n"), code),
     };
     log::logger().flush();
+    // Behind the log's last lines, so that the reason stands last on the screen.
     outputs.messages.put(last_words.as_bytes());
     outputs.finish();
     ExitCode::from(code)
@@ -68,6 +70,7 @@ fn run(args: RunArgs, verbose: u8) -> ExitCode {
 /// Runs a guest to its end. The exit code comes with a message where something went wrong.
 fn run_guest(args: RunArgs, outputs: Arc<Outputs>) -> Result<u8, (String, u8)> {
     let config = args.config(&Root::real()).map_err(|message| (message, USAGE))?;
+    // A device that a killed run left on vfio-pci may be the one that this run wants to take.
     give_back_orphans(&Root::real(), &RunningKernel);
     match machine::run(&config, outputs) {
         Ok(Outcome::Failed(why)) => Err((why, 1)),

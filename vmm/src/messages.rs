@@ -80,6 +80,7 @@ impl Messages {
             return allowance.leave_out(record);
         }
         let left_out = allowance.left_out.take();
+        // A slow target makes nobody wait who only wants to know whether he may speak.
         drop(places);
         if let Some(LeftOut { count, .. }) = left_out {
             self.say(
@@ -135,6 +136,7 @@ impl Allowance {
     }
 
     fn take_line(&mut self, now: Instant) -> bool {
+        // Threads take their time before they take the lock, so `now` may be earlier than the last one.
         let pauses = now.saturating_duration_since(self.paid_until).as_secs() / PAUSE.as_secs();
         let earned = u32::try_from(pauses).unwrap_or(BURST).min(BURST - self.lines);
         self.lines += earned;

@@ -118,6 +118,7 @@ impl IovaRanges {
     fn find(&self, from: u64, len: u64) -> Option<Range> {
         self.0.iter().find_map(|range| {
             let start = (*range.start()).max(from);
+            // What goes behind a reserved range starts on 1 GiB, the largest page of CPU and IOMMU.
             let start = if start == from {
                 from
             } else {
@@ -176,6 +177,7 @@ pub fn place(
             last,
         }
     };
+    // Low RAM begins at 0 or nowhere: real mode, the boot structures and every kernel need it there.
     let is_reached = |range: &Range| range.start.0 == 0;
     let mut ram = vec![
         reach

@@ -74,6 +74,7 @@ impl<W: Write> Progress<W> {
             Style::Lines => NEW_LINE,
         };
         let is_due = self.shown.is_none_or(|shown| now - shown >= pause);
+        // The last piece is left to `finish`, which has more to say.
         if now - self.start < QUIET || !is_due || self.done_bytes >= self.total_bytes {
             return;
         }
@@ -104,6 +105,7 @@ impl<W: Write> Progress<W> {
 
     /// A standard error that is closed is no reason to fail.
     fn draw(&mut self, text: &str, is_last: bool) {
+        // EL, erase to the end of the line (ECMA-48 §8.3.41), for the line before may have been longer.
         let line = match (self.style, is_last) {
             (Style::Redraw, true) => format!("\r\x1b[Kstrait: {text}\r\n"),
             (Style::Redraw, false) => format!("\r\x1b[Kstrait: {text}"),
@@ -125,6 +127,7 @@ pub struct Pages {
 impl Pages {
     /// Counts the pages in ranges of addresses of this process, each with its first address and the one behind.
     pub fn of(ranges: &[(u64, u64)]) -> Self {
+        // smaps walks page tables of all mappings, which takes a while with much RAM: asked once, after the work.
         let maps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
         let switch = fs::read_to_string(HUGE_PAGES_SWITCH).unwrap_or_default();
         Self::parse(&maps, &switch, ranges)

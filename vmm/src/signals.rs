@@ -71,6 +71,7 @@ impl Signals {
     /// The machine has ended and all is given back: from now on SIGTERM, SIGINT and SIGHUP end the process at once.
     /// True if more than one of them came before, so that there is nothing more to wait for.
     pub fn hand_back(&self) -> bool {
+        // Before the look at what came: a signal between the two ends the process by itself.
         self.is_over.store(true, Ordering::SeqCst);
         let mut came = [0; 2];
         let read = rustix::net::recv(&self.end, &mut came, RecvFlags::DONTWAIT);

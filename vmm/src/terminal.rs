@@ -30,8 +30,10 @@ impl RawMode {
         }
         let former = Arc::new(tcgetattr(stdin.as_fd())?);
         let mut raw = (*former).clone();
+        // Ctrl-C, Ctrl-Z and Ctrl-\ are the guest's to interpret, and so are Ctrl-S, Ctrl-Q and carriage returns.
         raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG | LocalModes::IEXTEN;
         raw.input_modes -= InputModes::ICRNL | InputModes::IXON | InputModes::BRKINT;
+        // Now, without a flush: what was typed ahead is for the guest.
         tcsetattr(stdin.as_fd(), OptionalActions::Now, &raw)?;
         // A release build aborts in a panic and drops nothing (Cargo.toml), so the message would come in raw mode, and
         // the shell after it.

@@ -21,6 +21,7 @@ pub(super) fn table(dsdt: GuestAddress) -> FADT {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .flag(Flags::HwReducedAcpi)
         .flag(Flags::ResetRegSup)
+        // As on every PC; without it the table would have to tell the size of caches (ACPI 6.5 table 5.10).
         .flag(Flags::Wbinvd)
         // Set, these three say that there is no fixed power button, sleep button or RTC alarm.
         .flag(Flags::PwrButton)

@@ -54,6 +54,7 @@ pub fn build(config: &AcpiConfig, place: Range) -> Result<AcpiTables, TooLarge> 
         bytes: vec![0; Rsdp::len()],
     };
     let dsdt = image.add(&to_bytes(&dsdt::table(&config.pci)));
+    // No RSDT, for an operating system must use the XSDT where there is one (ACPI 6.5 §5.2.8).
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(image.add(&to_bytes(&fadt::table(dsdt))).0);
     xsdt.add_entry(image.add(&to_bytes(&madt::table(&config.apic_ids))).0);

@@ -65,6 +65,7 @@ impl BzImage {
         check_header(image, &header)?;
         let (payload_offset, payload_len) = find_payload(image, &header)?;
         let (load, init_size) = (header.pref_address, u64::from(header.init_size));
+        // Until it has read the memory map, a kernel uses init_size bytes from there on without asking (boot.rst).
         let end = load
             .checked_add(init_size.max(payload_len))
             .ok_or_else(|| image.damaged("init_size", init_size))?;
@@ -150,6 +151,7 @@ fn check_header(image: &ImageFile<'_>, header: &setup_header) -> Result<(), Boot
     if header.xloadflags & KERNEL_64 == 0 {
         return Err(BootError::Bits32(image.path.to_owned()));
     }
+    // A zImage, which would belong at 64 KiB, between our own tables.
     if header.loadflags & LOADED_HIGH == 0 {
         return Err(image.damaged("loadflags", u64::from(header.loadflags)));
     }

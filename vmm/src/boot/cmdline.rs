@@ -17,6 +17,7 @@ impl Cmdline {
     pub(super) fn new(text: &str, kernel_max: usize) -> Result<Self, BootError> {
         let max = kernel_max.min(layout::CMDLINE.len as usize - 1);
         let mut bytes = text.as_bytes().to_vec();
+        // The kernel would take the rest for no part of it, without a word.
         if let Some(position) = bytes.iter().position(|byte| *byte == 0) {
             return Err(BootError::CmdlineNul(position));
         }

@@ -42,6 +42,7 @@ fn around_holes(mut blocks: impl Iterator<Item = Range>) -> Vec<AddressRange> {
         range,
         kind: Kind::Reserved,
     };
+    // VGA's memory, between RAM and the firmware, is not named: what is not named is no RAM.
     let low_end = blocks.next().map_or(0, |low| low.end().0);
     let mut map = vec![
         ram(Range::new(0, layout::CONVENTIONAL_END.0)),

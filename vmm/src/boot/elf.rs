@@ -94,6 +94,7 @@ impl Elf {
 }
 
 fn check_header(image: &ImageFile<'_>, header: &Elf64_Ehdr) -> Result<(), BootError> {
+    // First, since the program headers have another form in a file of 32 bits.
     if header.e_ident[CLASS.0] != CLASS.1 {
         return Err(BootError::Bits32(image.path.to_owned()));
     }
@@ -150,6 +151,7 @@ fn segment(image: &ImageFile<'_>, program: &Elf64_Phdr) -> Result<Segment, BootE
 }
 
 fn read_notes(image: &ImageFile<'_>, program: &Elf64_Phdr) -> Result<Vec<u8>, BootError> {
+    // Read into memory at once, so the file must not say how much that may be.
     if program.p_filesz > MAX_NOTES_BYTES {
         return Err(image.damaged("p_filesz", program.p_filesz));
     }

@@ -60,6 +60,7 @@ impl GuestKernel {
         let initrd = source.initrd.map(Unplaced::open).transpose()?;
         let initrd_bytes = initrd.as_ref().map_or(0, |initrd| initrd.len_bytes);
         check_size(source.kernel, demands.end, initrd_bytes, memory_bytes, mmio_32)?;
+        // Below 4 GiB, for ramdisk_image in the zero page has 32 bits.
         let limit = demands
             .initrd_limit
             .min(layout::low_ram_end(memory_bytes, mmio_32));
@@ -80,6 +81,7 @@ impl GuestKernel {
     /// # Errors
     /// When RAM is not where the layout says, or a file became shorter since it was opened.
     pub fn load(&self, memory: &GuestMemoryMmap, rsdp: GuestAddress) -> Result<EntryState, BootError> {
+        // All of it at each start: the guest before this one may have written anywhere.
         reset_vector::load(memory)?;
         self.cmdline.load(memory)?;
         if let Some(initrd) = &self.initrd {

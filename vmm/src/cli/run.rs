@@ -16,6 +16,7 @@ use crate::config::{
 pub struct RunArgs {
     /// The kernel: a bzImage (/boot/vmlinuz-*) or an ELF vmlinux with a PVH note.
     #[arg(long, short, value_name = "FILE")]
+    // Not required of clap, since `--device help` needs none.
     kernel: Option<PathBuf>,
     /// The initial RAM file system.
     #[arg(long, visible_alias = "initramfs", value_name = "FILE")]
@@ -37,6 +38,7 @@ pub struct RunArgs {
     /// The CPU the guest sees: host, all that KVM supports; host,nested=off hides SVM and VMX, so that
     /// the guest cannot be a hypervisor itself, and nested=on insists on them.
     #[arg(long, value_name = "MODEL", default_value = "host")]
+    // Read by `config`, for clap would not name the value in our words.
     cpu: String,
     /// A PCI device to pass, may be given again: 0000:01:00.0, 01:00.0, pci_0000_01_00_0, a path in /sys,
     /// 8086:10c9, enp3s0, nvme0n1, or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
@@ -114,6 +116,7 @@ impl RunArgs {
             .parse()
             .map_err(|error| format!("--cpu {}: {error}", self.cpu))?;
         let viommu = self.viommu.as_deref().map(viommu).transpose()?;
+        // VT-d §6.1: with CAP.CM clear, hardware caches no entry that is not present, so drivers tell of none they add.
         if viommu.is_some_and(|viommu| !viommu.caching_mode) && !devices.is_empty() {
             return Err(
                 "--viommu: a passed device needs caching-mode=on, for only then does the guest tell what it maps"

@@ -54,6 +54,7 @@ impl FromStr for MemorySize {
             "T" | "TB" | "TIB" => 40,
             _ => return Err(syntax()),
         };
+        // `parse` would take a plus sign, too.
         let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
         let number = if is_number { digits } else { return Err(syntax()) };
         let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
