@@ -24,7 +24,8 @@ pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
     /// Say more on standard error: -v what changes, -vv details, -vvv each trapped access.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    // Last but for --help: clap would put it among the options of each command.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = 900)]
     pub verbose: u8,
 }
 
@@ -93,7 +94,7 @@ fn one_line(message: &str) -> String {
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    lines.join(" ")
+    lines.join(" ").replace(" tip: ", "; ")
 }
 
 #[cfg(test)]
@@ -123,6 +124,15 @@ mod tests {
             let message = refusal(line);
             assert!(message.ends_with(help), "{line}: {message}");
         }
+    }
+
+    #[test]
+    fn a_tip_is_part_of_the_sentence() {
+        let message = refusal("strait run --no-reboots");
+        assert!(
+            message.contains("found; a similar argument exists: '--no-reboot'; `strait"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct RunArgs {
     viommu: Option<String>,
     /// With --viommu: write what the guest asked of its IOMMU, and what it cost, to a file at the end. SIGUSR1 prints
     /// the same on standard error at any time.
-    #[arg(long, value_name = "FILE", requires = "viommu")]
+    #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
     /// What follows when a passed device reports an uncorrectable error (Advanced Error Reporting).
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnDeviceError::Unplug)]
@@ -116,6 +116,11 @@ impl RunArgs {
             .parse()
             .map_err(|error| format!("--cpu {}: {error}", self.cpu))?;
         let viommu = self.viommu.as_deref().map(viommu).transpose()?;
+        if self.stats.is_some() && viommu.is_none() {
+            return Err(
+                "--stats tells of the guest's IOMMU; give --viommu, too, or leave --stats out".to_owned(),
+            );
+        }
         // VT-d §6.1: with CAP.CM clear, hardware caches no entry that is not present, so drivers tell of none they add.
         if viommu.is_some_and(|viommu| !viommu.caching_mode) && !devices.is_empty() {
             return Err(
@@ -141,4 +146,40 @@ impl RunArgs {
 
 fn viommu(text: &str) -> Result<ViommuConfig, String> {
     text.parse().map_err(|error| format!("--viommu {text}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Command, parse_from};
+
+    /// What `strait run` says to these options, on a host without devices.
+    fn refusal(options: &str) -> String {
+        let line = format!("strait run --kernel vmlinuz {options}");
+        let Command::Run(args) = parse_from(line.split(' ')).expect("known options").command else {
+            panic!("another command");
+        };
+        let refused = args.config(&Root::at("/nonexistent"));
+        refused.expect_err("it cannot be")
+    }
+
+    #[test]
+    fn numbers_of_an_iommu_that_the_guest_does_not_have_are_refused() {
+        assert_eq!(
+            refusal("--stats numbers"),
+            "--stats tells of the guest's IOMMU; give --viommu, too, or leave --stats out"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_value_is_told_with_its_option() {
+        assert_eq!(
+            refusal("--viommu intel,eim=on,eim=on"),
+            "--viommu intel,eim=on,eim=on: the key \"eim\" is given twice"
+        );
+        assert!(refusal("--cpu pentium").starts_with("--cpu pentium: \"pentium\" is not a CPU model"));
+        assert!(refusal("--device 01:00.0 -d 1:00.0").contains("0000:01:00.0 is given twice"));
+        let refused = refusal("--device 01:00.0 --viommu intel,caching-mode=off");
+        assert!(refused.starts_with("--viommu: a passed device needs caching-mode=on"));
+    }
 }
