@@ -10,10 +10,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use strait_devices::legacy::Serial;
 use strait_vfio::Intx;
 
-use crate::machine::{Event, Events, User};
+use crate::events::{Event, Events};
 use crate::output::Outputs;
 use crate::signals::Signals;
 use crate::terminal::{Escape, Key};
+use crate::user::User;
 
 /// Bytes taken from standard input at a time.
 const CHUNK: usize = 256;
@@ -39,10 +40,10 @@ pub struct Sources<'a> {
 /// Why the waiting ended.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// Something happened to the guest, or the user quits.
+    /// A vCPU reports something.
     Event(Event),
-    /// The guest let go of the device behind this root port.
-    Ejected(u8),
+    /// The user or a signal asks for the end.
+    Quit,
     /// The host has something to tell.
     Host,
     /// It is time.
@@ -95,16 +96,13 @@ impl EventLoop {
             let ready = self.wait(sources)?;
             // Before a reset that comes with it, which would start the guest once more.
             if ready.signalled {
-                return Ok(Wake::Event(Event::Quit));
-            }
-            if let Some(port) = sources.events.take_ejected() {
-                return Ok(Wake::Ejected(port));
+                return Ok(Wake::Quit);
             }
             if let Some(event) = sources.events.take() {
                 return Ok(Wake::Event(event));
             }
             if ready.typed && self.read_typed() {
-                return Ok(Wake::Event(Event::Quit));
+                return Ok(Wake::Quit);
             }
             if ready.asked {
                 self.answer(sources);

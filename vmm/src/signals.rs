@@ -20,7 +20,7 @@ const CHUNK: usize = 256;
 
 /// The start was given up because a signal asked for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Ended by a signal before the guest ran")]
+#[error("Ended by a signal while the guest was being started")]
 pub struct Ended;
 
 /// The wishes that signals have brought since they were taken over: an end, or an answer.

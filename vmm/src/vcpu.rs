@@ -9,9 +9,9 @@ use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::{Effect, GuestAddress, Place};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
+use crate::events::{Event, Events};
 use crate::kvm::StopFlag;
 use crate::kvm::vcpu::{Exit, Vcpu};
-use crate::machine::{Event, Events};
 
 /// What the vCPUs of a guest share.
 #[derive(Clone)]
@@ -141,7 +141,7 @@ fn event_of(effect: Effect, to: &Surroundings) -> Option<Event> {
     match effect {
         Effect::None | Effect::Remap(_) | Effect::More(..) => None,
         Effect::Eject(port) => {
-            to.events.eject(port);
+            to.events.report(Event::Ejected(port));
             None
         }
         Effect::Reset => Some(Event::Reset),

@@ -8,13 +8,14 @@ mod board;
 mod error;
 mod host;
 mod iommu;
+mod leaving;
 mod managed;
 mod passthrough;
 mod platform;
 mod seat;
+mod serve;
 mod state;
 mod unplug;
-mod user;
 
 use std::error::Error;
 use std::sync::Arc;
@@ -24,17 +25,18 @@ pub use error::RunError;
 pub use host::Host;
 pub use managed::Managed;
 pub use platform::Platform;
-pub use state::{Event, Events, Next, Outcome};
-pub use user::User;
+pub use state::Outcome;
 
 use strait_vfio::host::{Root, RunningKernel};
 
+use self::state::{Next, Request, Rules, State};
 use crate::config::Config;
 use crate::event_loop::EventLoop;
 use crate::open_files::OpenFiles;
 use crate::output::Outputs;
 use crate::signals::{Ended, Signals};
 use crate::terminal::RawMode;
+use crate::user::User;
 
 /// Runs the machine that `config` describes until its guest ends or the user ends it.
 ///
@@ -54,7 +56,7 @@ pub fn run(config: &Config, outputs: Arc<Outputs>) -> Result<Outcome, RunError> 
     match ended {
         Err(error) if is_end(&*error) => {
             log::info!("{Ended}");
-            Ok(Outcome::PoweredOff)
+            Ok(state::answer(State::Starting, Request::Quit, Rules::of(config)).outcome())
         }
         ended => ended,
     }
@@ -74,14 +76,11 @@ fn run_on(config: &Config, host: Host, user: &User) -> Result<Outcome, RunError>
     let _raw_mode = RawMode::enter()?;
     loop {
         let mut board = Board::build(&platform)?;
-        let event = platform.run_guest(&mut board, &mut event_loop)?;
-        match state::next(event, config.no_reboot) {
-            Next::Restart => {
-                platform.end_patience(&mut board);
-                board.reset_devices();
-            }
+        match platform.run_guest(&mut board, &mut event_loop)? {
+            Next::Restart => board.reset_devices(),
             Next::End(outcome) => return Ok(outcome),
         }
+        user.signals.go_on()?;
     }
 }
 

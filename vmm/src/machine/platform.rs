@@ -5,23 +5,22 @@ use std::sync::Arc;
 
 use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
+use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::pci::firmware::Windows;
 use strait_devices::region::Region;
 use strait_vfio::{Hardware as _, InterruptKind};
 use vm_memory::Bytes;
 
-use super::board::Board;
 use super::error::RunError;
 use super::host::Host;
 use super::iommu::{self, Iommu, Plan};
+use super::leaving::Leaving;
 use super::passthrough::{self, Passed};
-use super::state::{Event, Events};
-use super::unplug::Leaving;
-use super::user::User;
+use super::state::Rules;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
-use crate::config::{Config, OnDeviceError};
-use crate::event_loop::EventLoop;
+use crate::config::Config;
+use crate::events::Events;
 use crate::kvm::slots::MemorySlots;
 use crate::kvm::vcpu::{self, Vcpu};
 use crate::kvm::{Vm, cpuid};
@@ -29,6 +28,7 @@ use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::output::Outputs;
 use crate::placement;
+use crate::user::User;
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
 /// The lasting part of a machine.
@@ -55,8 +55,8 @@ pub struct Platform {
     mmio_64: Option<Range>,
     /// What the guest's IOMMU cannot map.
     unmappable: Vec<Range>,
-    /// What follows when a device reports an error.
-    pub(super) on_device_error: OnDeviceError,
+    /// What the user chose.
+    pub(super) rules: Rules,
     /// Devices that the guest was asked to let go of.
     pub(super) leaving: Leaving,
     /// The virtual machine.
@@ -109,7 +109,7 @@ impl Platform {
             mmio_32: host.mmio_32,
             mmio_64: placement.mmio_64,
             unmappable,
-            on_device_error: config.on_device_error,
+            rules: Rules::of(config),
             leaving: Leaving::default(),
             vm,
         })
@@ -143,21 +143,6 @@ impl Platform {
         }
     }
 
-    /// Loads the kernel and runs the guest until something happens to it.
-    ///
-    /// # Errors
-    /// When the kernel cannot be loaded or a vCPU not be started.
-    pub fn run_guest(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> Result<Event, RunError> {
-        let entry = self.load()?;
-        for vcpu in &mut self.vcpus {
-            vcpu.reset(&entry)?;
-        }
-        let threads = self.start(board)?;
-        let event = self.serve(board, event_loop);
-        self.stop(threads);
-        Ok(event?)
-    }
-
     fn load(&self) -> Result<EntryState, RunError> {
         let config = AcpiConfig {
             apic_ids: self.vcpus.iter().map(Vcpu::id).collect(),
@@ -175,10 +160,18 @@ impl Platform {
         Ok(self.kernel.load(memory, tables.rsdp)?)
     }
 
-    fn start(&mut self, board: &Board) -> Result<Vec<VcpuThread>, RunError> {
+    /// Loads the kernel and starts all vCPUs at it.
+    ///
+    /// # Errors
+    /// When the kernel cannot be loaded, or the host gives no more threads; no vCPU runs then.
+    pub(super) fn start(&mut self, ioapic: &Arc<Ioapic>) -> Result<Vec<VcpuThread>, RunError> {
+        let entry = self.load()?;
+        for vcpu in &mut self.vcpus {
+            vcpu.reset(&entry)?;
+        }
         let surroundings = Surroundings {
             space: self.space.clone(),
-            ioapic: board.ioapic.clone(),
+            ioapic: ioapic.clone(),
             events: self.events.clone(),
         };
         let mut threads = Vec::new();
@@ -194,10 +187,9 @@ impl Platform {
         Ok(threads)
     }
 
-    /// Stops all vCPUs. What happened to the guest is known by then, or nothing did.
-    fn stop(&mut self, threads: Vec<VcpuThread>) {
+    /// Stops all vCPUs, each between two instructions.
+    pub(super) fn stop(&mut self, threads: Vec<VcpuThread>) {
         threads.iter().for_each(VcpuThread::ask_to_stop);
         self.vcpus = threads.into_iter().filter_map(VcpuThread::join).collect();
-        self.events.forget();
     }
 }

@@ -1,35 +1,60 @@
-//! What can happen to a machine, and what follows.
+//! A machine's life as a table: where it is, what can be asked of it there, and what follows.
 
-use std::collections::BTreeSet;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::fmt;
 
-use rustix::event::{EventfdFlags, eventfd};
+use crate::config::{Config, OnDeviceError};
+use crate::events::Event;
 
-/// Something that ends or restarts the guest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The guest asked for a reset.
-    Reset,
-    /// The guest powered off.
-    PowerOff,
-    /// The guest reported a panic of its kernel.
-    GuestPanic,
-    /// A vCPU faulted while it handled a double fault.
-    TripleFault,
-    /// The host cannot go on; why.
-    Failed(String),
-    /// The user or a signal asks to end.
-    Quit,
+/// Where a machine is in its life. A run is Starting, Running, Stopping, then over or Starting again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It is built, or its emulated devices are built anew and the kernel is loaded. No vCPU runs.
+    Starting,
+    /// vCPUs run, and the event loop serves them, the user and the host.
+    Running,
+    /// vCPUs leave the guest one after another, and report what they still meet. Then none runs.
+    Stopping,
 }
 
-/// What the machine does next.
+/// Something that is asked of a machine, or happens to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    /// A vCPU saw it.
+    Guest(Event),
+    /// The user or a signal asks for the end.
+    Quit,
+    /// The host wants the device behind this root port back; its name.
+    Wanted(u8, String),
+    /// A device behind this root port reports errors; the text names both.
+    Broken(u8, String),
+    /// The guest was asked to let go of the devices behind this root port, and its time for that is over.
+    Overdue(u8),
+}
+
+/// What follows.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Next {
-    /// Start the guest from the beginning.
+pub(super) enum Answer {
+    /// All vCPUs stop, and this is next.
+    Stop(Next),
+    /// The guest is asked to let go of the devices behind the port; if it does not listen, they are pulled. The
+    /// text says why.
+    Ask(u8, String),
+    /// The devices behind the port are taken out of the guest and given back.
+    Pull(u8, Departure),
+    /// It is said, and the guest keeps the device.
+    Tell(String),
+    /// It waits where it was asked, in a signal's or the host's own event, for a state in which it is served.
+    Later,
+    /// It was the wish of a guest that is gone.
+    Forget,
+}
+
+/// What a machine does when its vCPUs have stopped.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// It starts the guest from the beginning.
     Restart,
-    /// End the process.
+    /// It is over.
     End(Outcome),
 }
 
@@ -42,8 +67,89 @@ pub enum Outcome {
     Reset,
     /// The guest's kernel panicked.
     Panicked,
-    /// The host could not go on.
+    /// The host could not go on; why.
     Failed(String),
+}
+
+/// Why a device leaves the guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Departure {
+    /// The guest switched its slot off.
+    LetGo,
+    /// The guest kept it for longer than it may.
+    Overdue,
+    /// The guest was reset meanwhile: the next boot knows nothing of what this one was asked for.
+    Reset,
+    /// The guest would not hear that it is asked.
+    Deaf,
+}
+
+/// What the user chose for a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    /// `--no-reboot`
+    pub(super) no_reboot: bool,
+    /// `--on-device-error`
+    pub(super) on_device_error: OnDeviceError,
+}
+
+impl Rules {
+    /// What `config` says.
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            no_reboot: config.no_reboot,
+            on_device_error: config.on_device_error,
+        }
+    }
+}
+
+/// The table: what follows from `request` in `state`.
+pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
+    use Event::{Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
+    use Request::{Broken, Guest, Overdue, Quit, Wanted};
+    use State::{Running, Starting, Stopping};
+    let end = |outcome| Answer::Stop(Next::End(outcome));
+    match (state, request) {
+        (Running, Guest(Reset)) if rules.no_reboot => end(Outcome::Reset),
+        (Running, Guest(Reset)) => Answer::Stop(Next::Restart),
+        (Running, Guest(PowerOff)) => end(Outcome::PoweredOff),
+        (Running, Guest(GuestPanic | TripleFault)) => end(Outcome::Panicked),
+        (Running, Guest(Failed(why))) => end(Outcome::Failed(why)),
+        (Running, Guest(Ejected(port))) => Answer::Pull(port, Departure::LetGo),
+        (Running, Wanted(port, name)) => {
+            Answer::Ask(port, format!("{name}: the host asks for the device back"))
+        }
+        (Running, Broken(port, what)) => broken(port, what, rules.on_device_error),
+        (Running, Overdue(port)) => Answer::Pull(port, Departure::Overdue),
+        // A vCPU that stops may meet a reset, an end or an error that another has reported already.
+        (Stopping | Starting, Guest(_)) => Answer::Forget,
+        (Stopping, Overdue(port)) => Answer::Pull(port, Departure::Reset),
+        (Starting, Overdue(_)) => Answer::Forget,
+        (Running | Starting, Quit) => end(Outcome::PoweredOff),
+        (Stopping, Quit) => Answer::Later,
+        (Stopping | Starting, Wanted(..) | Broken(..)) => Answer::Later,
+    }
+}
+
+fn broken(port: u8, what: String, rule: OnDeviceError) -> Answer {
+    match rule {
+        OnDeviceError::Ignore => Answer::Tell(format!("{what}; the guest keeps it")),
+        OnDeviceError::Stop => {
+            let why = format!("{what}, and --on-device-error is stop");
+            Answer::Stop(Next::End(Outcome::Failed(why)))
+        }
+        OnDeviceError::Unplug => Answer::Ask(port, format!("{what}; it is unplugged from the guest")),
+    }
+}
+
+impl Answer {
+    /// How the run is over by it; a request that does not end it leaves it as after a power-off.
+    pub(super) fn outcome(self) -> Outcome {
+        match self {
+            Answer::Stop(Next::End(outcome)) => outcome,
+            _ => Outcome::PoweredOff,
+        }
+    }
 }
 
 impl Outcome {
@@ -58,142 +164,16 @@ impl Outcome {
     }
 }
 
-/// What follows from an event.
-pub(super) fn next(event: Event, no_reboot: bool) -> Next {
-    match event {
-        Event::Reset if no_reboot => Next::End(Outcome::Reset),
-        Event::Reset => Next::Restart,
-        Event::PowerOff | Event::Quit => Next::End(Outcome::PoweredOff),
-        Event::GuestPanic | Event::TripleFault => Next::End(Outcome::Panicked),
-        Event::Failed(why) => Next::End(Outcome::Failed(why)),
-    }
-}
-
-/// Where vCPUs leave events for the event loop. Only the first counts until it is taken: what several
-/// vCPUs report while the guest goes down is one event, also when it is taken before all of them have stopped.
-/// Devices that leave are told of beside it.
-pub struct Events {
-    reported: Mutex<Reported>,
-    wake: OwnedFd,
-}
-
-#[derive(Default)]
-struct Reported {
-    first: Option<Event>,
-    /// Ports whose devices the guest let go, each once until it is taken.
-    ejected: BTreeSet<u8>,
-}
-
-impl Events {
-    /// No event yet.
-    ///
-    /// # Errors
-    /// When the host gives no more descriptors.
-    pub fn new() -> io::Result<Self> {
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self {
-            reported: Mutex::default(),
-            wake,
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Departure::LetGo => "the guest let go of it",
+            Departure::Overdue => "pulled, for the guest did not let go of it in 30 s",
+            Departure::Reset => "pulled, for the guest was reset before it let go of it",
+            Departure::Deaf => "pulled, for the guest does not listen to hot plug",
         })
-    }
-
-    /// Leaves an event and wakes the event loop.
-    pub fn report(&self, event: Event) {
-        self.lock().first.get_or_insert(event);
-        self.wake();
-    }
-
-    /// Leaves word that the guest let go of the device behind root port `port`, and wakes the event loop.
-    pub fn eject(&self, port: u8) {
-        self.lock().ejected.insert(port);
-        self.wake();
-    }
-
-    /// Wakes the event loop without an event.
-    pub fn wake(&self) {
-        // A full counter is a wake-up as well.
-        let _ = rustix::io::write(&self.wake, &1u64.to_ne_bytes());
-    }
-
-    /// Takes the event.
-    pub fn take(&self) -> Option<Event> {
-        self.lock().first.take()
-    }
-
-    /// Takes a port whose device the guest let go of.
-    pub fn take_ejected(&self) -> Option<u8> {
-        self.lock().ejected.pop_first()
-    }
-
-    /// Drops all that was left. Called when no vCPU runs any more: what they still reported on their way out
-    /// belongs to a guest that is gone.
-    pub fn forget(&self) {
-        *self.lock() = Reported::default();
-        self.clear();
-    }
-
-    /// Sleeps again; to be called before looking at what was left.
-    pub fn clear(&self) {
-        let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Reported> {
-        self.reported.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl AsFd for Events {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.wake.as_fd()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_reset_restarts_unless_it_must_not() {
-        assert_eq!(next(Event::Reset, false), Next::Restart);
-        assert_eq!(next(Event::Reset, true), Next::End(Outcome::Reset));
-        assert_eq!(Outcome::Reset.exit_code(), 32);
-    }
-
-    #[test]
-    fn a_panic_has_its_own_code() {
-        for event in [Event::GuestPanic, Event::TripleFault] {
-            assert_eq!(next(event, false), Next::End(Outcome::Panicked));
-        }
-        assert_eq!(Outcome::Panicked.exit_code(), 34);
-    }
-
-    #[test]
-    fn only_the_first_event_counts() {
-        let events = Events::new().expect("an eventfd");
-        events.report(Event::GuestPanic);
-        events.report(Event::Reset);
-        assert_eq!(events.take(), Some(Event::GuestPanic));
-        assert_eq!(events.take(), None);
-    }
-
-    #[test]
-    fn what_is_left_of_a_guest_does_not_meet_the_next() {
-        let events = Events::new().expect("an eventfd");
-        events.report(Event::Reset);
-        assert_eq!(events.take(), Some(Event::Reset));
-        events.report(Event::TripleFault);
-        events.eject(1);
-        events.forget();
-        assert_eq!((events.take(), events.take_ejected()), (None, None));
-    }
-
-    #[test]
-    fn devices_that_leave_are_told_of_beside_the_first_event() {
-        let events = Events::new().expect("an eventfd");
-        events.report(Event::Reset);
-        [2, 1, 2].into_iter().for_each(|port| events.eject(port));
-        let ejected: Vec<_> = std::iter::from_fn(|| events.take_ejected()).collect();
-        assert_eq!(ejected, [1, 2]);
-        assert_eq!(events.take(), Some(Event::Reset));
-    }
-}
+mod tests;

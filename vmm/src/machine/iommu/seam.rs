@@ -8,8 +8,8 @@ use strait_devices::irq::MsiRouter;
 use strait_devices::pci::Upstream;
 
 use crate::kvm::Vm;
-use crate::machine::user::User;
 use crate::memory::GuestRam;
+use crate::user::User;
 
 /// What stands between devices and memory, with what stays of it through a reset of the guest.
 pub(in crate::machine) trait Iommu: Send + Sync {

@@ -1,0 +1,65 @@
+//! Devices that a guest was asked to let go of, and how long it may take.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// What a guest has to let go of a device. Linux gives its user five seconds of it to change his mind
+/// (drivers/pci/hotplug/pciehp_ctrl.c).
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Ports whose devices were asked for, with the time until which the guest may keep them. A reset of the guest
+/// ends its time: a new boot knows nothing of what the one before was asked for.
+#[derive(Debug, Default)]
+pub(super) struct Leaving(BTreeMap<u8, Instant>);
+
+impl Leaving {
+    /// The guest was asked for the devices behind `port`.
+    pub(super) fn insert(&mut self, port: u8, now: Instant) {
+        self.0.insert(port, now + PATIENCE);
+    }
+
+    /// They are out.
+    pub(super) fn remove(&mut self, port: u8) {
+        self.0.remove(&port);
+    }
+
+    /// Whether the guest was asked for them already.
+    pub(super) fn contains(&self, port: u8) -> bool {
+        self.0.contains_key(&port)
+    }
+
+    /// When the first of them is overdue.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.0.values().min().copied()
+    }
+
+    /// The ports whose time is over.
+    pub(super) fn overdue(&self, now: Instant) -> Vec<u8> {
+        let overdue = self.0.iter().filter(|(_, until)| **until <= now);
+        overdue.map(|(port, _)| *port).collect()
+    }
+
+    /// All ports.
+    pub(super) fn all(&self) -> Vec<u8> {
+        self.0.keys().copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_to_leave_sets_the_time() {
+        let now = Instant::now();
+        let mut leaving = Leaving::default();
+        assert_eq!(leaving.next(), None);
+        leaving.insert(2, now + PATIENCE);
+        leaving.insert(1, now);
+        assert_eq!(leaving.next(), Some(now + PATIENCE));
+        assert_eq!(leaving.overdue(now), [0; 0]);
+        assert_eq!(leaving.overdue(now + PATIENCE), [1]);
+        assert_eq!(leaving.overdue(now + 2 * PATIENCE), [1, 2]);
+        assert_eq!(leaving.all(), [1, 2], "a reset waits for neither");
+    }
+}

@@ -1,0 +1,132 @@
+//! Every cell of the table.
+
+use super::Event::{Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
+use super::Request::{Broken, Guest, Overdue, Quit, Wanted};
+use super::State::{Running, Starting, Stopping};
+use super::*;
+
+const STATES: [State; 3] = [Starting, Running, Stopping];
+
+const RULES: Rules = Rules {
+    no_reboot: false,
+    on_device_error: OnDeviceError::Unplug,
+};
+
+/// One of each kind.
+fn requests() -> Vec<Request> {
+    vec![
+        Guest(Reset),
+        Guest(PowerOff),
+        Guest(GuestPanic),
+        Guest(TripleFault),
+        Guest(Failed("KVM".to_owned())),
+        Guest(Ejected(1)),
+        Quit,
+        Wanted(1, "nic".to_owned()),
+        Broken(1, "nic: AER".to_owned()),
+        Overdue(1),
+    ]
+}
+
+/// Where a request stands in [`requests`]: a new one does not compile until it has its place.
+fn place(request: &Request) -> usize {
+    match request {
+        Guest(Reset) => 0,
+        Guest(PowerOff) => 1,
+        Guest(GuestPanic) => 2,
+        Guest(TripleFault) => 3,
+        Guest(Failed(_)) => 4,
+        Guest(Ejected(_)) => 5,
+        Quit => 6,
+        Wanted(..) => 7,
+        Broken(..) => 8,
+        Overdue(_) => 9,
+    }
+}
+
+/// The same for a state.
+fn column(state: State) -> usize {
+    match state {
+        Starting => 0,
+        Running => 1,
+        Stopping => 2,
+    }
+}
+
+fn end(outcome: Outcome) -> Answer {
+    Answer::Stop(Next::End(outcome))
+}
+
+fn ask(why: &str) -> Answer {
+    Answer::Ask(1, why.to_owned())
+}
+
+#[test]
+fn every_request_has_its_answer_in_every_state() {
+    use Answer::{Forget, Later, Pull};
+    let failed = || end(Outcome::Failed("KVM".to_owned()));
+    let (ended, panicked) = (|| end(Outcome::PoweredOff), || end(Outcome::Panicked));
+    let table: [[Answer; 3]; 10] = [
+        // Starting, Running, Stopping
+        [Forget, Answer::Stop(Next::Restart), Forget],
+        [Forget, ended(), Forget],
+        [Forget, panicked(), Forget],
+        [Forget, panicked(), Forget],
+        [Forget, failed(), Forget],
+        [Forget, Pull(1, Departure::LetGo), Forget],
+        [ended(), ended(), Later],
+        [Later, ask("nic: the host asks for the device back"), Later],
+        [Later, ask("nic: AER; it is unplugged from the guest"), Later],
+        [Forget, Pull(1, Departure::Overdue), Pull(1, Departure::Reset)],
+    ];
+    let requests = requests();
+    assert_eq!(requests.len(), table.len());
+    for (row, request) in requests.iter().enumerate() {
+        assert_eq!(place(request), row);
+        for state in STATES {
+            let answer = answer(state, request.clone(), RULES);
+            assert_eq!(answer, table[row][column(state)], "{request:?} while {state:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reset_ends_the_run_where_the_user_wants_no_reboot() {
+    let rules = Rules {
+        no_reboot: true,
+        ..RULES
+    };
+    assert_eq!(answer(Running, Guest(Reset), rules), end(Outcome::Reset));
+    for request in requests().split_off(1) {
+        let without = answer(Running, request.clone(), RULES);
+        assert_eq!(answer(Running, request, rules), without, "nothing else changes");
+    }
+}
+
+#[test]
+fn a_device_error_does_what_the_user_wants() {
+    let with = |on_device_error| {
+        let rules = Rules {
+            on_device_error,
+            ..RULES
+        };
+        answer(Running, Broken(1, "nic: AER".to_owned()), rules)
+    };
+    let stopped = "nic: AER, and --on-device-error is stop".to_owned();
+    assert_eq!(with(OnDeviceError::Stop), end(Outcome::Failed(stopped)));
+    assert_eq!(
+        with(OnDeviceError::Ignore),
+        Answer::Tell("nic: AER; the guest keeps it".to_owned())
+    );
+}
+
+#[test]
+fn each_end_has_a_code_of_its_own() {
+    let codes = [
+        Outcome::PoweredOff,
+        Outcome::Failed(String::new()),
+        Outcome::Reset,
+        Outcome::Panicked,
+    ];
+    assert_eq!(codes.map(|outcome| outcome.exit_code()), [0, 1, 32, 34]);
+}
