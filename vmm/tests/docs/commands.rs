@@ -52,6 +52,12 @@ fn every_option_of_every_command_stands_on_its_page_as_the_help_has_it() {
         let is_run = path == "strait run";
         let page = page(if is_run { "options.md" } else { "host.md" });
         let text = section(&page, &format!("`{path}`")).unwrap_or_else(|| panic!("no section on `{path}`"));
+        for alias in command.get_visible_aliases() {
+            assert!(
+                spans(text).iter().any(|span| span == alias),
+                "{path} is also {alias}"
+            );
+        }
         let rows = rows(text);
         let mut options: Vec<Arg> = command.get_arguments().cloned().collect();
         options.extend(globals.iter().filter(|_| is_run).cloned());

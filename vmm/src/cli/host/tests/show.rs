@@ -1,5 +1,7 @@
 //! What `list` and `doctor` print.
 
+use std::io;
+
 use super::bind::default_route;
 use super::*;
 
@@ -306,4 +308,32 @@ fn a_shell_that_completes_disturbs_no_disk() {
     assert!(host.take_asked().is_empty());
     done(&host, "host list");
     assert_eq!(host.take_asked(), ["nvme0n1"]);
+}
+
+/// An output that takes nothing, for this reason.
+struct Refusing(io::ErrorKind);
+
+impl io::Write for Refusing {
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Err(self.0.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
+    let list = |kind| {
+        let cli = parse_from(["strait", "host", "list"]).expect("a command");
+        let Command::Host(args) = cli.command else {
+            panic!("another command");
+        };
+        let (host, mut out) = (host(), Refusing(kind));
+        args.run(&host.root(), &host, &mut Screen::plain(&mut out))
+            .map_err(|failure| failure.code)
+    };
+    assert_eq!(list(io::ErrorKind::BrokenPipe), Ok(0));
+    assert_eq!(list(io::ErrorKind::StorageFull), Err(1));
 }
