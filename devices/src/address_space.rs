@@ -8,13 +8,14 @@ mod space;
 
 use std::error::Error;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use log::{info, trace, warn};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
 use crate::device::{Effect, Place, Remap};
+use crate::lock::lock;
 use crate::region::{HostBacking, MemoryKind, Region};
 
 use space::Space;
@@ -317,7 +318,7 @@ impl AddressSpace {
     }
 
     fn lock_layout(&self) -> std::sync::MutexGuard<'_, Layout> {
-        self.layout.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.layout)
     }
 }
 

@@ -19,6 +19,7 @@ pub mod dma;
 pub mod iommu;
 pub mod irq;
 pub mod legacy;
+mod lock;
 pub mod pci;
 pub mod range_map;
 pub mod region;
@@ -27,4 +28,5 @@ pub mod testing;
 
 pub use chain::Chain;
 pub use device::{Device, Effect, Place, Remap, Unfinished};
+pub use lock::lock;
 pub use vm_memory::GuestAddress;

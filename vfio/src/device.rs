@@ -16,10 +16,10 @@ use crate::domain::{Container, Group, GroupError};
 use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
 use crate::host::{HostBdf, reset_methods};
 use crate::host_events::HostEvents;
-use crate::lock::lock;
 use crate::mapping::Mapping;
 use crate::reset::{self, ResetMethod};
 use crate::sys;
+use strait_devices::lock;
 
 const SYSFS_DEVICES: &str = "/sys/bus/pci/devices";
 

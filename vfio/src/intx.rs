@@ -13,9 +13,9 @@ use strait_devices::irq::{EndOfInterrupt, IrqLine, LineInput, SharedLine};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::hardware::{Hardware, InterruptKind};
-use crate::lock::lock;
 use crate::sys;
 use crate::warning::FirstOnly;
+use strait_devices::lock;
 
 /// The wire of one function, from the host's signal to the guest's interrupt controller and back.
 ///

@@ -35,7 +35,6 @@ pub mod host;
 mod host_events;
 mod interrupt;
 mod intx;
-mod lock;
 mod mapping;
 #[cfg(test)]
 mod mock;

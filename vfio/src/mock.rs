@@ -10,7 +10,7 @@ use strait_devices::region::{HostAddress, HostBacking};
 use strait_devices::testing::FakeBacking;
 
 use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
-use crate::lock::lock;
+use strait_devices::lock;
 
 /// What reached the hardware.
 #[derive(Clone, Debug, PartialEq, Eq)]

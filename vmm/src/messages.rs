@@ -8,11 +8,12 @@ use std::collections::HashMap;
 use std::fmt::Arguments;
 use std::io::Write;
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use env_logger::{Builder, Env, Logger, Target};
 use log::{Level, Log, Metadata, Record};
+use strait_devices::lock;
 
 /// Lines that a place says one after the other: eight regions of each of 31 devices.
 const BURST: u32 = 256;
@@ -97,7 +98,7 @@ impl Messages {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Place, Allowance>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.places)
     }
 }
 

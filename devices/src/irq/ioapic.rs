@@ -7,11 +7,12 @@
 //! A pin's wire carries "asserted" and "not asserted"; the polarity bit is kept for the guest but changes
 //! nothing, as in KVM and QEMU: who drives the wire and who programs the pin agree through ACPI.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bitfield_struct::bitfield;
 
 use crate::irq::{EndOfInterrupt, IrqLine, MsiMessage, MsiRouter};
+use crate::lock::lock;
 use crate::{Chain, Device, Effect};
 
 /// Memory-mapped registers (82093AA §3.1), by offset.
@@ -145,7 +146,7 @@ impl Ioapic {
     /// Lets `listener` hear of the end of interrupts of `pin`. A pin has one listener: a
     /// [`SharedLine`](crate::irq::SharedLine) passes it on to all its devices.
     pub fn listen(&self, pin: u8, listener: Weak<dyn EndOfInterrupt>) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = lock(&self.listeners);
         if let Some(place) = listeners.get_mut(usize::from(pin)) {
             *place = Some(listener);
         }
@@ -174,7 +175,7 @@ impl Ioapic {
     /// The pins whose interrupt in service is `vector`, with their listeners.
     fn awaiting(&self, vector: u8) -> Vec<(usize, Option<Weak<dyn EndOfInterrupt>>)> {
         let core = self.lock();
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let listeners = lock(&self.listeners);
         let pins = core.pins.iter().zip(listeners.iter()).enumerate();
         pins.filter(|(_, (pin, _))| pin.entry.remote_irr() && pin.entry.vector() == vector)
             .map(|(number, (_, listener))| (number, listener.clone()))
@@ -254,7 +255,7 @@ impl Ioapic {
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.core)
     }
 }
 

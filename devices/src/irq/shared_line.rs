@@ -1,8 +1,10 @@
 //! A level-triggered wire that several devices share, as PCI's INTx wires (PCI Local Bus 3.0 §2.2.6).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::IrqLine;
+
+use crate::lock::lock;
 
 /// Hears of the end of a level interrupt: a CPU is done with it, and a device that still wants attention
 /// asks again.
@@ -91,10 +93,6 @@ impl Drop for LineInput {
     fn drop(&mut self) {
         self.set_level(false);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,11 +4,12 @@
 //! is never touched. There are no alarm and no periodic interrupts, so there is no interrupt line; ACPI
 //! describes the clock without one and Linux's rtc_cmos then asks for none.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use bitfield_struct::bitfield;
 
+use crate::lock::lock;
 use crate::{Device, Effect};
 
 /// What time it is: the time since 1970-01-01 00:00 UTC.
@@ -106,7 +107,7 @@ impl Device for Rtc {
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) {
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = lock(&self.core);
         match (offset, data) {
             (DATA_PORT, [byte]) => *byte = core.read(self.host_seconds()),
             (_, data) => data.fill(0xff),
@@ -114,7 +115,7 @@ impl Device for Rtc {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut core = lock(&self.core);
         match (offset, data) {
             // Bit 7 of the index port masks NMIs on a PC; it does not belong to the clock.
             (INDEX_PORT, [index]) => core.index = index & 0x7f,

@@ -11,12 +11,13 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use vm_superio::Trigger;
 use vm_superio::serial::{NoEvents, Serial as Uart};
 
 use crate::irq::IrqLine;
+use crate::lock::lock;
 use crate::{Device, Effect};
 
 /// Called when the guest has made room after a [`Serial::send`] that did not fit.
@@ -73,7 +74,7 @@ impl Serial {
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.core)
     }
 
     /// Tells the sender that there is room again, with no lock held.

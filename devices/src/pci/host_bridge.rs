@@ -1,9 +1,9 @@
 //! The host bridge: device 0 of bus 0, through which the CPUs see PCI. It decodes nothing itself.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
 
 use crate::device::Effect;
+use crate::lock::lock;
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::function::Function;
 use crate::pci::spec::header;
@@ -53,22 +53,16 @@ impl Function for HostBridge {
         if register >= CONVENTIONAL_LEN {
             return data.fill(0xff);
         }
-        self.config
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .read(register, data);
+        lock(&self.config).read(register, data);
     }
 
     fn write_config(&self, register: u16, data: &[u8]) -> Effect {
-        self.config
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(register, data);
+        lock(&self.config).write(register, data);
         Effect::None
     }
 
     fn reset(&self) -> Effect {
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Self::power_on();
+        *lock(&self.config) = Self::power_on();
         Effect::None
     }
 }

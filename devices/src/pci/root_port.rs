@@ -1,10 +1,11 @@
 //! A root port: the PCI-to-PCI bridge that gives each passed device a bus, and an IOMMU group, of its own.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::device::{Effect, Remap};
 use crate::dma::{LiveBus, Renumbered};
 use crate::irq::MsiRouter;
+use crate::lock::lock;
 use crate::pci::address::DevFn;
 use crate::pci::capability::slot::{Power, Slot};
 use crate::pci::capability::{acs, express, one_message};
@@ -127,7 +128,7 @@ impl RootPort {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Changes the state, and interrupts the guest if it now asks for that and did not before (§6.7.3.4).

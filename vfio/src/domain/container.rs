@@ -12,8 +12,8 @@ use vfio_bindings::bindings::vfio as uapi;
 use vfio_ioctls::{VfioContainer, VfioError};
 
 use super::group::{Group, GroupError};
-use crate::lock::lock;
 use crate::sys;
+use strait_devices::lock;
 
 /// A container that does not do what was asked.
 #[derive(Debug, thiserror::Error)]

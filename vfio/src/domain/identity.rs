@@ -7,7 +7,7 @@ use strait_devices::address_space::{MapError, MapListener, Mapping};
 use strait_devices::dma::{Access, Domain, Iova};
 use strait_devices::region::{HostAddress, MemoryKind};
 
-use crate::lock::lock;
+use strait_devices::lock;
 
 /// Pinned at a time: at most a second or two, even in pages of 4 KiB that were never touched, and 64 of the host's
 /// mappings for 64 GiB.

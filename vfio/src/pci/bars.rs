@@ -13,9 +13,9 @@ use strait_devices::{Device, Effect};
 use super::discover::ConfigRead;
 use super::msix_structures::{MsixWindow, Part};
 use crate::hardware::{Hardware, HardwareRegion, RegionInfo};
-use crate::lock::lock;
 use crate::mapping::PAGE_SIZE;
 use crate::warning::FirstOnly;
+use strait_devices::lock;
 
 /// The BARs that the function's registers and regions agree on. One that cannot be is left out, with a
 /// warning.

@@ -1,11 +1,12 @@
 //! Memory slots: guest physical memory that KVM maps without us.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_userspace_memory_region;
 use kvm_ioctls::VmFd;
 use strait_devices::address_space::{MapError, MapListener, Mapping};
+use strait_devices::lock;
 
 use super::vm::Vm;
 
@@ -58,7 +59,7 @@ impl MemorySlots {
 
 impl MapListener for MemorySlots {
     fn map(&self, mapping: &Mapping) -> Result<(), MapError> {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&self.slots);
         let free = (0..)
             .find(|slot| !slots.values().any(|used| used == slot))
             .unwrap_or(u32::MAX);
@@ -68,7 +69,7 @@ impl MapListener for MemorySlots {
     }
 
     fn unmap(&self, mapping: &Mapping) {
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = lock(&self.slots);
         let Some(slot) = slots.remove(&mapping.at.0) else {
             return;
         };

@@ -9,13 +9,13 @@ use strait_devices::pci::capability::msix::{CAPABILITY_LEN, ENABLE, MESSAGE_CONT
 use strait_devices::pci::spec::capability_id;
 
 use super::kind::{Context, Kind, Taken};
-use crate::lock::lock;
 use crate::pci::area::{Area, Request};
 use crate::pci::discover::Capability;
 use crate::pci::field::with_bytes;
 use crate::pci::msix_structures::{MsixStructures, MsixWindow};
 use crate::pci::overlay::Overlay;
 use crate::pci::spec::capability;
+use strait_devices::lock;
 
 pub(super) const KIND: Kind = Kind {
     id: capability_id::MSIX,

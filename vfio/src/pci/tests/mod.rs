@@ -13,8 +13,8 @@ use strait_devices::{Effect, GuestAddress, Place, Remap};
 
 use super::{Appearance, Passthrough, PassthroughError, RomSource};
 use crate::hardware::{HardwareRegion, InterruptKind, RegionInfo};
-use crate::lock::lock;
 use crate::mock::{Call, MockHardware};
+use strait_devices::lock;
 
 mod bars;
 mod heard;
