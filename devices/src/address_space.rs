@@ -14,8 +14,9 @@ use log::{info, trace, warn};
 use vm_memory::GuestAddress;
 
 use crate::chain::Chain;
-use crate::device::{Effect, Place, Remap};
 use crate::lock::lock;
+use crate::place::Place;
+use crate::region::{Effect, Remap};
 use crate::region::{HostBacking, MemoryKind, Region};
 
 use space::Space;

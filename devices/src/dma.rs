@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use bitflags::bitflags;
 
-use crate::device::Effect;
+use crate::region::Effect;
 use crate::region::HostAddress;
 
 /// An address as a device puts it on the bus, before any IOMMU translates it.

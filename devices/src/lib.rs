@@ -13,20 +13,22 @@
 
 pub mod acpi_pm;
 pub mod address_space;
+mod backing;
 mod chain;
-mod device;
 pub mod dma;
 pub mod iommu;
 pub mod irq;
 pub mod legacy;
 mod lock;
 pub mod pci;
+mod place;
 pub mod range_map;
 pub mod region;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 pub use chain::Chain;
-pub use device::{Device, Effect, Place, Remap, Unfinished};
 pub use lock::lock;
+pub use place::Place;
+pub use region::{Device, Effect, Remap, Unfinished};
 pub use vm_memory::GuestAddress;

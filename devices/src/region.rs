@@ -1,43 +1,112 @@
-//! A region: what a range of guest addresses does, as a device plus the pieces mapped straight through.
+//! The one trait of everything that traps (an MMIO region, a port range, a BAR), what a write to it asks of the
+//! world, and the region: a device with the pieces that are mapped straight through.
+//!
+//! They are one file, for they are one circle: a region has a device, whose writes have effects, which move
+//! regions.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::device::{Device, Effect};
+pub use crate::backing::{HostAddress, HostBacking, MappedPiece, MemoryKind};
+use crate::place::Place;
 
-/// An address in the process that runs the guest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct HostAddress(pub u64);
-
-/// Host memory that a guest may access directly: guest RAM, or the mmap of a BAR.
+/// A range of registers that answers guest accesses.
 ///
-/// Whoever implements this promises that `len_bytes` bytes at `host_address` stay mapped in this process
-/// for as long as the value lives, both page aligned; hypervisor and IOMMU mappings are built on it.
-pub trait HostBacking: fmt::Debug + Send + Sync {
-    /// Start of the mapping in this process.
-    fn host_address(&self) -> HostAddress;
+/// The address space guarantees that `offset + data.len()` lies inside the region. Any width from 1 byte
+/// up can arrive: an unknown offset or width reads as all ones and its write is ignored. Neither method
+/// may block for long or panic, whatever the guest does.
+pub trait Device: Send + Sync {
+    /// The name in logs and in the memory map.
+    fn name(&self) -> &str;
 
-    /// Length in bytes, a multiple of the page size.
-    fn len_bytes(&self) -> u64;
+    /// Fills `data` with what the registers at `offset` (bytes from the region's start) hold.
+    fn read(&self, offset: u64, data: &mut [u8]);
+
+    /// Writes `data` at `offset`; what must change outside the device comes back as a value.
+    fn write(&self, offset: u64, data: &[u8]) -> Effect;
 }
 
-/// What kind of memory a region's mapped pieces are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MemoryKind {
-    /// Guest RAM. A mapping that fails is an error.
-    Ram,
-    /// Registers or memory of a device. A listener that cannot map them says what no longer works.
-    Device,
+/// What a write asks of the world outside the device. Applied after the device's locks are dropped.
+#[derive(Debug, Default)]
+#[must_use]
+pub enum Effect {
+    /// Nothing beyond the device changed.
+    #[default]
+    None,
+    /// Regions enter, leave or move in the guest's address spaces, in this order.
+    Remap(Vec<Remap>),
+    /// The same, and the write asks for more than a device does at a time: who wrote goes on with the rest, or
+    /// leaves it when its CPU is to stop.
+    More(Vec<Remap>, Arc<dyn Unfinished>),
+    /// The guest let go of the device behind the root port with this number.
+    Eject(u8),
+    /// The guest asked for a system reset.
+    Reset,
+    /// The guest asked to be powered off.
+    PowerOff,
+    /// The guest reported that its kernel panicked.
+    Panic,
 }
 
-/// A part of a region that needs no trap.
-#[derive(Clone, Debug)]
-pub struct MappedPiece {
-    /// Bytes from the region's start, page aligned.
-    pub offset: u64,
-    /// What stands there.
-    pub backing: Arc<dyn HostBacking>,
+/// Work of a write that is done part by part, each without a lock held before or after it.
+pub trait Unfinished: Send + Sync {
+    /// Does the next part; [`Effect::More`] if there is another. What nobody goes on with is done by whoever
+    /// writes to the same device next, or forgotten when it is reset.
+    fn go_on(&self) -> Effect;
+}
+
+impl fmt::Debug for dyn Unfinished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("unfinished")
+    }
+}
+
+/// One region that changes its place.
+///
+/// Changes are made under the lock of the function that owns the region and applied later, with no lock held:
+/// those of two vCPUs may arrive in either order. Each has a turn, and one that a later one overtook is void,
+/// so that the map ends where the function's registers say.
+#[derive(Clone)]
+pub struct Remap {
+    /// The region; identity is the `Arc`.
+    pub region: Arc<Region>,
+    /// Where it was, `None` if it was nowhere.
+    pub from: Option<Place>,
+    /// Where it shall be, `None` for nowhere.
+    pub to: Option<Place>,
+    /// Its number among the changes of this region.
+    pub(crate) turn: u64,
+}
+
+impl Remap {
+    /// The next change of `region`. To be made under the lock that decides on its place.
+    pub fn new(region: Arc<Region>, from: Option<Place>, to: Option<Place>) -> Self {
+        let turn = region.next_turn();
+        Self {
+            region,
+            from,
+            to,
+            turn,
+        }
+    }
+
+    /// The last change of `region`, which leaves `from` and is refused from then on.
+    pub fn last(region: Arc<Region>, from: Option<Place>) -> Self {
+        let (to, turn) = (None, Region::LAST_TURN);
+        Self {
+            region,
+            from,
+            to,
+            turn,
+        }
+    }
+}
+
+impl fmt::Debug for Remap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {:?} -> {:?}", self.region.name(), self.from, self.to)
+    }
 }
 
 /// A range of guest addresses: its device answers every access that reaches us, its mapped pieces are

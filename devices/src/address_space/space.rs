@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::device::Effect;
 use crate::range_map::RangeMap;
+use crate::region::Effect;
 use crate::region::Region;
 
 /// Regions by address. The lock is held for the time of a look-up, never while a device works.

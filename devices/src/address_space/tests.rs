@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::device::Device;
+use crate::region::Device;
 use crate::region::MappedPiece;
 use crate::testing::{FakeBacking, FakeListener, Heard, RamDevice};
 

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use vm_memory::GuestAddress;
 
 use super::spec::{bar, command};
-use crate::device::{Place, Remap};
+use crate::place::Place;
 use crate::region::Region;
+use crate::region::Remap;
 
 /// Base address registers of a type 0 header.
 pub const BAR_COUNT: usize = 6;

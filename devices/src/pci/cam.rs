@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::device::{Device, Effect};
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::root_complex::RootComplex;
+use crate::region::{Device, Effect};
 
 /// First port of the pair.
 pub const PORT: u16 = 0xcf8;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::device::{Device, Effect};
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::root_complex::RootComplex;
+use crate::region::{Device, Effect};
 
 /// Bytes of ECAM for one bus.
 pub const BYTES_PER_BUS: u64 = 1 << 20;

@@ -9,12 +9,12 @@ use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::device::Effect;
 use crate::pci::Function;
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::root_complex::RootComplex;
 use crate::pci::root_port::RootPort;
 use crate::pci::spec::{bar, bridge, command, header, rom_bar};
+use crate::region::Effect;
 
 /// The address ranges the host bridge forwards, to be shared out among the ports.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! The seam between the bus and one device function.
 
-use crate::device::Effect;
+use crate::region::Effect;
 
 /// One PCI Express function with its 4 KiB of configuration space.
 ///

@@ -2,11 +2,11 @@
 
 use std::sync::Mutex;
 
-use crate::device::Effect;
 use crate::lock::lock;
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::function::Function;
 use crate::pci::spec::header;
+use crate::region::Effect;
 
 /// Red Hat's id for QEMU's generic PCI Express host bridge, which no driver claims.
 const VENDOR_DEVICE: [u8; 4] = [0x36, 0x1b, 0x08, 0x00];

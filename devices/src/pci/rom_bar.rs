@@ -3,7 +3,7 @@
 use vm_memory::GuestAddress;
 
 use super::spec::{command, rom_bar};
-use crate::device::Place;
+use crate::place::Place;
 
 /// Bytes the register takes in configuration space.
 pub const ROM_BAR_LEN: u16 = 4;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::device::Effect;
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::function::Function;
 use crate::pci::host_bridge::HostBridge;
 use crate::pci::root_port::RootPort;
+use crate::region::Effect;
 
 /// Bus 0 with the host bridge and the root ports.
 pub struct RootComplex {

@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::device::{Effect, Remap};
 use crate::dma::{LiveBus, Renumbered};
 use crate::irq::MsiRouter;
 use crate::lock::lock;
@@ -12,6 +11,7 @@ use crate::pci::capability::{acs, express, one_message};
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::function::Function;
 use crate::pci::spec::{bridge, command, header, status};
+use crate::region::{Effect, Remap};
 
 /// Red Hat's id for a PCI Express root port.
 const VENDOR_DEVICE: [u8; 4] = [0x36, 0x1b, 0x0c, 0x00];

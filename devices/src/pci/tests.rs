@@ -9,8 +9,8 @@ use super::ecam::Ecam;
 use super::firmware::{Windows, configure};
 use super::spec::{bridge, command, header};
 use super::*;
-use crate::device::{Device, Effect};
 use crate::dma::{LiveBus, Renumbered};
+use crate::region::{Device, Effect};
 use crate::testing::FakeRouter;
 
 /// A device with a 128 KiB BAR, a 16 KiB 64-bit prefetchable BAR, 32 ports and a 64 KiB ROM.

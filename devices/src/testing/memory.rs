@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::address_space::{MapError, MapListener, Mapping};
-use crate::device::{Device, Effect};
+use crate::region::{Device, Effect};
 use crate::region::{HostAddress, HostBacking};
 
 /// What a [`FakeListener`] heard.

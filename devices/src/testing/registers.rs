@@ -1,6 +1,6 @@
 //! Registers of a device as a driver reads and writes them: one whole register at a time.
 
-use crate::device::{Device, Effect};
+use crate::region::{Device, Effect};
 
 /// Accesses by the width of a register; what an access makes happen outside the device is left out, and all its
 /// parts are done.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::BorrowedFd;
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, Weak};
 
 use strait_devices::dma::{Access, Domain, DomainError, Iova};
@@ -11,6 +11,7 @@ use strait_devices::region::HostAddress;
 use vfio_bindings::bindings::vfio as uapi;
 use vfio_ioctls::{VfioContainer, VfioError};
 
+use super::file::{ContainerFile, GroupListener};
 use super::group::{Group, GroupError};
 use crate::sys;
 use strait_devices::lock;
@@ -82,25 +83,8 @@ pub struct IommuFacts {
 /// `vfio-ioctls` opens it. Groups and mappings are ours: it takes a group out with the first of its devices,
 /// and maps everything for reading and writing.
 pub struct Container {
-    vfio: VfioContainer,
-    listener: Option<Arc<dyn GroupListener>>,
+    file: Arc<ContainerFile>,
     groups: Mutex<BTreeMap<u32, Weak<Group>>>,
-}
-
-/// Someone who must know the groups in use: KVM's VFIO device, for cache coherence and for devices whose
-/// driver needs the VM.
-pub trait GroupListener: Send + Sync {
-    /// The group with this file is in use now.
-    ///
-    /// # Errors
-    /// What the kernel says; the group is not used then.
-    fn add(&self, group: BorrowedFd<'_>) -> io::Result<()>;
-
-    /// The group is no longer in use.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    fn remove(&self, group: BorrowedFd<'_>) -> io::Result<()>;
 }
 
 impl Container {
@@ -111,64 +95,29 @@ impl Container {
     pub fn open(listener: Option<Arc<dyn GroupListener>>) -> Result<Arc<Self>, ContainerError> {
         let vfio = VfioContainer::new(None).map_err(ContainerError::Open)?;
         Ok(Arc::new(Self {
-            vfio,
-            listener,
+            file: Arc::new(ContainerFile::new(vfio, listener)),
             groups: Mutex::default(),
         }))
     }
 
     /// Group `number`, put in if it is not yet.
-    pub(crate) fn group(self: &Arc<Self>, number: u32) -> Result<Arc<Group>, GroupError> {
-        if let Some(group) = lock(&self.groups).get(&number).and_then(Weak::upgrade) {
+    pub(crate) fn group(&self, number: u32) -> Result<Arc<Group>, GroupError> {
+        let mut groups = lock(&self.groups);
+        if let Some(group) = groups.get(&number).and_then(Weak::upgrade) {
             return Ok(group);
         }
-        let group = Group::open(self, number)?;
-        lock(&self.groups).insert(number, Arc::downgrade(&group));
+        let group = Group::open(&self.file, number)?;
+        groups.insert(number, Arc::downgrade(&group));
         Ok(group)
-    }
-
-    pub(super) fn file(&self) -> BorrowedFd<'_> {
-        sys::group::container_file(&self.vfio)
-    }
-
-    /// The IOMMU comes with the first group.
-    pub(super) fn give_iommu(&self) -> io::Result<()> {
-        match lock(&self.groups).is_empty() {
-            true => sys::group::set_type1v2(self.file()),
-            false => Ok(()),
-        }
-    }
-
-    pub(super) fn tell_added(&self, group: BorrowedFd<'_>) -> io::Result<()> {
-        self.listener
-            .as_ref()
-            .map_or(Ok(()), |listener| listener.add(group))
-    }
-
-    pub(super) fn tell_removed(&self, group: BorrowedFd<'_>) {
-        if let Some(listener) = &self.listener
-            && let Err(error) = listener.remove(group)
-        {
-            log::warn!("KVM cannot forget a VFIO group: {error}");
-        }
-    }
-
-    pub(super) fn forget(&self, group: u32) {
-        lock(&self.groups).remove(&group);
-    }
-
-    /// Without a group there is no IOMMU, and nothing is mapped.
-    fn is_empty(&self) -> bool {
-        lock(&self.groups).is_empty()
     }
 
     /// Takes away every mapping in a range that cuts none, and tells how many bytes they had. Where nothing can
     /// be mapped, all is as asked.
     fn take_away(&self, iova: Iova, len_bytes: u64) -> Result<u64, ContainerError> {
-        if self.is_empty() {
+        if self.file.is_empty() {
             return Ok(len_bytes);
         }
-        sys::unmap_dma(self.file(), iova.0, len_bytes).map_err(|source| ContainerError::Unmap {
+        sys::unmap_dma(self.file.as_fd(), iova.0, len_bytes).map_err(|source| ContainerError::Unmap {
             iova: iova.0,
             len_bytes,
             source,
@@ -178,7 +127,7 @@ impl Container {
     /// True when the IOMMU makes all DMA of the devices coherent with the CPUs' caches, whatever they ask for
     /// (`VFIO_DMA_CC_IOMMU`).
     pub fn is_coherent(&self) -> bool {
-        sys::group::is_coherent(self.file())
+        sys::group::is_coherent(self.file.as_fd())
     }
 
     /// Asks the kernel what the IOMMU can do.
@@ -186,7 +135,7 @@ impl Container {
     /// # Errors
     /// When there is no device in the container.
     pub fn facts(&self) -> Result<IommuFacts, ContainerError> {
-        let info = sys::iommu_info(self.file()).map_err(ContainerError::Describe)?;
+        let info = sys::iommu_info(self.file.as_fd()).map_err(ContainerError::Describe)?;
         let (flags, page_sizes, cap_offset) = (info.u32(4), info.u64(8), info.u32(16));
         let capability = |id| {
             info.capability(cap_offset, id)
@@ -230,7 +179,7 @@ impl Domain for Container {
             iova: iova.0,
             size: len_bytes,
         };
-        sys::map_dma(self.file(), &request).map_err(|source| {
+        sys::map_dma(self.file.as_fd(), &request).map_err(|source| {
             ContainerError::Map {
                 iova: iova.0,
                 len_bytes,

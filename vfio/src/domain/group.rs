@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use super::Container;
+use super::file::ContainerFile;
 use crate::sys;
 
 /// A group that cannot be had.
@@ -41,12 +41,12 @@ pub enum GroupError {
 pub(crate) struct Group {
     number: u32,
     file: File,
-    container: Arc<Container>,
+    container: Arc<ContainerFile>,
 }
 
 impl Group {
     /// Opens group `number` and puts it into `container`, which gets its IOMMU with its first group.
-    pub(super) fn open(container: &Arc<Container>, number: u32) -> Result<Arc<Self>, GroupError> {
+    pub(super) fn open(container: &Arc<ContainerFile>, number: u32) -> Result<Arc<Self>, GroupError> {
         let path = format!("/dev/vfio/{number}");
         let file = File::options().read(true).write(true).open(path);
         let file = file.map_err(|source| GroupError::Open {
@@ -63,17 +63,16 @@ impl Group {
         if !sys::group::is_viable(file.as_fd()).map_err(refused("ask about"))? {
             return Err(GroupError::NotViable(number));
         }
-        sys::group::set_container(file.as_fd(), container.file()).map_err(refused("put into a container"))?;
-        let group = Self {
+        sys::group::set_container(file.as_fd(), container.as_fd())
+            .map_err(refused("put into a container"))?;
+        container
+            .add(number, file.as_fd())
+            .map_err(|(step, source)| refused(step)(source))?;
+        Ok(Arc::new(Self {
             number,
             file,
             container: Arc::clone(container),
-        };
-        container.give_iommu().map_err(refused("give an IOMMU to"))?;
-        container
-            .tell_added(group.file())
-            .map_err(refused("tell KVM of"))?;
-        Ok(Arc::new(group))
+        }))
     }
 
     /// Its number, as in /dev/vfio.
@@ -103,13 +102,12 @@ impl Drop for Group {
     /// With the last group of a container the kernel takes its IOMMU and all mappings away. It takes out a
     /// group by itself when the host's driver lets go of its last device (`vfio_device_remove_group`).
     fn drop(&mut self) {
-        self.container.tell_removed(self.file());
+        self.container.remove(self.number, self.file());
         match sys::group::unset_container(self.file()) {
             Err(error) if error.raw_os_error() != Some(libc::EINVAL) => {
                 log::warn!("group {} stays in its container: {error}", self.number);
             }
             _ => {}
         }
-        self.container.forget(self.number);
     }
 }

@@ -4,10 +4,12 @@
 //! guest's own addresses.
 
 mod container;
+mod file;
 mod group;
 mod identity;
 
-pub use container::{Container, ContainerError, GroupListener, IommuFacts};
+pub use container::{Container, ContainerError, IommuFacts};
+pub use file::GroupListener;
 pub(crate) use group::Group;
 pub use group::GroupError;
 pub use identity::{GoOn, Identity};

@@ -3,11 +3,8 @@
 use std::fs;
 use std::io;
 
+use super::drivers::is_quiet_driver;
 use super::sysfs::{PciDevice, Root};
-
-/// Drivers whose devices the kernel lets be beside a user's: they do no DMA of their own
-/// (`driver_managed_dma` since Linux 5.18, a list in `vfio_dev_driver_allowed` before).
-const QUIET_DRIVERS: [&str; 2] = ["pci-stub", "pcieport"];
 
 /// A group with its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +42,4 @@ impl Group {
 fn is_harmless(member: &PciDevice) -> bool {
     let driver = member.driver.as_deref();
     member.is_given || driver.is_none_or(is_quiet_driver)
-}
-
-pub(crate) fn is_quiet_driver(driver: &str) -> bool {
-    QUIET_DRIVERS.contains(&driver)
-}
-
-/// vfio-pci, and the drivers that are vfio-pci with something added (mlx5_vfio_pci, nvgrace-gpu-vfio-pci).
-pub(crate) fn is_vfio_driver(driver: &str) -> bool {
-    driver == "vfio-pci" || driver.ends_with("vfio_pci") || driver.ends_with("-vfio-pci")
 }

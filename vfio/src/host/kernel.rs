@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::netlink;
 use super::sysfs::{Root, read_text};
+use super::vf_link::VfLink;
 use crate::sys;
 
 /// Where modprobe is unless the kernel is told otherwise (CONFIG_MODPROBE_PATH).
@@ -93,15 +94,6 @@ pub(super) fn pending(waited: Duration) -> io::Error {
         "the kernel has not come back within {seconds} s, and this command cannot end before it does"
     );
     io::Error::new(io::ErrorKind::TimedOut, text)
-}
-
-/// What a virtual function is on the wire; `None` leaves it as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct VfLink {
-    /// Its address.
-    pub mac: Option<[u8; 6]>,
-    /// Its VLAN, 0 for none.
-    pub vlan: Option<u16>,
 }
 
 /// The kernel that runs this process.

@@ -10,6 +10,7 @@ mod boot;
 mod check;
 mod distribution;
 pub mod doctor;
+mod drivers;
 mod entry_limit;
 mod group;
 mod ids;
@@ -32,6 +33,7 @@ mod sysfs;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod usage;
+mod vf_link;
 
 pub use bind::{BindError, bind};
 pub use binding::BindingError;
@@ -43,7 +45,7 @@ pub use ids::PciIds;
 pub(crate) use inventory::reset_methods;
 pub use inventory::{Devices, Function, Inventory, Sriov};
 pub use journal::{Entry, JournalError, Owner, taken};
-pub use kernel::{Kernel, RunningKernel, VfLink};
+pub use kernel::{Kernel, RunningKernel};
 pub use lookup::{LookupError, find};
 pub use modules::{ModuleState, Modules, module_state};
 pub use name::{HostBdf, ParseBdfError};
@@ -55,6 +57,7 @@ pub use restore::{RestoreError, Restored, restorable, restore, restore_orphans};
 pub use sriov::{SriovError, VirtualFunction, set_links, set_virtual_functions};
 pub use sysfs::{PciDevice, Root};
 pub use usage::{Names, Usage, Use, Whole};
+pub use vf_link::VfLink;
 
 #[cfg(test)]
 mod many_tests;

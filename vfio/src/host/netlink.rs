@@ -6,7 +6,7 @@ use std::io;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, sendto, socket_with};
 
-use super::kernel::VfLink;
+use super::vf_link::VfLink;
 
 /// linux/rtnetlink.h, linux/netlink.h, linux/if_link.h.
 const RTM_SETLINK: u16 = 19;

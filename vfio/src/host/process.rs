@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
-use super::group::is_vfio_driver;
+use super::drivers::is_vfio_driver;
 use super::sysfs::{Root, names_in};
 
 /// `CAP_IPC_LOCK` (linux/capability.h): no limit on locked memory.

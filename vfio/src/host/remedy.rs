@@ -1,7 +1,7 @@
 //! What to do about a device: tried by the rules of the command that it names before it is told.
 
 use super::bind::BindError;
-use super::group::is_vfio_driver;
+use super::drivers::is_vfio_driver;
 use super::inventory::physical_function;
 use super::kernel::Kernel;
 use super::modules::{self, Modules};

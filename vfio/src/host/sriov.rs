@@ -5,15 +5,16 @@ use std::time::Duration;
 
 use super::HostBdf;
 use super::check::{self, CheckError};
+use super::drivers::is_vfio_driver;
 use super::entry_limit::{self, EntryLimitError};
-use super::group::is_vfio_driver;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
-use super::kernel::{Kernel, VfLink, is_pending};
+use super::kernel::{Kernel, is_pending};
 use super::process::Process;
 use super::remedy;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
 use super::usage::{self, LateUsage, Names, Usage, Use};
+use super::vf_link::VfLink;
 
 /// A driver makes or removes virtual functions one by one; mlx5 was seen to need 22 s for 64 and 65 s for 125.
 /// Four times that, and what any write may take.

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
-use super::group::is_vfio_driver;
+use super::drivers::is_vfio_driver;
 
 /// Base class of bridges (PCI Code and ID Assignment §1.7), which NVSwitches and the like have too.
 const CLASS_BRIDGE: u32 = 0x06;

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::HostBdf;
-use super::kernel::{Kernel, VfLink, pending};
+use super::kernel::{Kernel, pending};
 use super::modules::Modules;
 use super::sysfs::{Root, names_in, read_text};
+use super::vf_link::VfLink;
 
 const DEVICES: &str = "sys/bus/pci/devices";
 const DRIVERS: &str = "sys/bus/pci/drivers";

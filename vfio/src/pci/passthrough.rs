@@ -21,7 +21,7 @@ use super::discover::ConfigRead;
 use super::header::intx_pin;
 use super::rom;
 use super::spec::{self, capability, extended};
-use super::wire;
+use super::wire::Wire;
 use crate::hardware::{Hardware, HardwareRegion};
 use crate::intx::Intx;
 use crate::warning::FirstOnly;
@@ -82,7 +82,7 @@ pub enum PassthroughError {
 /// Lock order: `state`, then the MSI-X model or the wire.
 pub struct Passthrough {
     pub(super) hardware: Arc<dyn Hardware>,
-    pub(super) intx: Option<Arc<Intx>>,
+    intx: Option<Arc<Intx>>,
     regions: [Option<Arc<Region>>; BAR_COUNT],
     rom: Option<Arc<Region>>,
     /// Hears of bus mastering before the hardware does.
@@ -101,10 +101,7 @@ pub(super) struct State {
     hardware_command: u16,
     /// The guest wants DMA, and not all that it may reach is mapped yet.
     is_opening: bool,
-    /// Somebody serves the wire.
-    pub(super) is_heard: bool,
-    /// The guest has MSI or MSI-X enabled.
-    pub(super) has_messages: bool,
+    pub(super) wire: Wire,
     /// It left the machine. A vCPU that found it before may still come with a write.
     is_gone: bool,
 }
@@ -148,7 +145,11 @@ impl Passthrough {
             let window = config.window(index as u8);
             Some(bars::region(&hardware, index as u8, declared, window))
         });
-        let intx = wire::intx(&hardware, pin, wires)?;
+        let wire = Wire::new(&hardware, pin, wires).map_err(|source| PassthroughError::Event {
+            device: name.to_owned(),
+            source,
+        })?;
+        let intx = wire.intx().cloned();
         let idle_command = idle_command(snapshot.u16(header::COMMAND), intx.is_some());
         write_command(&*hardware, idle_command).map_err(|source| PassthroughError::Enable {
             device: name.to_owned(),
@@ -159,8 +160,7 @@ impl Passthrough {
             idle_command,
             hardware_command: idle_command,
             is_opening: false,
-            is_heard: false,
-            has_messages: false,
+            wire,
             is_gone: false,
         });
         Ok(Arc::new_cyclic(|this| Self {
@@ -181,12 +181,44 @@ impl Passthrough {
         *lock(&self.state).config.bars().declared()
     }
 
+    /// The wire, for whoever serves its signals.
+    pub fn intx(&self) -> Option<&Arc<Intx>> {
+        self.intx.as_ref()
+    }
+
+    /// Follows the guest's registers with the wire and the command register. A function with messages enabled
+    /// does not use its wire (PCIe §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that
+    /// could be told anything.
+    pub(super) fn update_interrupts(&self, state: &mut State) {
+        let (command, has_messages) = (state.config.command(), state.config.has_messages());
+        let decodes = command & (command::IO | command::MEMORY) != 0 && state.config.is_awake();
+        state
+            .wire
+            .follow(command & command::INTX_DISABLE != 0, has_messages);
+        match decodes && !has_messages {
+            true => {
+                state.wire.hear();
+                self.update_command(state);
+            }
+            false => self.stop_hearing(state),
+        }
+    }
+
+    /// The function is silent before nobody is there: on a line that it shares on the host, the kernel would
+    /// give up the line, and with it the devices that it is shared with (`note_interrupt`,
+    /// kernel/irq/spurious.c).
+    pub(super) fn stop_hearing(&self, state: &mut State) {
+        state.wire.silence();
+        self.update_command(state);
+        state.wire.leave();
+    }
+
     /// Follows the guest's command and power registers with what the hardware needs of them: DMA while the
     /// guest wants it, and no signal on the wire while the guest wants none or nobody hears it.
     pub(super) fn update_command(&self, state: &mut State) {
         let (command, before) = (state.config.command(), state.hardware_command);
         let mut value = state.idle_command;
-        if state.is_heard {
+        if state.wire.is_heard() {
             value &= !command::INTX_DISABLE;
         }
         value |= command & command::INTX_DISABLE;

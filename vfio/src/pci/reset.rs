@@ -21,7 +21,7 @@ impl Passthrough {
     /// Undoes what the guest set: no DMA, no interrupts, no BARs.
     pub(super) fn reset_registers(&self, state: &mut State) {
         state.config.reset_bytes();
-        state.is_heard = false;
+        state.wire.silence();
         self.update_command(state);
         state.config.reset_areas();
         self.update_interrupts(state);

@@ -1,77 +1,87 @@
 //! The wire of the function, or messages: never both.
 
-use std::mem;
+use std::io;
 use std::sync::Arc;
 
 use strait_devices::irq::SharedLine;
-use strait_devices::pci::spec::command;
 
-use super::passthrough::{Passthrough, PassthroughError, State};
 use crate::hardware::Hardware;
 use crate::intx::Intx;
 
-impl Passthrough {
-    /// The wire, for whoever serves its signals.
-    pub fn intx(&self) -> Option<&Arc<Intx>> {
+/// Who hears the wire of a function, as the guest's registers go.
+pub(super) struct Wire {
+    /// None for a function that has no pin.
+    intx: Option<Arc<Intx>>,
+    /// Somebody serves it, so the function may signal.
+    is_heard: bool,
+    /// The guest has MSI or MSI-X enabled.
+    has_messages: bool,
+}
+
+impl Wire {
+    /// The wire that `pin` (1 to 4) leads to among INTA to INTD of the slot; nobody hears it yet.
+    ///
+    /// # Errors
+    /// When the host gives no more descriptors.
+    pub(super) fn new(
+        hardware: &Arc<dyn Hardware>,
+        pin: Option<u8>,
+        lines: &[Arc<SharedLine>; 4],
+    ) -> io::Result<Self> {
+        let line = pin.and_then(|pin| lines.get(usize::from(pin) - 1));
+        let intx = line
+            .map(|line| Intx::new(Arc::clone(hardware), line))
+            .transpose()?;
+        Ok(Self {
+            intx,
+            is_heard: false,
+            has_messages: false,
+        })
+    }
+
+    /// For whoever serves its signals.
+    pub(super) fn intx(&self) -> Option<&Arc<Intx>> {
         self.intx.as_ref()
     }
 
-    /// Follows the guest's registers with the wire and the command register. A function with messages enabled
-    /// does not use its wire (PCIe §7.7.1.2, §7.7.2.2), and one that decodes nothing has no driver yet that
-    /// could be told anything.
+    /// Whether the function may signal.
+    pub(super) fn is_heard(&self) -> bool {
+        self.is_heard
+    }
+
+    /// Follows the guest's interrupt disable bit (`is_silenced`) and its messages.
     ///
     /// When messages go, the host's kernel lets the function use its wire again (`pci_intx_for_msi`,
-    /// drivers/pci/msi/msi.c), also one that nobody hears: its wire is enabled and disabled then, which
-    /// silences it as the command register says (`vfio_intx_enable`).
-    pub(super) fn update_interrupts(&self, state: &mut State) {
-        let has_messages = state.config.has_messages();
-        let had_messages = mem::replace(&mut state.has_messages, has_messages);
-        let command = state.config.command();
-        let decodes = command & (command::IO | command::MEMORY) != 0 && state.config.is_awake();
+    /// drivers/pci/msi/msi.c), also one that nobody hears: its wire is enabled then, and disabled by whoever
+    /// stops to hear it, which silences it as the command register says (`vfio_intx_enable`).
+    pub(super) fn follow(&mut self, is_silenced: bool, has_messages: bool) {
+        let messages_go = self.has_messages && !has_messages;
+        self.has_messages = has_messages;
         if let Some(intx) = &self.intx {
-            intx.set_silenced(command & command::INTX_DISABLE != 0);
-            if had_messages && !has_messages {
+            intx.set_silenced(is_silenced);
+            if messages_go {
                 intx.set_enabled(true);
             }
-        }
-        match decodes && !has_messages {
-            true => self.start_hearing(state),
-            false => self.stop_hearing(state),
         }
     }
 
     /// Somebody is there before the function may signal; where the host gives no interrupt for its wire, it may
     /// not.
-    fn start_hearing(&self, state: &mut State) {
+    pub(super) fn hear(&mut self) {
         if let Some(intx) = &self.intx {
-            state.is_heard = intx.set_enabled(true);
+            self.is_heard = intx.set_enabled(true);
         }
-        self.update_command(state);
     }
 
-    /// The function is silent before nobody is there: on a line that it shares on the host, the kernel would
-    /// give up the line, and with it the devices that it is shared with (`note_interrupt`,
-    /// kernel/irq/spurious.c).
-    pub(super) fn stop_hearing(&self, state: &mut State) {
-        state.is_heard = false;
-        self.update_command(state);
+    /// The function may not signal any more: to be told to it before [`leave`](Self::leave).
+    pub(super) fn silence(&mut self) {
+        self.is_heard = false;
+    }
+
+    /// Nobody is there any more.
+    pub(super) fn leave(&self) {
         if let Some(intx) = &self.intx {
             intx.set_enabled(false);
         }
     }
-}
-
-/// The wire that the function's pin leads to, if it has one.
-pub(super) fn intx(
-    hardware: &Arc<dyn Hardware>,
-    pin: Option<u8>,
-    wires: &[Arc<SharedLine>; 4],
-) -> Result<Option<Arc<Intx>>, PassthroughError> {
-    let wire = pin.and_then(|pin| wires.get(usize::from(pin) - 1));
-    let failed = |source| PassthroughError::Event {
-        device: hardware.name().to_owned(),
-        source,
-    };
-    wire.map(|wire| Intx::new(Arc::clone(hardware), wire).map_err(failed))
-        .transpose()
 }

@@ -43,9 +43,9 @@ use self::domains::Endpoint;
 use self::turn::Turn;
 use self::unit::Unit;
 use crate::address_space::{MapError, MapListener, Mapping};
-use crate::device::{Device, Effect, Unfinished};
 use crate::dma::{Access, BusMaster, Domain, Iova, Renumbered, Requester, RequesterId};
 use crate::irq::MsiRouter;
+use crate::region::{Device, Effect, Unfinished};
 pub use domains::Reach;
 
 /// The unit. It hears of the memory map as a [`MapListener`].

@@ -11,13 +11,14 @@ use super::endpoint::{DECODE, Endpoint};
 use super::input::Input;
 use crate::acpi_pm::SleepRegisters;
 use crate::address_space::{AddressSpace, MapError, MapListener, Mapping};
-use crate::device::{Device, Effect, Place};
 use crate::irq::MsiRouter;
 use crate::irq::ioapic::{Ioapic, PINS};
 use crate::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
 use crate::pci::cam::{self, Cam};
 use crate::pci::ecam::{self, Ecam};
 use crate::pci::{Function, RootComplex, RootPort, Upstream};
+use crate::place::Place;
+use crate::region::{Device, Effect};
 use crate::region::{HostAddress, Region};
 use crate::testing::{FakeBacking, FakeRouter, lock};
 

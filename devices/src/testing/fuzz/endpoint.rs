@@ -2,7 +2,6 @@
 
 use std::sync::{Arc, Mutex};
 
-use crate::device::{Device, Effect, Place, Remap};
 use crate::irq::MsiRouter;
 use crate::pci::Function;
 use crate::pci::bar::{self, BAR_COUNT, BAR_REGISTERS_LEN, Bar, BarKind, Bars, Places};
@@ -10,6 +9,8 @@ use crate::pci::capability::{Msi, Msix, msi, msix};
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::rom_bar::{ROM_BAR_LEN, RomBar};
 use crate::pci::spec::{command, header};
+use crate::place::Place;
+use crate::region::{Device, Effect, Remap};
 use crate::region::{HostAddress, MappedPiece, Region};
 use crate::testing::{FakeBacking, FakeBinder, lock};
 

@@ -5,9 +5,9 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::device::{Device, Effect, Unfinished};
 use crate::dma::{BusMaster, Renumbered};
 use crate::iommu::vtd::Vtd;
+use crate::region::{Device, Effect, Unfinished};
 use crate::testing::FakeRouter;
 
 /// Bytes mapped and unmapped in a turn at most.

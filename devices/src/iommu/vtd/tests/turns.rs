@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::guest::*;
 use crate::address_space::MapListener;
-use crate::device::{Device, Effect, Unfinished};
 use crate::dma::Domain;
 use crate::iommu::vtd::{RemappingRouter, Source, Vtd};
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
 use crate::region::MemoryKind;
+use crate::region::{Device, Effect, Unfinished};
 use crate::testing::{DmaCall, FakeDomain, FakeRouter, Registers};
 
 const GIB: u64 = 1 << 30;

@@ -1,0 +1,10 @@
+//! A virtual function as the network sees it.
+
+/// What a virtual function is on the wire; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VfLink {
+    /// Its address.
+    pub mac: Option<[u8; 6]>,
+    /// Its VLAN, 0 for none.
+    pub vlan: Option<u16>,
+}
