@@ -7,6 +7,18 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HostAddress(pub u64);
 
+impl HostAddress {
+    /// The address `len_bytes` further on in the same mapping.
+    pub fn offset(self, len_bytes: u64) -> Self {
+        Self(self.0 + len_bytes)
+    }
+
+    /// The same, `None` where there is no such address.
+    pub fn checked_offset(self, len_bytes: u64) -> Option<Self> {
+        self.0.checked_add(len_bytes).map(Self)
+    }
+}
+
 /// Host memory that a guest may access directly: guest RAM, or the mmap of a BAR.
 ///
 /// Whoever implements this promises that `len_bytes` bytes at `host_address` stay mapped in this process

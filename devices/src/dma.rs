@@ -14,6 +14,23 @@ use crate::region::HostAddress;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Iova(pub u64);
 
+impl Iova {
+    /// The address `len_bytes` further on, or the last there is.
+    pub fn saturating_add(self, len_bytes: u64) -> Self {
+        Self(self.0.saturating_add(len_bytes))
+    }
+
+    /// Bytes from `start` to here; `start` is not behind.
+    pub fn offset_from(self, start: Self) -> u64 {
+        self.0 - start.0
+    }
+
+    /// The start of the aligned block of `len_bytes`, a power of two, that it lies in.
+    pub fn align_down(self, len_bytes: u64) -> Self {
+        Self(self.0 & !(len_bytes - 1))
+    }
+}
+
 /// Bus, device and function in the low 16 bits of a request (PCIe §2.2.4.2): who issues it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequesterId(pub u16);

@@ -32,11 +32,11 @@ fn a_device_whose_budget_is_used_up_reaches_nothing_until_the_next_write() {
     let mut guest = Guest::translating();
     guest.set_page(0x5000, 0x20_0000 | READ | WRITE);
     guest.invalidate_pages(0x5000, 0);
-    guest.vtd.lock().endpoints[0].shadow.set_budget(0);
+    guest.vtd.lock().dma.set_budget(0);
     guest.invalidate(&[IOTLB_GLOBAL]);
     assert!(guest.mappings().is_empty());
     assert_eq!(guest.vtd.stats().devices[0].shadow.short_walks, 1);
-    guest.vtd.lock().endpoints[0].shadow.set_budget(1 << 20);
+    guest.vtd.lock().dma.set_budget(1 << 20);
     guest.invalidate(&[IOTLB_GLOBAL]);
     assert_eq!(guest.mappings(), [(0x5000, 0x20_0000, 0x1000)]);
 }
@@ -48,9 +48,9 @@ fn what_a_short_walk_left_out_comes_back_with_another_change() {
     guest.set_page(0x5000, 0x20_0000 | READ | WRITE);
     guest.set_page(0x9000, 0x30_0000 | READ | WRITE);
     guest.invalidate_pages(0, 4);
-    guest.vtd.lock().endpoints[0].shadow.set_budget(0);
+    guest.vtd.lock().dma.set_budget(0);
     guest.invalidate_pages(0x8000, 1);
-    guest.vtd.lock().endpoints[0].shadow.set_budget(1 << 20);
+    guest.vtd.lock().dma.set_budget(1 << 20);
     assert_eq!(guest.mappings(), [(0x5000, 0x20_0000, 0x1000)]);
     guest.set_page(0x5000, 0);
     guest.invalidate_pages(0x5000, 0);
@@ -66,7 +66,7 @@ fn routes_that_are_gone_are_forgotten() {
     for _ in 0..200 {
         router.route().expect("a route");
     }
-    assert!(guest.vtd.lock().routes.kept() < 16);
+    assert!(guest.vtd.lock().interrupts.kept() < 16);
     assert_eq!(guest.vtd.stats().routes, 1);
     drop(kept);
 }

@@ -398,7 +398,7 @@ fn what_is_read_of_a_ring_is_obeyed_before_more_is_read() {
         let head = guest.vtd.read64(0x80);
         let tail = (head + 0x8_0000 - 16) % 0x8_0000;
         let _more = guest.vtd.write(TAIL, &tail.to_le_bytes());
-        let pending = guest.vtd.lock().pending.contexts.len();
+        let pending = guest.vtd.lock().queue.pending().contexts.len();
         assert_eq!(pending, 0, "round {round}");
     }
 }

@@ -2,18 +2,19 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::memory::{Slots, TableMemory};
-use super::spec::tables::{INTERRUPT_WINDOW, PAGE};
-use super::translate::Table;
-use crate::dma::Access;
-use crate::region::MemoryKind;
+use super::slots::{Piece, Slots};
+use super::table::Table;
+use crate::dma::{Access, Iova};
+use crate::iommu::vtd::memory::TableMemory;
+use crate::iommu::vtd::spec::tables::{INTERRUPT_WINDOW, PAGE};
+use crate::region::{HostAddress, MemoryKind};
 
 /// Runs found in one sync at most; the host has room for 65,535 mappings by default.
 const MAX_RUNS: usize = 1 << 18;
 
 /// What a domain shall hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wanted {
+pub(super) enum Wanted {
     /// Nothing.
     Nothing,
     /// The guest's memory at the guest's addresses.
@@ -23,44 +24,46 @@ pub(crate) enum Wanted {
 }
 
 /// The guest's side of a sync.
-pub(crate) struct Guest<'a> {
-    pub(crate) memory: &'a dyn TableMemory,
-    pub(crate) slots: &'a Slots,
+pub(super) struct Guest<'a> {
+    pub(super) memory: &'a dyn TableMemory,
+    pub(super) slots: &'a Slots,
     /// Map BARs too.
-    pub(crate) peers: bool,
+    pub(super) peers: bool,
 }
 
-/// Contiguous on both sides.
+/// A stretch that is contiguous on both sides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    pub(crate) iova: u64,
-    pub(crate) len: u64,
-    pub(crate) host: u64,
-    pub(crate) access: Access,
+pub(super) struct Run {
+    pub(super) iova: Iova,
+    pub(super) len_bytes: u64,
+    pub(super) host: HostAddress,
+    pub(super) access: Access,
     /// 4 KiB pages, which may be cut anywhere; others are one leaf or one slot.
-    pub(crate) small: bool,
+    pub(super) small: bool,
 }
 
 impl Run {
-    pub(crate) fn end(&self) -> u64 {
-        self.iova.saturating_add(self.len)
+    /// The first address behind it.
+    pub(super) fn end(&self) -> Iova {
+        self.iova.saturating_add(self.len_bytes)
     }
 
-    pub(crate) fn part(&self, start: u64, end: u64) -> Self {
+    /// The part between two addresses within it.
+    pub(super) fn part(&self, start: Iova, end: Iova) -> Self {
         Self {
             iova: start,
-            len: end - start,
-            host: self.host + (start - self.iova),
+            len_bytes: end.offset_from(start),
+            host: self.host.offset(start.offset_from(self.iova)),
             ..*self
         }
     }
 
     /// Takes in `next` if it goes on where this one ends.
     fn absorb(&mut self, next: &Self) -> bool {
-        let follows = self.end() == next.iova && self.host.checked_add(self.len) == Some(next.host);
+        let follows = self.end() == next.iova && self.host.checked_offset(self.len_bytes) == Some(next.host);
         let merges = self.small && next.small && follows && self.access == next.access;
         if merges {
-            self.len += next.len;
+            self.len_bytes += next.len_bytes;
         }
         merges
     }
@@ -68,26 +71,19 @@ impl Run {
 
 /// Puts what is wanted in `range` into `runs`, ascending and clipped to it, for `budget` table entries at
 /// most. Tells up to where it came; what lies behind is absent.
-pub(crate) fn collect(
+pub(super) fn collect(
     runs: &mut Vec<Run>,
-    range: &Range<u64>,
+    range: &Range<Iova>,
     wanted: Wanted,
     guest: &Guest<'_>,
     budget: &mut u64,
-) -> u64 {
+) -> Iova {
     runs.clear();
     match wanted {
         Wanted::Nothing => range.end,
         Wanted::Identity => {
             for piece in guest.slots.all().filter(|piece| guest.reaches(piece.kind)) {
-                let run = Run {
-                    iova: piece.at,
-                    len: piece.len,
-                    host: piece.host.0,
-                    access: Access::all(),
-                    small: false,
-                };
-                push(runs, range, run);
+                push(runs, range, run(&piece, Iova(piece.at.0), Access::all(), false));
             }
             range.end
         }
@@ -97,24 +93,21 @@ pub(crate) fn collect(
 
 fn collect_leaves(
     runs: &mut Vec<Run>,
-    range: &Range<u64>,
+    range: &Range<Iova>,
     table: &Table,
     guest: &Guest<'_>,
     budget: &mut u64,
-) -> u64 {
+) -> Iova {
+    // DMA to the interrupt window is an interrupt, whatever the table says.
+    let below = range.start..range.end.min(Iova(INTERRUPT_WINDOW.start));
+    let above = range.start.max(Iova(INTERRUPT_WINDOW.end))..range.end;
     table.walk(guest.memory, range, budget, &mut |leaf| {
-        for piece in guest.slots.pieces(leaf.target, leaf.len) {
+        for piece in guest.slots.pieces(leaf.target, leaf.len_bytes) {
             if guest.reaches(piece.kind) {
-                let run = Run {
-                    iova: leaf.iova + (piece.at - leaf.target),
-                    len: piece.len,
-                    host: piece.host.0,
-                    access: leaf.access,
-                    small: leaf.len == PAGE,
-                };
-                // DMA to the interrupt window is an interrupt, whatever the table says.
-                push(runs, &(range.start..range.end.min(INTERRUPT_WINDOW.start)), run);
-                push(runs, &(range.start.max(INTERRUPT_WINDOW.end)..range.end), run);
+                let iova = Iova(leaf.iova.0 + (piece.at.0 - leaf.target.0));
+                let run = run(&piece, iova, leaf.access, leaf.len_bytes == PAGE);
+                push(runs, &below, run);
+                push(runs, &above, run);
             }
         }
         match runs.len() < MAX_RUNS {
@@ -124,7 +117,17 @@ fn collect_leaves(
     })
 }
 
-fn push(runs: &mut Vec<Run>, range: &Range<u64>, run: Run) {
+fn run(piece: &Piece, iova: Iova, access: Access, small: bool) -> Run {
+    Run {
+        iova,
+        len_bytes: piece.len_bytes,
+        host: piece.host,
+        access,
+        small,
+    }
+}
+
+fn push(runs: &mut Vec<Run>, range: &Range<Iova>, run: Run) {
     let (start, end) = (run.iova.max(range.start), run.end().min(range.end));
     if start >= end {
         return;

@@ -13,29 +13,27 @@ const LOW: u64 = 0xffff_ffff;
 const HIGH: u64 = !LOW;
 
 /// Registers are quadwords here; a doubleword access is a quadword access to one half.
-pub(crate) struct RegisterFile {
-    pub(crate) capability: Capability,
-    pub(crate) extended_capability: ExtendedCapability,
-    /// What is in force.
-    pub(crate) status: Global,
-    /// What GSTS shows: the same, once everything follows from it.
-    pub(crate) shown_status: Global,
-    pub(crate) root_table: RootTableAddress,
-    pub(crate) context_command: ContextCommand,
-    pub(crate) faults: FaultLog,
-    pub(crate) queue_head: u64,
-    pub(crate) queue_tail: u64,
-    pub(crate) queue_address: QueueAddress,
+pub(super) struct RegisterFile {
+    pub(super) capability: Capability,
+    pub(super) extended_capability: ExtendedCapability,
+    /// GSTS: what is in force, once everything follows from it.
+    pub(super) status: Global,
+    pub(super) root_table: RootTableAddress,
+    pub(super) context_command: ContextCommand,
+    pub(super) faults: FaultLog,
+    pub(super) queue_head: u64,
+    pub(super) queue_tail: u64,
+    pub(super) queue_address: QueueAddress,
     completed: bool,
     completion: EventRegisters,
-    pub(crate) remap_table: RemapTableAddress,
-    pub(crate) invalidate_address: InvalidateAddress,
-    pub(crate) iotlb_command: IotlbCommand,
+    pub(super) remap_table: RemapTableAddress,
+    pub(super) invalidate_address: InvalidateAddress,
+    pub(super) iotlb_command: IotlbCommand,
 }
 
 /// What a write asks the unit to do.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Command {
+pub(super) enum Command {
     /// GCMD was written.
     Global(Global),
     /// ICC was set.
@@ -49,12 +47,11 @@ pub(crate) enum Command {
 }
 
 impl RegisterFile {
-    pub(crate) fn new(config: &VtdConfig) -> Self {
+    pub(super) fn new(config: &VtdConfig) -> Self {
         Self {
             capability: config.capability(),
             extended_capability: config.extended_capability(),
             status: Global::new(),
-            shown_status: Global::new(),
             root_table: RootTableAddress::new(),
             context_command: ContextCommand::new(),
             faults: FaultLog::new(),
@@ -70,7 +67,7 @@ impl RegisterFile {
     }
 
     /// Aligned 4 and 8 bytes; what does not exist reads as zero, as does any other shape.
-    pub(crate) fn read(&self, at: u64, data: &mut [u8]) {
+    pub(super) fn read(&self, at: u64, data: &mut [u8]) {
         data.fill(0);
         match data.len() {
             8 if at.is_multiple_of(8) => data.copy_from_slice(&self.quad(at).to_le_bytes()),
@@ -83,7 +80,7 @@ impl RegisterFile {
     }
 
     /// Aligned 4 and 8 bytes; anything else is ignored.
-    pub(crate) fn write(&mut self, at: u64, data: &[u8]) -> Option<Command> {
+    pub(super) fn write(&mut self, at: u64, data: &[u8]) -> Option<Command> {
         match *data {
             [a, b, c, d, e, f, g, h] if at.is_multiple_of(8) => {
                 self.write_quad(at, u64::from_le_bytes([a, b, c, d, e, f, g, h]), LOW | HIGH)
@@ -100,7 +97,7 @@ impl RegisterFile {
 
     /// A wait descriptor asked for an interrupt. ICS tells when one is not serviced yet.
     #[must_use]
-    pub(crate) fn complete(&mut self) -> Option<MsiMessage> {
+    pub(super) fn complete(&mut self) -> Option<MsiMessage> {
         let was_complete = std::mem::replace(&mut self.completed, true);
         (!was_complete).then(|| self.completion.raise()).flatten()
     }
@@ -112,7 +109,7 @@ impl RegisterFile {
             offset::CAPABILITY => self.capability.into_bits(),
             offset::EXTENDED_CAPABILITY => self.extended_capability.into_bits(),
             // GCMD, the low half, reads as zero.
-            offset::GLOBAL_COMMAND => high(self.shown_status.into_bits()),
+            offset::GLOBAL_COMMAND => high(self.status.into_bits()),
             offset::ROOT_TABLE_ADDRESS => self.root_table.into_bits(),
             offset::CONTEXT_COMMAND => self.context_command.into_bits(),
             offset::FAULT_STATUS => high(self.faults.status().into_bits()),

@@ -1,0 +1,89 @@
+//! A passed device behind the unit.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::runs::Wanted;
+use super::shadow::{EVERYTHING, Shadow, ShadowStats};
+use crate::dma::{Domain, Iova, Requester, RequesterId};
+
+/// What a device is let at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// Nothing: no bus master yet, or no context entry.
+    Nothing,
+    /// The guest's memory at the guest's addresses.
+    Identity,
+    /// What the guest maps in its domain of this number.
+    Domain(u16),
+}
+
+/// Numbers of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceStats {
+    /// What its requests carry now.
+    pub requester: RequesterId,
+    /// What it reaches now.
+    pub reach: Reach,
+    /// What its domain on the host was asked for.
+    pub shadow: ShadowStats,
+}
+
+/// A passed device: who it is, and its domain on the host.
+pub(super) struct Endpoint {
+    pub(super) requester: Requester,
+    pub(super) shadow: Shadow,
+    /// The hardware may issue DMA. Without it no memory is pinned for untranslated requests.
+    pub(super) is_master: bool,
+    pub(super) wanted: Wanted,
+    /// Whose context entry that is. It is another's when the guest gives the bus a new number.
+    pub(super) resolved_as: RequesterId,
+    /// The guest's number of the domain, as of the last look at the context entry.
+    pub(super) domain_id: u16,
+    /// Ranges to bring to what is wanted, the next one last.
+    pub(super) stale: Vec<Range<Iova>>,
+    /// It left the machine, and its domain with it.
+    pub(super) is_gone: bool,
+}
+
+impl Endpoint {
+    pub(super) fn new(requester: Requester, domain: Arc<dyn Domain>) -> Self {
+        Self {
+            resolved_as: requester.id(),
+            requester,
+            shadow: Shadow::new(domain),
+            is_master: false,
+            wanted: Wanted::Nothing,
+            domain_id: 0,
+            stale: Vec::new(),
+            is_gone: false,
+        }
+    }
+
+    pub(super) fn stats(&self) -> DeviceStats {
+        DeviceStats {
+            requester: self.requester.id(),
+            reach: match self.wanted {
+                Wanted::Nothing => Reach::Nothing,
+                Wanted::Identity => Reach::Identity,
+                Wanted::Table(_) => Reach::Domain(self.domain_id),
+            },
+            shadow: self.shadow.stats(),
+        }
+    }
+
+    /// All of it must be looked at; what is under way is overtaken.
+    pub(super) fn note_everything(&mut self) {
+        self.shadow.abandon();
+        self.stale.clear();
+        self.stale.push(EVERYTHING);
+    }
+
+    /// What untranslated requests may reach. The map is made when it is first needed, and kept.
+    pub(super) fn identity(&self) -> Wanted {
+        match self.is_master || self.wanted == Wanted::Identity {
+            true => Wanted::Identity,
+            false => Wanted::Nothing,
+        }
+    }
+}
