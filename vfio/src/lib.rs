@@ -18,7 +18,7 @@
 //! use strait_vfio::{Container, Device, host};
 //!
 //! let bdf: host::HostBdf = "0000:01:00.0".parse()?;
-//! host::check(&host::Root::real(), &host::RunningKernel, &[bdf], 512 << 20)?;
+//! host::check(host::Host::new(&host::Root::real(), &host::RunningKernel), &[bdf], 512 << 20)?;
 //! let container = Container::open(None)?;
 //! let device = Device::open(&container, bdf)?;
 //! let gate = Arc::new(AlwaysMapped);

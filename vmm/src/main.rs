@@ -11,7 +11,7 @@ use strait::machine::{self, Outcome};
 use strait::messages;
 use strait::output::{Outputs, Writer};
 use strait_devices::Chain;
-use strait_vfio::host::{Root, RunningKernel};
+use strait_vfio::host::{Host, Root, RunningKernel};
 
 fn main() -> ExitCode {
     let Cli { command, verbose } = match cli::parse() {
@@ -38,7 +38,10 @@ fn main() -> ExitCode {
 
 fn host(args: HostArgs) -> ExitCode {
     let mut out = io::stdout().lock();
-    match args.run(&Root::real(), &RunningKernel, &mut Screen::standard(&mut out)) {
+    match args.run(
+        Host::new(&Root::real(), &RunningKernel),
+        &mut Screen::standard(&mut out),
+    ) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => refuse(&format!("strait: {}", failure.message), failure.code),
     }
@@ -71,7 +74,7 @@ fn run(args: RunArgs, verbose: u8) -> ExitCode {
 fn run_guest(args: RunArgs, outputs: Arc<Outputs>) -> Result<u8, (String, u8)> {
     let config = args.config(&Root::real()).map_err(|message| (message, USAGE))?;
     // A device that a killed run left on vfio-pci may be the one that this run wants to take.
-    give_back_orphans(&Root::real(), &RunningKernel);
+    give_back_orphans(Host::new(&Root::real(), &RunningKernel));
     match machine::run(&config, outputs) {
         Ok(Outcome::Failed(why)) => Err((why, 1)),
         Ok(outcome) => Ok(outcome.exit_code()),

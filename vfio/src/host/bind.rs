@@ -3,11 +3,11 @@
 use std::io;
 
 use super::HostBdf;
+use super::access::Host;
 use super::binding::{Binding, BindingError};
 use super::check::CheckError;
 use super::entry_limit::{self, EntryLimitError};
 use super::journal::{self, Entry, JournalError};
-use super::kernel::Kernel;
 use super::plan::{Move, Plan, Request};
 use super::saved;
 use super::sysfs::Root;
@@ -107,49 +107,49 @@ pub enum BindError {
 ///
 /// # Errors
 /// When one device cannot be had: then all are where they were, or the error says which is not.
-pub fn bind(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindError> {
+pub fn bind(host: Host<'_>, plan: &Plan) -> Result<(), BindError> {
     if plan.moves.is_empty() && plan.lasting().is_empty() && plan.request.dma_entries.is_none() {
         return Ok(());
     }
-    let _lock = journal::lock(root)?;
+    let _lock = journal::lock(host.root)?;
     let Some(wanted) = plan.request.dma_entries else {
-        return bind_all(root, kernel, plan);
+        return bind_all(host, plan);
     };
-    let askers = entry_limit::raise(root, kernel, &plan.devices(), wanted)?;
-    let bound = bind_all(root, kernel, plan);
+    let askers = entry_limit::raise(host, &plan.devices(), wanted)?;
+    let bound = bind_all(host, plan);
     if bound.is_err() {
         for bdf in askers {
             // Why nothing was bound is what is to be told.
-            let _ = entry_limit::let_go(root, kernel, bdf);
+            let _ = entry_limit::let_go(host, bdf);
         }
     }
     bound
 }
 
-fn bind_all(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindError> {
+fn bind_all(host: Host<'_>, plan: &Plan) -> Result<(), BindError> {
     if let Some(&Move { bdf, .. }) = plan.moves.first() {
-        Binding { root, kernel, bdf }.load(&plan.request.driver)?;
+        Binding { host, bdf }.load(&plan.request.driver)?;
     }
     let mut touched: Vec<&Move> = Vec::new();
     for one in &plan.moves {
-        match remember(root, kernel, one, &plan.request) {
+        match remember(host, one, &plan.request) {
             Ok(true) => {}
             Ok(false) => continue,
-            Err(failure) => return Err(give_back(root, kernel, &touched, failure)),
+            Err(failure) => return Err(give_back(host, &touched, failure)),
         }
         touched.push(one);
-        if let Err(failure) = take(root, kernel, one, &plan.request.driver) {
+        if let Err(failure) = take(host, one, &plan.request.driver) {
             if matches!(failure, BindingError::Pending { .. }) {
                 // What the kernel still works on cannot be put back now; the journal keeps its way back.
                 touched.pop();
             }
-            return Err(give_back(root, kernel, &touched, failure.into()));
+            return Err(give_back(host, &touched, failure.into()));
         }
     }
     if plan.request.save {
         let devices = plan.lasting();
-        if let Err(failure) = saved::save(root, &devices, &plan.request.driver) {
-            return Err(give_back(root, kernel, &touched, failure));
+        if let Err(failure) = saved::save(host.root, &devices, &plan.request.driver) {
+            return Err(give_back(host, &touched, failure));
         }
     }
     Ok(())
@@ -157,9 +157,9 @@ fn bind_all(root: &Root, kernel: &dyn Kernel, plan: &Plan) -> Result<(), BindErr
 
 /// Makes sure that the plan still holds, and writes the way back into the journal. Says whether there is something left
 /// to do: another command, as that of a rule of udev, may have given the device to the same driver meanwhile.
-fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> Result<bool, BindError> {
+fn remember(host: Host<'_>, one: &Move, request: &Request) -> Result<bool, BindError> {
     let bdf = one.bdf;
-    let binding = Binding { root, kernel, bdf };
+    let binding = Binding { host, bdf };
     let driver = binding.driver()?;
     if driver != one.from {
         if driver.as_ref() == Some(&request.driver) {
@@ -170,10 +170,10 @@ fn remember(root: &Root, kernel: &dyn Kernel, one: &Move, request: &Request) -> 
         return Err(BindingError::Stolen { bdf, driver, wanted }.into());
     }
     // What the plan knows of the device may be another command's business since.
-    if journal::read(root, bdf)? != one.entry || binding.override_driver()? != one.override_driver {
+    if journal::read(host.root, bdf)? != one.entry || binding.override_driver()? != one.override_driver {
         return Err(BindError::Changed(bdf));
     }
-    journal::write(root, &way_back(root, one, request))?;
+    journal::write(host.root, &way_back(host.root, one, request))?;
     Ok(true)
 }
 
@@ -211,20 +211,20 @@ fn way_back(root: &Root, one: &Move, request: &Request) -> Entry {
     }
 }
 
-fn take(root: &Root, kernel: &dyn Kernel, one: &Move, driver: &str) -> Result<(), BindingError> {
+fn take(host: Host<'_>, one: &Move, driver: &str) -> Result<(), BindingError> {
     let bdf = one.bdf;
-    let binding = Binding { root, kernel, bdf };
+    let binding = Binding { host, bdf };
     binding.set_override(Some(driver))?;
     binding.unbind()?;
     binding.probe(driver)
 }
 
 /// Puts `moves` back, the last first, and returns what is to be told.
-fn give_back(root: &Root, kernel: &dyn Kernel, moves: &[&Move], failure: BindError) -> BindError {
+fn give_back(host: Host<'_>, moves: &[&Move], failure: BindError) -> BindError {
     let mut failure = failure;
     for one in moves.iter().rev() {
         let bdf = one.bdf;
-        if let Err(undo) = put_back(root, kernel, one) {
+        if let Err(undo) = put_back(host, one) {
             failure = BindError::NotUndone {
                 failure: Box::new(failure),
                 bdf,
@@ -235,19 +235,19 @@ fn give_back(root: &Root, kernel: &dyn Kernel, moves: &[&Move], failure: BindErr
     failure
 }
 
-fn put_back(root: &Root, kernel: &dyn Kernel, one: &Move) -> Result<(), BindError> {
+fn put_back(host: Host<'_>, one: &Move) -> Result<(), BindError> {
     let bdf = one.bdf;
-    let binding = Binding { root, kernel, bdf };
+    let binding = Binding { host, bdf };
     match binding.driver() {
         // Nothing to put back, and nothing to remember.
-        Err(BindingError::Vanished(_)) => return Ok(journal::remove(root, bdf)?),
+        Err(BindingError::Vanished(_)) => return Ok(journal::remove(host.root, bdf)?),
         Err(error) => return Err(error.into()),
         Ok(_) => {}
     }
     binding.put_back(one.from.as_deref(), one.override_driver.as_deref())?;
     match &one.entry {
-        Some(entry) => journal::write(root, entry)?,
-        None => journal::remove(root, bdf)?,
+        Some(entry) => journal::write(host.root, entry)?,
+        None => journal::remove(host.root, bdf)?,
     }
     Ok(())
 }

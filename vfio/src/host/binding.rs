@@ -5,8 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::HostBdf;
+use super::access::Host;
 use super::inventory;
-use super::kernel::{Kernel, is_pending};
+use super::kernel::is_pending;
 use super::modules;
 use super::sysfs::{Root, link_name};
 
@@ -96,15 +97,14 @@ fn hint(error: &io::Error) -> &'static str {
 /// One function, and who may move it.
 #[derive(Clone, Copy)]
 pub(super) struct Binding<'a> {
-    pub(super) root: &'a Root,
-    pub(super) kernel: &'a dyn Kernel,
+    pub(super) host: Host<'a>,
     pub(super) bdf: HostBdf,
 }
 
 impl Binding<'_> {
     /// The driver that has it now.
     pub(super) fn driver(&self) -> Result<Option<String>, BindingError> {
-        let folder = self.root.function(self.bdf);
+        let folder = self.host.root.function(self.bdf);
         if !folder.exists() {
             return Err(BindingError::Vanished(self.bdf));
         }
@@ -116,7 +116,7 @@ impl Binding<'_> {
 
     /// The driver that alone may have it.
     pub(super) fn override_driver(&self) -> Result<Option<String>, BindingError> {
-        let found = inventory::override_driver(self.kernel, &self.root.function(self.bdf));
+        let found = inventory::override_driver(self.host.kernel, &self.host.root.function(self.bdf));
         found.map_err(|source| BindingError::Pending {
             doing: format!("read driver_override of {}", self.bdf),
             bdf: self.bdf,
@@ -126,7 +126,7 @@ impl Binding<'_> {
 
     /// Says which driver may have it; `None` for any that knows it.
     pub(super) fn set_override(&self, driver: Option<&str>) -> Result<(), BindingError> {
-        let folder = self.root.function(self.bdf);
+        let folder = self.host.root.function(self.bdf);
         if self.override_driver()?.as_deref() == driver {
             return Ok(());
         }
@@ -144,7 +144,7 @@ impl Binding<'_> {
         let Some(driver) = self.driver()? else {
             return Ok(());
         };
-        let path = self.root.function(self.bdf).join("driver/unbind");
+        let path = self.host.root.function(self.bdf).join("driver/unbind");
         let written = self.write(
             &format!("take {} from {driver}", self.bdf),
             &path,
@@ -165,7 +165,7 @@ impl Binding<'_> {
 
     /// Has the kernel find a driver, and waits until `wanted` has it.
     pub(super) fn probe(&self, wanted: &str) -> Result<(), BindingError> {
-        let path = self.root.path("sys/bus/pci/drivers_probe");
+        let path = self.host.root.path("sys/bus/pci/drivers_probe");
         self.write(
             &format!("have {wanted} probe {}", self.bdf),
             &path,
@@ -176,7 +176,7 @@ impl Binding<'_> {
 
     /// Has the kernel give it to any driver that knows it, and returns which.
     pub(super) fn probe_any(&self) -> Result<Option<String>, BindingError> {
-        let path = self.root.path("sys/bus/pci/drivers_probe");
+        let path = self.host.root.path("sys/bus/pci/drivers_probe");
         self.write(
             &format!("find a driver for {}", self.bdf),
             &path,
@@ -192,7 +192,7 @@ impl Binding<'_> {
         if self.driver()?.as_deref() == Some(driver) {
             return Ok(());
         }
-        let path = self.root.path(format!("sys/bus/pci/drivers/{driver}/bind"));
+        let path = self.host.root.path(format!("sys/bus/pci/drivers/{driver}/bind"));
         self.write(
             &format!("give {} to {driver}", self.bdf),
             &path,
@@ -221,11 +221,11 @@ impl Binding<'_> {
     /// Has `driver` in the kernel, by the module of that name or by those that know the function: xhci_hcd is in
     /// xhci_pci, i801_smbus in i2c_i801.
     pub(super) fn load(&self, driver: &str) -> Result<(), BindingError> {
-        let by_name = load(self.root, self.kernel, driver);
+        let by_name = load(self.host, driver);
         match by_name {
             Err(BindingError::NoDriver { .. } | BindingError::NoSuchDriver(_)) => {
                 self.load_natural();
-                match is_registered(self.root, driver) {
+                match is_registered(self.host.root, driver) {
                     true => Ok(()),
                     false => by_name,
                 }
@@ -236,8 +236,8 @@ impl Binding<'_> {
 
     /// Loads what udev would load for the function. Modules that do not load are no loss.
     pub(super) fn load_natural(&self) {
-        let modalias = modules::modalias(self.root, self.bdf);
-        let _ = modalias.map(|modalias| self.kernel.load_module(&modalias));
+        let modalias = modules::modalias(self.host.root, self.bdf);
+        let _ = modalias.map(|modalias| self.host.kernel.load_module(&modalias));
     }
 
     fn expect(&self, wanted: &str) -> Result<(), BindingError> {
@@ -246,16 +246,16 @@ impl Binding<'_> {
             match self.driver()? {
                 Some(driver) if driver == wanted => return Ok(()),
                 Some(driver) => return Err(BindingError::Stolen { bdf, driver, wanted }),
-                None => self.kernel.pause(SETTLE_PAUSE),
+                None => self.host.kernel.pause(SETTLE_PAUSE),
             }
         }
         Err(BindingError::NotTaken { bdf, driver: wanted })
     }
 
     fn write(&self, doing: &str, path: &Path, text: &str) -> Result<(), BindingError> {
-        self.kernel.write(path, text).map_err(|source| {
+        self.host.kernel.write(path, text).map_err(|source| {
             let (doing, bdf) = (doing.to_owned(), self.bdf);
-            match self.root.function(bdf).exists() {
+            match self.host.root.function(bdf).exists() {
                 true if is_pending(&source) => BindingError::Pending { doing, bdf, source },
                 true => BindingError::Write { doing, source },
                 false => BindingError::Vanished(bdf),
@@ -264,15 +264,15 @@ impl Binding<'_> {
     }
 }
 
-fn load(root: &Root, kernel: &dyn Kernel, name: &str) -> Result<(), BindingError> {
-    if is_registered(root, name) {
+fn load(host: Host<'_>, name: &str) -> Result<(), BindingError> {
+    if is_registered(host.root, name) {
         return Ok(());
     }
     let driver = name.to_owned();
-    kernel
+    host.kernel
         .load_module(name)
         .map_err(|source| BindingError::NoDriver { driver, source })?;
-    match is_registered(root, name) {
+    match is_registered(host.root, name) {
         true => Ok(()),
         false => Err(BindingError::NoSuchDriver(name.to_owned())),
     }

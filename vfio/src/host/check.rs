@@ -7,9 +7,9 @@ use std::io;
 use std::path::PathBuf;
 
 use super::HostBdf;
+use super::access::Host;
 use super::group::Group;
 use super::iommu;
-use super::kernel::Kernel;
 use super::process;
 use super::remedy;
 use super::sysfs::{PciDevice, Root};
@@ -208,32 +208,27 @@ impl fmt::Display for CheckError {
 ///
 /// # Errors
 /// The first thing that is in the way.
-pub fn check(
-    root: &Root,
-    kernel: &dyn Kernel,
-    devices: &[HostBdf],
-    memory_bytes: u64,
-) -> Result<Vec<Group>, CheckError> {
-    let usage = Usage::late(root);
+pub fn check(host: Host<'_>, devices: &[HostBdf], memory_bytes: u64) -> Result<Vec<Group>, CheckError> {
+    let usage = Usage::late(host.root);
     let mut groups: Vec<Group> = Vec::new();
     for (n, &bdf) in devices.iter().enumerate() {
         if devices[..n].contains(&bdf) {
             return Err(CheckError::Twice(bdf));
         }
-        let device = device(root, bdf)?;
-        let number = check_device(root, kernel, &usage, &device)?;
+        let device = device(host.root, bdf)?;
+        let number = check_device(host, &usage, &device)?;
         if groups.iter().any(|group| group.number == number) {
             continue;
         }
-        let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
-        check_group(root, kernel, &usage, &group, bdf)?;
-        check_reserved(root, number, bdf)?;
-        check_interrupts(root, bdf)?;
-        check_file(root, &group, bdf)?;
+        let group = Group::read(host.root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
+        check_group(host, &usage, &group, bdf)?;
+        check_reserved(host.root, number, bdf)?;
+        check_interrupts(host.root, bdf)?;
+        check_file(host.root, &group, bdf)?;
         groups.push(group);
     }
     if !devices.is_empty() {
-        check_memlock(root, memory_bytes)?;
+        check_memlock(host.root, memory_bytes)?;
     }
     Ok(groups)
 }
@@ -246,14 +241,9 @@ pub(super) fn device(root: &Root, bdf: HostBdf) -> Result<PciDevice, CheckError>
 }
 
 /// What the function itself must be; returns its group.
-fn check_device(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    device: &PciDevice,
-) -> Result<u32, CheckError> {
-    let group = check_grouped(root, device)?;
-    check_driver(root, kernel, usage, device)?;
+fn check_device(host: Host<'_>, usage: &LateUsage<'_>, device: &PciDevice) -> Result<u32, CheckError> {
+    let group = check_grouped(host.root, device)?;
+    check_driver(host, usage, device)?;
     Ok(group)
 }
 
@@ -276,23 +266,21 @@ pub(super) fn check_grouped(root: &Root, device: &PciDevice) -> Result<u32, Chec
 
 /// Bound to a driver of VFIO.
 pub(super) fn check_driver(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     device: &PciDevice,
 ) -> Result<(), CheckError> {
     let bdf = device.bdf;
     if !device.is_given {
         let driver = device.driver_name().to_owned();
-        let remedy = remedy::to_bind(root, kernel, usage, device);
+        let remedy = remedy::to_bind(host, usage, device);
         return Err(CheckError::NotBound { bdf, driver, remedy });
     }
     Ok(())
 }
 
 pub(super) fn check_group(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     group: &Group,
     bdf: HostBdf,
@@ -308,7 +296,7 @@ pub(super) fn check_group(
         bdf,
         group: group.number,
         culprits: culprits.join(", "),
-        remedy: remedy::to_bind_group(root, kernel, usage, bdf),
+        remedy: remedy::to_bind_group(host, usage, bdf),
     })
 }
 

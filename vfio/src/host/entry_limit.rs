@@ -7,8 +7,8 @@ use std::fs;
 use std::io;
 
 use super::HostBdf;
+use super::access::Host;
 use super::journal::write_whole;
-use super::kernel::Kernel;
 use super::sysfs::{Root, read_text};
 
 /// The module that has the limit as a parameter, and what it is unless told otherwise.
@@ -77,13 +77,12 @@ struct Record {
 /// # Errors
 /// When the limit or its way back cannot be written; both are as before then.
 pub(super) fn raise(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     devices: &[HostBdf],
     wanted: u32,
 ) -> Result<Vec<HostBdf>, EntryLimitError> {
-    let now = loaded_limit(root, kernel)?;
-    let former = read(root)?;
+    let now = loaded_limit(host)?;
+    let former = read(host.root)?;
     if former.is_none() && now >= wanted {
         return Ok(Vec::new());
     }
@@ -106,11 +105,11 @@ pub(super) fn raise(
         set: [set_before, vec![limit]].concat(),
         askers,
     };
-    write(root, &record)?;
-    if let Err(error) = set(root, kernel, now, limit) {
+    write(host.root, &record)?;
+    if let Err(error) = set(host, now, limit) {
         match former {
-            Some(former) => write(root, &former)?,
-            None => remove(root)?,
+            Some(former) => write(host.root, &former)?,
+            None => remove(host.root)?,
         }
         return Err(error);
     }
@@ -122,20 +121,20 @@ pub(super) fn raise(
 ///
 /// # Errors
 /// When the limit or the record cannot be written; a later call goes on from there.
-pub(super) fn let_go(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Result<(), EntryLimitError> {
-    let Some(mut record) = read(root)?.filter(|record| record.askers.contains(&bdf)) else {
+pub(super) fn let_go(host: Host<'_>, bdf: HostBdf) -> Result<(), EntryLimitError> {
+    let Some(mut record) = read(host.root)?.filter(|record| record.askers.contains(&bdf)) else {
         return Ok(());
     };
     record
         .askers
-        .retain(|other| *other != bdf && root.function(*other).exists());
+        .retain(|other| *other != bdf && host.root.function(*other).exists());
     if !record.askers.is_empty() {
-        return write(root, &record);
+        return write(host.root, &record);
     }
-    if let Some(now) = limit(root).filter(|now| record.set.contains(now)) {
-        set(root, kernel, now, record.before)?;
+    if let Some(now) = limit(host.root).filter(|now| record.set.contains(now)) {
+        set(host, now, record.before)?;
     }
-    remove(root)
+    remove(host.root)
 }
 
 /// Devices that the limit is kept for.
@@ -146,20 +145,22 @@ pub(super) fn askers(root: &Root) -> Vec<HostBdf> {
         .map_or_else(Vec::new, |record| record.askers)
 }
 
-fn loaded_limit(root: &Root, kernel: &dyn Kernel) -> Result<u32, EntryLimitError> {
-    if let Some(limit) = limit(root) {
+fn loaded_limit(host: Host<'_>) -> Result<u32, EntryLimitError> {
+    if let Some(limit) = limit(host.root) {
         return Ok(limit);
     }
-    kernel.load_module(MODULE).map_err(EntryLimitError::Missing)?;
-    limit(root).ok_or_else(|| EntryLimitError::Missing(io::ErrorKind::NotFound.into()))
+    host.kernel
+        .load_module(MODULE)
+        .map_err(EntryLimitError::Missing)?;
+    limit(host.root).ok_or_else(|| EntryLimitError::Missing(io::ErrorKind::NotFound.into()))
 }
 
-fn set(root: &Root, kernel: &dyn Kernel, now: u32, limit: u32) -> Result<(), EntryLimitError> {
+fn set(host: Host<'_>, now: u32, limit: u32) -> Result<(), EntryLimitError> {
     if now == limit {
         return Ok(());
     }
-    kernel
-        .write(&root.path(PARAMETER), &format!("{limit}\n"))
+    host.kernel
+        .write(&host.root.path(PARAMETER), &format!("{limit}\n"))
         .map_err(|source| EntryLimitError::Write { limit, source })
 }
 
@@ -232,21 +233,21 @@ mod tests {
     fn the_limit_goes_back_with_the_last_device_that_asked() {
         let (host, first, second) = (host(65_535), device("00:01.0"), device("00:02.0"));
         let (root, before) = (host.root(), host.picture());
-        raise(&root, &host, &[first], 262_144).expect("raised");
-        raise(&root, &host, &[second], 131_072).expect("high enough");
+        raise(Host::new(&root, &host), &[first], 262_144).expect("raised");
+        raise(Host::new(&root, &host), &[second], 131_072).expect("high enough");
         assert_eq!(limit(&root), Some(262_144));
-        let_go(&root, &host, first).expect("one needs it still");
+        let_go(Host::new(&root, &host), first).expect("one needs it still");
         assert_eq!(limit(&root), Some(262_144));
-        let_go(&root, &host, first).expect("it asks no longer");
-        let_go(&root, &host, second).expect("put back");
+        let_go(Host::new(&root, &host), first).expect("it asks no longer");
+        let_go(Host::new(&root, &host), second).expect("put back");
         assert!(host.picture() == before);
     }
 
     #[test]
     fn a_device_that_is_gone_holds_nothing_up() {
         let (host, gone, there) = (host(65_535), device("00:07.0"), device("00:02.0"));
-        raise(&host.root(), &host, &[gone, there], 131_072).expect("raised");
-        let_go(&host.root(), &host, there).expect("put back");
+        raise(Host::new(&host.root(), &host), &[gone, there], 131_072).expect("raised");
+        let_go(Host::new(&host.root(), &host), there).expect("put back");
         assert_eq!(limit(&host.root()), Some(65_535));
     }
 
@@ -255,7 +256,7 @@ mod tests {
         let host = host(1 << 20);
         let before = host.picture();
         assert_eq!(
-            raise(&host.root(), &host, &[device("00:01.0")], 262_144).expect("enough"),
+            raise(Host::new(&host.root(), &host), &[device("00:01.0")], 262_144).expect("enough"),
             []
         );
         assert!(host.picture() == before);
@@ -264,9 +265,9 @@ mod tests {
     #[test]
     fn what_somebody_else_set_meanwhile_stays() {
         let (host, asker) = (host(65_535), device("00:01.0"));
-        raise(&host.root(), &host, &[asker], 131_072).expect("raised");
+        raise(Host::new(&host.root(), &host), &[asker], 131_072).expect("raised");
         host.file(PARAMETER, "500000\n");
-        let_go(&host.root(), &host, asker).expect("forgotten");
+        let_go(Host::new(&host.root(), &host), asker).expect("forgotten");
         assert_eq!(
             (limit(&host.root()), askers(&host.root())),
             (Some(500_000), Vec::new())
@@ -277,20 +278,20 @@ mod tests {
     fn whoever_is_killed_at_a_second_raise_leaves_the_way_back() {
         let (host, first, second) = (host(65_535), device("00:01.0"), device("00:02.0"));
         let (root, before) = (host.root(), host.picture());
-        raise(&root, &host, &[first], 131_072).expect("raised");
-        raise(&root, &host, &[second], 262_144).expect("raised");
+        raise(Host::new(&root, &host), &[first], 131_072).expect("raised");
+        raise(Host::new(&root, &host), &[second], 262_144).expect("raised");
         // Killed after the record and before the write.
         host.file(PARAMETER, "131072\n");
-        let_go(&root, &host, first).expect("one needs it still");
-        let_go(&root, &host, second).expect("put back");
+        let_go(Host::new(&root, &host), first).expect("one needs it still");
+        let_go(Host::new(&root, &host), second).expect("put back");
         assert!(host.picture() == before);
         // And the same where a third one goes on from there.
-        raise(&root, &host, &[first], 131_072).expect("raised");
-        raise(&root, &host, &[second], 262_144).expect("raised");
+        raise(Host::new(&root, &host), &[first], 131_072).expect("raised");
+        raise(Host::new(&root, &host), &[second], 262_144).expect("raised");
         host.file(PARAMETER, "131072\n");
-        raise(&root, &host, &[second], 524_288).expect("raised");
-        let_go(&root, &host, first).expect("one needs it still");
-        let_go(&root, &host, second).expect("put back");
+        raise(Host::new(&root, &host), &[second], 524_288).expect("raised");
+        let_go(Host::new(&root, &host), first).expect("one needs it still");
+        let_go(Host::new(&root, &host), second).expect("put back");
         assert_eq!(limit(&root), Some(65_535));
     }
 
@@ -299,7 +300,8 @@ mod tests {
         let host = host(65_535);
         let before = host.picture();
         host.fault("dma_entry_limit", 0, Does::Fails(libc::EACCES));
-        let error = raise(&host.root(), &host, &[device("00:01.0")], 131_072).expect_err("refused");
+        let error =
+            raise(Host::new(&host.root(), &host), &[device("00:01.0")], 131_072).expect_err("refused");
         assert!(error.to_string().ends_with("to 131072; run as root"), "{error}");
         assert!(host.picture() == before);
     }

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
+use super::access::Host;
 use super::kernel::{Kernel, is_pending};
 use super::modules::Modules;
 use super::sriov::count_virtual_functions;
@@ -71,17 +72,15 @@ impl Inventory {
     ///
     /// # Errors
     /// When there is no PCI bus in sysfs.
-    pub fn read(root: &Root, kernel: &dyn Kernel) -> io::Result<Self> {
-        let Devices { devices, unreadable } = Devices::read(root)?;
-        let (modules, usage) = (Modules::read(root), Usage::read(root));
-        let folders: Vec<PathBuf> = devices.iter().map(|pci| root.function(pci.bdf)).collect();
-        let overrides = override_drivers(kernel, &folders);
+    pub fn read(host: Host<'_>) -> io::Result<Self> {
+        let Devices { devices, unreadable } = Devices::read(host.root)?;
+        let (modules, usage) = (Modules::read(host.root), Usage::read(host.root));
+        let folders: Vec<PathBuf> = devices.iter().map(|pci| host.root.function(pci.bdf)).collect();
+        let overrides = override_drivers(host.kernel, &folders);
         let functions = devices
             .into_iter()
             .zip(overrides)
-            .map(|(pci, override_driver)| {
-                Function::read(root, kernel, pci, override_driver, &modules, &usage)
-            })
+            .map(|(pci, override_driver)| Function::read(host, pci, override_driver, &modules, &usage))
             .collect();
         Ok(Self {
             functions,
@@ -117,32 +116,31 @@ impl Devices {
 
 impl Function {
     fn read(
-        root: &Root,
-        kernel: &dyn Kernel,
+        host: Host<'_>,
         pci: PciDevice,
         override_driver: io::Result<Option<String>>,
         modules: &Modules,
         usage: &Usage,
     ) -> Self {
         let bdf = pci.bdf;
-        let mut uses = usage.of(root, kernel, bdf);
+        let mut uses = usage.of(host, bdf);
         if override_driver.is_err() {
             uses.push(Use::in_transit());
         }
-        let folder = root.function(bdf);
+        let folder = host.root.function(bdf);
         let file = |name: &str| read_text(&folder.join(name)).ok();
         let on_the_way = functions_on(&folder);
         let number = |name: &str| file(name)?.parse::<u32>().ok();
         Self {
             parent: on_the_way.iter().rev().nth(1).copied(),
             bus_behind: names_in(&folder.join("pci_bus")).into_iter().next(),
-            drivers: modules.drivers_for(root, &pci),
+            drivers: modules.drivers_for(host.root, &pci),
             override_driver: override_driver.unwrap_or_default(),
             reset_methods: reset_methods(&folder),
             // -1 where the host has only one.
             numa_node: number("numa_node"),
             sriov: number("sriov_totalvfs").filter(|max| *max > 0).map(|max| Sriov {
-                active: count_virtual_functions(root, bdf),
+                active: count_virtual_functions(host.root, bdf),
                 max,
             }),
             physical_function: physical_function(&folder),

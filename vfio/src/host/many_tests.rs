@@ -1,5 +1,6 @@
 //! Hosts with many devices and processes: what is read of all processes is read once, not for each device.
 
+use crate::host::access::Host;
 use std::mem::MaybeUninit;
 
 use rustix::fd::OwnedFd;
@@ -61,7 +62,7 @@ fn all_processes_are_listed_once_for_all_devices() {
     let root = host.root();
     let watch = watch(&host);
 
-    let inventory = Inventory::read(&root, &host).expect("a bus");
+    let inventory = Inventory::read(Host::new(&root, &host)).expect("a bus");
     assert_eq!(inventory.functions.len(), functions.len());
     assert_eq!(listings(&watch), 1);
 
@@ -72,7 +73,7 @@ fn all_processes_are_listed_once_for_all_devices() {
         low_windows: Vec::new(),
         high_window: 0..0,
     };
-    let findings = doctor::examine(&root, &host, &functions, &wishes);
+    let findings = doctor::examine(Host::new(&root, &host), &functions, &wishes);
     let unbound = findings.iter().filter(|one| one.check == "driver");
     assert_eq!(unbound.count(), functions.len());
     assert_eq!(listings(&watch), 1);
@@ -93,9 +94,9 @@ fn all_processes_are_listed_once_for_all_that_is_in_the_way() {
         dma_entries: None,
         owner: None,
     };
-    let others: Vec<PciDevice> = plan(&root, &host, request).expect("free").in_the_way;
+    let others: Vec<PciDevice> = plan(Host::new(&root, &host), request).expect("free").in_the_way;
     assert_eq!(listings(&watch), 1);
-    let ways_out = ways_out(&root, &host, &devices, &others);
+    let ways_out = ways_out(Host::new(&root, &host), &devices, &others);
     assert_eq!(ways_out.len(), devices.len());
     assert_eq!(listings(&watch), 1);
 }

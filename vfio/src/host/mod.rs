@@ -4,6 +4,7 @@
 //! Only [`bind()`], [`restore()`] and what they use change the host, and only through a [`Kernel`], so that tests can
 //! play the kernel too.
 
+mod access;
 mod bind;
 mod binding;
 mod boot;
@@ -35,6 +36,7 @@ pub mod testing;
 mod usage;
 mod vf_link;
 
+pub use access::Host;
 pub use bind::{BindError, bind};
 pub use binding::BindingError;
 pub use check::{CheckError, check};

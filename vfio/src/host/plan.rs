@@ -1,6 +1,7 @@
 //! What binding would do, found out before anything is touched.
 
 use super::HostBdf;
+use super::access::Host;
 use super::bind::BindError;
 use super::binding::Binding;
 use super::check::{self, CheckError};
@@ -9,7 +10,6 @@ use super::entry_limit;
 use super::group::Group;
 use super::inventory::physical_function;
 use super::journal::{self, Entry, Owner};
-use super::kernel::Kernel;
 use super::remedy;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{self, LateUsage, Usage, Use};
@@ -91,25 +91,20 @@ impl Plan {
 ///
 /// # Errors
 /// The first thing in the way.
-pub fn plan(root: &Root, kernel: &dyn Kernel, request: Request) -> Result<Plan, BindError> {
-    plan_with(root, kernel, &Usage::late(root), request)
+pub fn plan(host: Host<'_>, request: Request) -> Result<Plan, BindError> {
+    plan_with(host, &Usage::late(host.root), request)
 }
 
 /// The same where the host's use is known already.
-pub(super) fn plan_with(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    request: Request,
-) -> Result<Plan, BindError> {
+pub(super) fn plan_with(host: Host<'_>, usage: &LateUsage<'_>, request: Request) -> Result<Plan, BindError> {
     if !journal::is_driver_name(&request.driver) {
         return Err(BindError::DriverName(request.driver));
     }
-    let wanted = collect(root, &request)?;
-    check_families(root, kernel, usage, &wanted)?;
+    let wanted = collect(host.root, &request)?;
+    check_families(host, usage, &wanted)?;
     let mut plan = Plan {
-        in_the_way: in_the_way(root, &wanted),
-        limit: entry_limit::limit(root).unwrap_or(entry_limit::DEFAULT_LIMIT),
+        in_the_way: in_the_way(host.root, &wanted),
+        limit: entry_limit::limit(host.root).unwrap_or(entry_limit::DEFAULT_LIMIT),
         request,
         moves: Vec::new(),
         ready: Vec::new(),
@@ -118,8 +113,7 @@ pub(super) fn plan_with(
         if is_ready(&device, &plan.request.driver) {
             plan.ready.push(device);
         } else {
-            plan.moves
-                .push(plan_move(root, kernel, usage, &device, &plan.request)?);
+            plan.moves.push(plan_move(host, usage, &device, &plan.request)?);
         }
     }
     Ok(plan)
@@ -153,16 +147,11 @@ fn collect(root: &Root, request: &Request) -> Result<Vec<PciDevice>, BindError> 
 }
 
 /// No virtual function with its physical one, not even by force: it would end before it is taken.
-fn check_families(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    wanted: &[PciDevice],
-) -> Result<(), BindError> {
+fn check_families(host: Host<'_>, usage: &LateUsage<'_>, wanted: &[PciDevice]) -> Result<(), BindError> {
     for vf in wanted.iter().map(|device| device.bdf) {
-        let physical = physical_function(&root.function(vf));
+        let physical = physical_function(&host.root.function(vf));
         if let Some(physical) = physical.filter(|bdf| wanted.iter().any(|device| device.bdf == *bdf)) {
-            let remedy = remedy::without_its_virtual_functions(root, kernel, usage, vf, physical);
+            let remedy = remedy::without_its_virtual_functions(host, usage, vf, physical);
             return Err(BindError::WithPhysical { vf, physical, remedy });
         }
     }
@@ -194,19 +183,18 @@ fn in_the_way(root: &Root, wanted: &[PciDevice]) -> Vec<PciDevice> {
 }
 
 fn plan_move(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     device: &PciDevice,
     request: &Request,
 ) -> Result<Move, BindError> {
     let bdf = device.bdf;
-    let folder = root.function(bdf);
+    let folder = host.root.function(bdf);
     if !folder.join("driver_override").exists() {
         return Err(BindError::NoOverride(bdf));
     }
-    let entry = journal::read(root, bdf)?;
-    let override_driver = Binding { root, kernel, bdf }.override_driver()?;
+    let entry = journal::read(host.root, bdf)?;
+    let override_driver = Binding { host, bdf }.override_driver()?;
     let others = override_driver
         .as_ref()
         .filter(|driver| **driver != request.driver);
@@ -216,9 +204,9 @@ fn plan_move(
         let driver = driver.clone();
         return Err(BindError::Overridden { bdf, driver });
     }
-    let mut uses = usage.of(root, kernel, bdf);
+    let mut uses = usage.of(host, bdf);
     uses.retain(Use::is_blocking);
-    check_uses(root, kernel, usage, bdf, &uses, request.force)?;
+    check_uses(host, usage, bdf, &uses, request.force)?;
     Ok(Move {
         bdf,
         from: device.driver.clone(),
@@ -230,8 +218,7 @@ fn plan_move(
 
 /// With `force` only what outlasts it is in the way.
 fn check_uses(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     bdf: HostBdf,
     uses: &[Use],
@@ -240,13 +227,13 @@ fn check_uses(
     let state = usage::state(uses);
     let lasting: Vec<&Use> = uses.iter().filter(|one| one.outlasts_force()).collect();
     if !lasting.is_empty() {
-        let remedy = remedy::end_of_uses(root, kernel, usage, &lasting, bdf);
+        let remedy = remedy::end_of_uses(host, usage, &lasting, bdf);
         return Err(BindError::Needed { bdf, state, remedy });
     }
     if uses.is_empty() || force {
         return Ok(());
     }
     let all: Vec<&Use> = uses.iter().collect();
-    let remedy = remedy::end_of_uses(root, kernel, usage, &all, bdf);
+    let remedy = remedy::end_of_uses(host, usage, &all, bdf);
     Err(BindError::InUse { bdf, state, remedy })
 }

@@ -1,5 +1,6 @@
 //! Two commands at once: what one has found out does not hold for the other any more.
 
+use crate::host::access::Host;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
@@ -55,8 +56,8 @@ fn stat(owner: Owner) -> String {
 }
 
 fn take(host: &FakeHost, owner: Option<Owner>) {
-    let plan = plan(&host.root(), host, request(owner)).expect("a free NIC");
-    bind(&host.root(), host, &plan).expect("bound");
+    let plan = plan(Host::new(&host.root(), host), request(owner)).expect("a free NIC");
+    bind(Host::new(&host.root(), host), &plan).expect("bound");
 }
 
 /// The journal's entry of the NIC, as if it had been taken for `owner`.
@@ -94,7 +95,7 @@ fn a_fresh_bind_is_not_given_back_for_the_owner_before() {
             drop((asked, lock));
         });
         locked.wait();
-        assert!(restore_orphans(&root, &host).is_empty());
+        assert!(restore_orphans(Host::new(&root, &host)).is_empty());
     });
     assert_eq!(host.binding("0000:01:00.0").0, "vfio-pci");
     assert_eq!(journal::read(&root, nic()).expect("read"), Some(fresh));
@@ -103,7 +104,7 @@ fn a_fresh_bind_is_not_given_back_for_the_owner_before() {
 #[test]
 fn a_plan_of_before_another_command_is_not_carried_out() {
     let host = host();
-    let stale = plan(&host.root(), &host, request(None)).expect("a free NIC");
+    let stale = plan(Host::new(&host.root(), &host), request(None)).expect("a free NIC");
     // Taken and left by a command that was killed before it touched the device.
     let entry = Entry {
         bdf: nic(),
@@ -113,7 +114,7 @@ fn a_plan_of_before_another_command_is_not_carried_out() {
         owner: Some(ALIVE),
     };
     journal::write(&host.root(), &entry).expect("written");
-    let error = bind(&host.root(), &host, &stale).expect_err("stale");
+    let error = bind(Host::new(&host.root(), &host), &stale).expect_err("stale");
     assert!(matches!(error, BindError::Changed(_)), "{error}");
     assert_eq!(journal::read(&host.root(), nic()).expect("read"), Some(entry));
 }
@@ -121,10 +122,10 @@ fn a_plan_of_before_another_command_is_not_carried_out() {
 #[test]
 fn what_another_command_has_bound_meanwhile_is_done() {
     let host = host();
-    let stale = plan(&host.root(), &host, request(Some(ALIVE))).expect("a free NIC");
+    let stale = plan(Host::new(&host.root(), &host), request(Some(ALIVE))).expect("a free NIC");
     take(&host, None);
     let before = host.picture();
-    bind(&host.root(), &host, &stale).expect("it is where it should be");
+    bind(Host::new(&host.root(), &host), &stale).expect("it is where it should be");
     assert!(host.picture() == before);
 }
 
@@ -178,8 +179,8 @@ impl Kernel for WithUdev {
                 devices,
                 ..request(None)
             };
-            let plan = plan(&self.0.root(), &self.0, request).expect("a free function");
-            bind(&self.0.root(), &self.0, &plan).expect("bound");
+            let plan = plan(Host::new(&self.0.root(), &self.0), request).expect("a free function");
+            bind(Host::new(&self.0.root(), &self.0), &plan).expect("bound");
             fs::remove_file(queue).expect("a queue");
         }
     }
@@ -190,7 +191,7 @@ fn a_rule_of_udev_binds_a_new_function_while_it_is_waited_for() {
     let host = WithUdev(host());
     host.0.add_sriov("0000:00:01.0/0000:01:00.0", 7);
     let root = host.0.root();
-    let made = set_virtual_functions(&root, &host, nic(), 1, false, &mut |_, _| ()).expect("made");
+    let made = set_virtual_functions(Host::new(&root, &host), nic(), 1, false, &mut |_, _| ()).expect("made");
     assert_eq!(made[0].driver.as_deref(), Some("vfio-pci"));
     assert!(!host.0.path("run/udev/queue").exists());
 }

@@ -1,12 +1,12 @@
 //! What to do about a device: tried by the rules of the command that it names before it is told.
 
+use super::access::Host;
 use super::bind::BindError;
 use super::drivers::is_vfio_driver;
 use super::inventory::physical_function;
-use super::kernel::Kernel;
 use super::modules::{self, Modules};
 use super::plan::{Request, plan_with};
-use super::sysfs::{PciDevice, Root};
+use super::sysfs::PciDevice;
 use super::usage::{LateUsage, Usage, Use};
 use super::{HostBdf, restore, sriov};
 
@@ -14,10 +14,10 @@ use super::{HostBdf, restore, sriov};
 const STAYS: &str = "stays with the host, so pass the device from a slot with a group of its own";
 
 /// How `device` gets to vfio-pci.
-pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, device: &PciDevice) -> String {
+pub(super) fn to_bind(host: Host<'_>, usage: &LateUsage<'_>, device: &PciDevice) -> String {
     let bdf = device.bdf;
     // A virtual GPU of NVIDIA is given by nvidia itself, once it has a type.
-    let types = root.function(bdf).join("nvidia/creatable_vgpu_types");
+    let types = host.root.function(bdf).join("nvidia/creatable_vgpu_types");
     if device.is_virtual && types.exists() {
         let folder = format!("/sys/bus/pci/devices/{bdf}/nvidia");
         return format!(
@@ -26,12 +26,12 @@ pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, d
         );
     }
     let command = format!("strait host bind {bdf}");
-    match plan_with(root, kernel, usage, request(bdf, false)) {
+    match plan_with(host, usage, request(bdf, false)) {
         Ok(plan) => {
             // Bound it could still not be passed.
-            let physical = physical_function(&root.function(bdf));
+            let physical = physical_function(&host.root.function(bdf));
             match plan.in_the_way.iter().find(|other| Some(other.bdf) == physical) {
-                Some(other) => without_its_virtual_functions(root, kernel, usage, bdf, other.bdf),
+                Some(other) => without_its_virtual_functions(host, usage, bdf, other.bdf),
                 None => format!("give it up with: {command}"),
             }
         }
@@ -40,9 +40,9 @@ pub(super) fn to_bind(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, d
 }
 
 /// How all that shares the group of `bdf` gets to vfio-pci with it.
-pub(super) fn to_bind_group(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, bdf: HostBdf) -> String {
+pub(super) fn to_bind_group(host: Host<'_>, usage: &LateUsage<'_>, bdf: HostBdf) -> String {
     let command = format!("strait host bind --group {bdf}");
-    match plan_with(root, kernel, usage, request(bdf, true)) {
+    match plan_with(host, usage, request(bdf, true)) {
         Ok(plan) => match plan.in_the_way.first() {
             None => format!("bind them to vfio-pci too, with: {command}"),
             Some(other) => format!("{} ({}) {STAYS}", other.bdf, other.driver_name()),
@@ -52,31 +52,24 @@ pub(super) fn to_bind_group(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<
 }
 
 /// How each of `others`, which keep `wanted` from being passed, gets out of the way.
-pub fn ways_out(root: &Root, kernel: &dyn Kernel, wanted: &[HostBdf], others: &[PciDevice]) -> Vec<String> {
-    let usage = Usage::late(root);
-    let way_out = |other| out_of_the_way(root, kernel, &usage, wanted, other);
+pub fn ways_out(host: Host<'_>, wanted: &[HostBdf], others: &[PciDevice]) -> Vec<String> {
+    let usage = Usage::late(host.root);
+    let way_out = |other| out_of_the_way(host, &usage, wanted, other);
     others.iter().map(way_out).collect()
 }
 
-fn out_of_the_way(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    wanted: &[HostBdf],
-    other: &PciDevice,
-) -> String {
-    let is_virtual = |bdf: &&HostBdf| physical_function(&root.function(**bdf)) == Some(other.bdf);
+fn out_of_the_way(host: Host<'_>, usage: &LateUsage<'_>, wanted: &[HostBdf], other: &PciDevice) -> String {
+    let is_virtual = |bdf: &&HostBdf| physical_function(&host.root.function(**bdf)) == Some(other.bdf);
     match wanted.iter().find(is_virtual) {
-        Some(&vf) => without_its_virtual_functions(root, kernel, usage, vf, other.bdf),
+        Some(&vf) => without_its_virtual_functions(host, usage, vf, other.bdf),
         None if other.is_bridge => format!("it {STAYS}"),
-        None => to_bind(root, kernel, usage, other),
+        None => to_bind(host, usage, other),
     }
 }
 
 /// What helps where virtual function `vf` cannot be passed without its physical one.
 pub(super) fn without_its_virtual_functions(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     vf: HostBdf,
     physical: HostBdf,
@@ -84,20 +77,14 @@ pub(super) fn without_its_virtual_functions(
     format!(
         "{vf} would vanish with its physical function, so no virtual function of {physical} can be passed from this slot; put the card \
          into a slot whose ports have ACS, or pass {physical} itself: {}, then strait host bind {physical}",
-        no_virtual_functions(root, kernel, usage, physical)
+        no_virtual_functions(host, usage, physical)
     )
 }
 
 /// What ends `uses` of `bdf` one after the other; where one has no end, the others need none.
-pub(super) fn end_of_uses(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    uses: &[&Use],
-    bdf: HostBdf,
-) -> String {
+pub(super) fn end_of_uses(host: Host<'_>, usage: &LateUsage<'_>, uses: &[&Use], bdf: HostBdf) -> String {
     let end = |one: &&Use| match one {
-        Use::VirtualFunctions { .. } => no_virtual_functions(root, kernel, usage, bdf),
+        Use::VirtualFunctions { .. } => no_virtual_functions(host, usage, bdf),
         one => one.remedy(bdf),
     };
     if let Some(endless) = uses.iter().find(|one| one.is_endless()) {
@@ -109,20 +96,15 @@ pub(super) fn end_of_uses(
 }
 
 /// How `device` comes to the driver that makes its virtual functions.
-pub(super) fn to_own_driver(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    device: &PciDevice,
-) -> String {
+pub(super) fn to_own_driver(host: Host<'_>, usage: &LateUsage<'_>, device: &PciDevice) -> String {
     let bdf = device.bdf;
     let command = format!("give it back with: strait host restore {bdf}");
-    match restore::would_move(root, kernel, usage, device) {
+    match restore::would_move(host, usage, device) {
         Ok(true) => command,
         Err(error) => error.to_string(),
         Ok(false) => {
-            let modalias = modules::modalias(root, bdf).unwrap_or_default();
-            match Modules::read(root).wanting(&modalias).first() {
+            let modalias = modules::modalias(host.root, bdf).unwrap_or_default();
+            match Modules::read(host.root).wanting(&modalias).first() {
                 Some(module) if !is_vfio_driver(module) => format!("load it with: modprobe {module}"),
                 _ => "this kernel knows none for it".to_owned(),
             }
@@ -130,13 +112,8 @@ pub(super) fn to_own_driver(
     }
 }
 
-fn no_virtual_functions(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    physical: HostBdf,
-) -> String {
-    match sriov::check_change(root, kernel, usage, physical, 0) {
+fn no_virtual_functions(host: Host<'_>, usage: &LateUsage<'_>, physical: HostBdf) -> String {
+    match sriov::check_change(host, usage, physical, 0) {
         Ok(()) => format!("strait host vf {physical} 0"),
         Err(error) => error.to_string(),
     }

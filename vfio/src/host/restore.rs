@@ -5,13 +5,13 @@ use std::io;
 use std::path::PathBuf;
 
 use super::HostBdf;
+use super::access::Host;
 use super::binding::{Binding, BindingError};
 use super::check::{self, CheckError};
 use super::drivers::is_vfio_driver;
 use super::entry_limit::{self, EntryLimitError};
 use super::inventory::override_drivers;
 use super::journal::{self, Entry, JournalError, Owner};
-use super::kernel::Kernel;
 use super::process::{OpenFiles, Process};
 use super::saved;
 use super::sysfs::{PciDevice, Root};
@@ -87,29 +87,19 @@ pub enum RestoreError {
 ///
 /// # Errors
 /// When it is in use or does not go: a later call goes on from there.
-pub fn restore(
-    root: &Root,
-    kernel: &dyn Kernel,
-    bdf: HostBdf,
-    force: bool,
-) -> Result<Restored, RestoreError> {
-    let _lock = journal::lock(root)?;
-    restore_locked(root, kernel, bdf, force)
+pub fn restore(host: Host<'_>, bdf: HostBdf, force: bool) -> Result<Restored, RestoreError> {
+    let _lock = journal::lock(host.root)?;
+    restore_locked(host, bdf, force)
 }
 
-fn restore_locked(
-    root: &Root,
-    kernel: &dyn Kernel,
-    bdf: HostBdf,
-    force: bool,
-) -> Result<Restored, RestoreError> {
-    let entry = match journal::read(root, bdf) {
+fn restore_locked(host: Host<'_>, bdf: HostBdf, force: bool) -> Result<Restored, RestoreError> {
+    let entry = match journal::read(host.root, bdf) {
         // It says nothing that can be used; the device itself says enough.
         Err(JournalError::Damaged { .. }) => None,
         entry => entry?,
     };
-    let device = match check::device(root, bdf) {
-        Err(CheckError::NoSuchDevice(_)) if remembered(root).contains(&bdf) => None,
+    let device = match check::device(host.root, bdf) {
+        Err(CheckError::NoSuchDevice(_)) if remembered(host.root).contains(&bdf) => None,
         device => Some(device?),
     };
     let restored = match &device {
@@ -117,37 +107,37 @@ fn restore_locked(
         Some(device) => {
             if !force {
                 // Anew for each, since the one before may have taken its time.
-                let files = || Cow::Owned(OpenFiles::read(root));
-                check_free(root, kernel, files, device, entry.as_ref())?;
+                let files = || Cow::Owned(OpenFiles::read(host.root));
+                check_free(host, files, device, entry.as_ref())?;
             }
-            let binding = Binding { root, kernel, bdf };
+            let binding = Binding { host, bdf };
             match entry {
                 Some(entry) => by_journal(&binding, &entry)?,
                 None => by_looks(&binding, device)?,
             }
         }
     };
-    journal::remove(root, bdf)?;
-    entry_limit::let_go(root, kernel, bdf)?;
-    saved::forget(root, bdf).map_err(|source| RestoreError::Saved { bdf, source })?;
+    journal::remove(host.root, bdf)?;
+    entry_limit::let_go(host, bdf)?;
+    saved::forget(host.root, bdf).map_err(|source| RestoreError::Saved { bdf, source })?;
     Ok(restored)
 }
 
 /// Gives back what was taken for processes that have ended, as after a crash. Says what became of each.
-pub fn restore_orphans(root: &Root, kernel: &dyn Kernel) -> Vec<(HostBdf, Result<Restored, RestoreError>)> {
+pub fn restore_orphans(host: Host<'_>) -> Vec<(HostBdf, Result<Restored, RestoreError>)> {
     // A first look, for without orphans nobody needs the lock, which is root's.
-    let seem_orphans = journal::taken(root)
+    let seem_orphans = journal::taken(host.root)
         .into_iter()
-        .filter(|bdf| is_orphan(root, *bdf));
-    let restore_one = |bdf| Some((bdf, restore_orphan(root, kernel, bdf).transpose()?));
+        .filter(|bdf| is_orphan(host.root, *bdf));
+    let restore_one = |bdf| Some((bdf, restore_orphan(host, bdf).transpose()?));
     seem_orphans.filter_map(restore_one).collect()
 }
 
 /// Under the lock, since another command may have given `bdf` back and taken it anew meanwhile.
-fn restore_orphan(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Result<Option<Restored>, RestoreError> {
-    let _lock = journal::lock(root)?;
-    match is_orphan(root, bdf) {
-        true => restore_locked(root, kernel, bdf, false).map(Some),
+fn restore_orphan(host: Host<'_>, bdf: HostBdf) -> Result<Option<Restored>, RestoreError> {
+    let _lock = journal::lock(host.root)?;
+    match is_orphan(host.root, bdf) {
+        true => restore_locked(host, bdf, false).map(Some),
         false => Ok(None),
     }
 }
@@ -163,12 +153,12 @@ fn is_orphan(root: &Root, bdf: HostBdf) -> bool {
 
 /// What `restore --all` is about: all that is in the journal or bound at boot, and, for after a loss of the journal,
 /// all that an override keeps on a driver of VFIO.
-pub fn restorable(root: &Root, kernel: &dyn Kernel) -> Vec<HostBdf> {
-    let mut devices = remembered(root);
-    let all = root.names("sys/bus/pci/devices");
+pub fn restorable(host: Host<'_>) -> Vec<HostBdf> {
+    let mut devices = remembered(host.root);
+    let all = host.root.names("sys/bus/pci/devices");
     let all: Vec<HostBdf> = all.iter().filter_map(|name| name.parse().ok()).collect();
-    let folders: Vec<PathBuf> = all.iter().map(|bdf| root.function(*bdf)).collect();
-    let overrides = override_drivers(kernel, &folders);
+    let folders: Vec<PathBuf> = all.iter().map(|bdf| host.root.function(*bdf)).collect();
+    let overrides = override_drivers(host.kernel, &folders);
     // What the kernel does not tell now was no loss of the journal.
     let is_ours =
         |found: &io::Result<Option<String>>| matches!(found, Ok(Some(driver)) if is_vfio_driver(driver));
@@ -194,29 +184,21 @@ fn is_overridden(binding: &Binding<'_>) -> Result<bool, BindingError> {
 
 /// Whether giving `device` back would move it to another driver. Changes nothing.
 pub(super) fn would_move(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     device: &PciDevice,
 ) -> Result<bool, RestoreError> {
     let bdf = device.bdf;
-    let entry = journal::read(root, bdf).unwrap_or_default();
-    check_free(
-        root,
-        kernel,
-        || Cow::Borrowed(usage.files()),
-        device,
-        entry.as_ref(),
-    )?;
-    let binding = Binding { root, kernel, bdf };
+    let entry = journal::read(host.root, bdf).unwrap_or_default();
+    check_free(host, || Cow::Borrowed(usage.files()), device, entry.as_ref())?;
+    let binding = Binding { host, bdf };
     let taken = device.driver.as_deref().is_some_and(is_vfio_driver) || is_overridden(&binding)?;
     Ok(taken || entry.is_some())
 }
 
 /// No process has it, and nobody else took it on.
 fn check_free<'a>(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     files: impl FnOnce() -> Cow<'a, OpenFiles>,
     device: &PciDevice,
     entry: Option<&Entry>,
@@ -224,7 +206,7 @@ fn check_free<'a>(
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
     if device.is_given || device.driver.as_ref().is_some_and(is_ours) {
-        check_let_go(root, kernel, &files(), bdf, entry)?;
+        check_let_go(host, &files(), bdf, entry)?;
     }
     match (entry, &device.driver) {
         (Some(entry), Some(driver)) if *driver != entry.bound && Some(driver) != entry.driver.as_ref() => {
@@ -240,16 +222,17 @@ fn check_free<'a>(
 
 /// No process has it open. Whoever took it for itself alone need not see all others.
 fn check_let_go(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     files: &OpenFiles,
     bdf: HostBdf,
     entry: Option<&Entry>,
 ) -> Result<(), RestoreError> {
     let owner = entry.and_then(|entry| entry.owner);
-    match usage::held(root, kernel, files, bdf) {
+    match usage::held(host, files, bdf) {
         Held::By(Process { pid, name, .. }) => Err(RestoreError::InUse { bdf, pid, name }),
-        Held::Unseen if owner.is_none() || owner != Owner::this(root) => Err(RestoreError::MayBeInUse(bdf)),
+        Held::Unseen if owner.is_none() || owner != Owner::this(host.root) => {
+            Err(RestoreError::MayBeInUse(bdf))
+        }
         Held::Unseen | Held::Free => Ok(()),
     }
 }

@@ -4,12 +4,13 @@ use std::io;
 use std::time::Duration;
 
 use super::HostBdf;
+use super::access::Host;
 use super::check::{self, CheckError};
 use super::drivers::is_vfio_driver;
 use super::entry_limit::{self, EntryLimitError};
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
-use super::kernel::{Kernel, is_pending};
+use super::kernel::is_pending;
 use super::process::Process;
 use super::remedy;
 use super::sysfs::{PciDevice, Root, link_name, read_text};
@@ -184,44 +185,37 @@ fn hint(error: &io::Error) -> &'static str {
 /// # Errors
 /// When it cannot have so many, or those there are still used.
 pub fn set_virtual_functions(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     bdf: HostBdf,
     wanted: u32,
     force: bool,
     progress: &mut dyn FnMut(u32, Duration),
 ) -> Result<Vec<VirtualFunction>, SriovError> {
     let active = check_physical(
-        root,
-        kernel,
-        &Usage::late(root),
-        &check::device(root, bdf)?,
+        host,
+        &Usage::late(host.root),
+        &check::device(host.root, bdf)?,
         wanted,
     )?;
     if active != wanted {
-        let mut change = Change {
-            root,
-            kernel,
-            bdf,
-            progress,
-        };
+        let mut change = Change { host, bdf, progress };
         change.run(wanted, force)?;
     }
-    Ok(virtual_functions(root, bdf))
+    Ok(virtual_functions(host.root, bdf))
 }
 
 /// Sets addresses and VLANs of the virtual functions of `bdf`, in their order.
 ///
 /// # Errors
 /// When the driver of the physical function does not take one.
-pub fn set_links(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, links: &[VfLink]) -> Result<(), SriovError> {
+pub fn set_links(host: Host<'_>, bdf: HostBdf, links: &[VfLink]) -> Result<(), SriovError> {
     if links.is_empty() {
         return Ok(());
     }
-    let interfaces = Names::read(root).interfaces(bdf);
+    let interfaces = Names::read(host.root).interfaces(bdf);
     let interface = interfaces.first().ok_or(SriovError::NoInterface(bdf))?;
     for (index, link) in links.iter().enumerate() {
-        let set = kernel.set_vf_link(interface, index as u32, link);
+        let set = host.kernel.set_vf_link(interface, index as u32, link);
         set.map_err(|source| SriovError::Link {
             interface: interface.clone(),
             index,
@@ -233,26 +227,24 @@ pub fn set_links(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, links: &[VfLink
 
 /// Whether a change to `wanted` would be refused. Changes nothing.
 pub(super) fn check_change(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     bdf: HostBdf,
     wanted: u32,
 ) -> Result<(), SriovError> {
-    check_physical(root, kernel, usage, &check::device(root, bdf)?, wanted)?;
-    check_unused(root, kernel, usage, bdf, &virtual_functions(root, bdf), false)
+    check_physical(host, usage, &check::device(host.root, bdf)?, wanted)?;
+    check_unused(host, usage, bdf, &virtual_functions(host.root, bdf), false)
 }
 
 /// The number there are, if there may be `wanted`.
 fn check_physical(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &LateUsage<'_>,
     device: &PciDevice,
     wanted: u32,
 ) -> Result<u32, SriovError> {
     let bdf = device.bdf;
-    let folder = root.function(bdf);
+    let folder = host.root.function(bdf);
     if let Some(physical) = physical_function(&folder) {
         return Err(SriovError::IsVirtual { bdf, physical });
     }
@@ -263,9 +255,9 @@ fn check_physical(
     if wanted > max {
         return Err(SriovError::TooMany { bdf, max, wanted });
     }
-    let active = match active(root, kernel, bdf) {
+    let active = match active(host, bdf) {
         Err(source) if is_pending(&source) => {
-            let made = count_virtual_functions(root, bdf);
+            let made = count_virtual_functions(host.root, bdf);
             return Err(SriovError::Pending {
                 bdf,
                 made,
@@ -275,19 +267,19 @@ fn check_physical(
         }
         found => found.unwrap_or(0),
     };
-    match makes_virtual_functions(root, device) || active == wanted {
+    match makes_virtual_functions(host.root, device) || active == wanted {
         true => Ok(active),
         false => Err(SriovError::Driver {
             bdf,
             driver: device.driver_name().to_owned(),
-            remedy: remedy::to_own_driver(root, kernel, usage, device),
+            remedy: remedy::to_own_driver(host, usage, device),
         }),
     }
 }
 
 /// The number that the physical function is set to.
-fn active(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> io::Result<u32> {
-    let text = kernel.read(&root.function(bdf).join("sriov_numvfs"))?;
+fn active(host: Host<'_>, bdf: HostBdf) -> io::Result<u32> {
+    let text = host.kernel.read(&host.root.function(bdf).join("sriov_numvfs"))?;
     text.parse().map_err(io::Error::other)
 }
 
@@ -305,18 +297,17 @@ fn makes_virtual_functions(root: &Root, device: &PciDevice) -> bool {
 
 /// No guest and, without force, nothing of the host uses `vfs`.
 fn check_unused(
-    root: &Root,
-    kernel: &dyn Kernel,
+    host: Host<'_>,
     usage: &Usage,
     bdf: HostBdf,
     vfs: &[VirtualFunction],
     force: bool,
 ) -> Result<(), SriovError> {
     for vf in vfs.iter().map(|one| one.bdf) {
-        if let Some(Process { pid, name, .. }) = usage.guest(root, vf) {
+        if let Some(Process { pid, name, .. }) = usage.guest(host.root, vf) {
             return Err(SriovError::Guest { bdf, vf, pid, name });
         }
-        let mut uses = usage.of(root, kernel, vf);
+        let mut uses = usage.of(host, vf);
         uses.retain(Use::is_blocking);
         if !uses.is_empty() && !force {
             let state = usage::state(&uses);
@@ -328,8 +319,7 @@ fn check_unused(
 
 /// A change of the number of one physical function's virtual ones.
 struct Change<'a> {
-    root: &'a Root,
-    kernel: &'a dyn Kernel,
+    host: Host<'a>,
     bdf: HostBdf,
     progress: &'a mut dyn FnMut(u32, Duration),
 }
@@ -338,9 +328,7 @@ impl Change<'_> {
     /// The functions are waited for without the lock: udev is not through before its rules are, and that of a saved
     /// binding runs `strait host bind`.
     fn run(&mut self, wanted: u32, force: bool) -> Result<(), SriovError> {
-        let Self {
-            root, kernel, bdf, ..
-        } = *self;
+        let Self { host, bdf, .. } = *self;
         let active = self.make(wanted, force)?;
         let settled = match wanted {
             0 => Ok(()),
@@ -348,9 +336,9 @@ impl Change<'_> {
         };
         if settled.is_err()
             && active != wanted
-            && let Ok(_lock) = journal::lock(root)
+            && let Ok(_lock) = journal::lock(host.root)
             // Meanwhile a guest may have come by one of those that are there.
-            && check_unused(root, kernel, &Usage::late(root), bdf, &virtual_functions(root, bdf), true).is_ok()
+            && check_unused(host, &Usage::late(host.root), bdf, &virtual_functions(host.root, bdf), true).is_ok()
         {
             self.undo(active, wanted);
         }
@@ -360,22 +348,15 @@ impl Change<'_> {
     /// Has the driver make the functions in place of those there are, and says how many these were. The kernel goes
     /// from some to others only by none.
     fn make(&mut self, wanted: u32, force: bool) -> Result<u32, SriovError> {
-        let Self { root, bdf, .. } = *self;
-        let _lock = journal::lock(root)?;
+        let Self { host, bdf, .. } = *self;
+        let _lock = journal::lock(host.root)?;
         // Under the lock, since another command may just have changed it.
-        let usage = Usage::late(root);
-        let active = check_physical(root, self.kernel, &usage, &check::device(root, bdf)?, wanted)?;
+        let usage = Usage::late(host.root);
+        let active = check_physical(host, &usage, &check::device(host.root, bdf)?, wanted)?;
         if active == wanted {
             return Ok(active);
         }
-        check_unused(
-            root,
-            self.kernel,
-            &usage,
-            bdf,
-            &virtual_functions(root, bdf),
-            force,
-        )?;
+        check_unused(host, &usage, bdf, &virtual_functions(host.root, bdf), force)?;
         if active > 0 {
             self.remove(active)?;
         }
@@ -395,12 +376,15 @@ impl Change<'_> {
 
     /// Takes away the functions, `count` as the driver says, and what is remembered of them.
     fn remove(&mut self, count: u32) -> Result<(), SriovError> {
-        let Self { root, bdf, .. } = *self;
-        let functions: Vec<HostBdf> = virtual_links(root, bdf).collect();
+        let Self { host, bdf, .. } = *self;
+        let functions: Vec<HostBdf> = virtual_links(host.root, bdf).collect();
         self.set(0, count)?;
-        for vf in functions.into_iter().filter(|vf| !root.function(*vf).exists()) {
-            journal::remove(root, vf)?;
-            entry_limit::let_go(root, self.kernel, vf)?;
+        for vf in functions
+            .into_iter()
+            .filter(|vf| !host.root.function(*vf).exists())
+        {
+            journal::remove(host.root, vf)?;
+            entry_limit::let_go(host, vf)?;
         }
         Ok(())
     }
@@ -408,7 +392,7 @@ impl Change<'_> {
     /// As it was, as far as that still goes, since the first failure is the one to tell. A number that is neither what
     /// was written nor 0 is another program's.
     fn undo(&mut self, before: u32, written: u32) {
-        let now = active(self.root, self.kernel, self.bdf).ok();
+        let now = active(self.host, self.bdf).ok();
         if now == Some(written) && self.remove(written).is_err() {
             return;
         }
@@ -419,18 +403,21 @@ impl Change<'_> {
 
     /// Has the driver make or remove `count` functions.
     fn set(&mut self, wanted: u32, count: u32) -> Result<(), SriovError> {
-        let Self { root, bdf, .. } = *self;
-        let file = root.function(bdf).join("sriov_numvfs");
+        let Self { host, bdf, .. } = *self;
+        let file = host.root.function(bdf).join("sriov_numvfs");
         let limit = WRITE_LIMIT + WRITE_LIMIT_EACH * count;
         let mut go_on = |waited| {
-            (self.progress)(count_virtual_functions(root, bdf), waited);
+            (self.progress)(count_virtual_functions(host.root, bdf), waited);
             waited < limit
         };
-        let written = self.kernel.write_while(&file, &wanted.to_string(), &mut go_on);
+        let written = self
+            .host
+            .kernel
+            .write_while(&file, &wanted.to_string(), &mut go_on);
         written.map_err(|source| match is_pending(&source) {
             true => SriovError::Pending {
                 bdf,
-                made: count_virtual_functions(root, bdf),
+                made: count_virtual_functions(host.root, bdf),
                 wanted,
                 source,
             },
@@ -440,14 +427,14 @@ impl Change<'_> {
 
     /// Waits until all are there and udev has found their drivers: it keeps a file while it works.
     fn settle(&self, wanted: u32) -> Result<(), SriovError> {
-        let Self { root, bdf, .. } = *self;
+        let Self { host, bdf, .. } = *self;
         let mut made = 0;
         for _ in 0..SETTLE_TRIES + wanted {
-            made = count_virtual_functions(root, bdf);
-            if made == wanted && !root.path("run/udev/queue").exists() {
+            made = count_virtual_functions(host.root, bdf);
+            if made == wanted && !host.root.path("run/udev/queue").exists() {
                 return Ok(());
             }
-            self.kernel.pause(SETTLE_PAUSE);
+            self.host.kernel.pause(SETTLE_PAUSE);
         }
         match made == wanted {
             true => Ok(()),

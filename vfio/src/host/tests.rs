@@ -97,7 +97,11 @@ impl Host {
 
     fn check(&self, devices: &[&str]) -> Result<Vec<Group>, CheckError> {
         let devices: Vec<HostBdf> = devices.iter().map(|name| name.parse().expect("a name")).collect();
-        check(&self.root(), &RunningKernel, &devices, MEMORY)
+        check(
+            crate::host::Host::new(&self.root(), &RunningKernel),
+            &devices,
+            MEMORY,
+        )
     }
 
     /// The text of what is in the way of the NIC.

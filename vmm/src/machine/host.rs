@@ -42,7 +42,7 @@ enum HostError {
 }
 
 /// A host that was found able to run the machine.
-pub struct Host {
+pub struct CheckedHost {
     /// KVM, with all we need.
     pub system: System,
     /// What KVM lets a guest see of the CPU.
@@ -53,7 +53,7 @@ pub struct Host {
     pub mmio_32: Range,
 }
 
-impl Host {
+impl CheckedHost {
     /// Asks everything that can be asked before devices are bound for the guest, cheapest first.
     ///
     /// # Errors
@@ -95,7 +95,11 @@ impl Host {
         let devices: Vec<HostBdf> = config.devices.iter().map(|device| device.host).collect();
         if !devices.is_empty() {
             let memory = config.memory.bytes();
-            host::check(&host::Root::real(), &host::RunningKernel, &devices, memory)?;
+            host::check(
+                host::Host::new(&host::Root::real(), &host::RunningKernel),
+                &devices,
+                memory,
+            )?;
         }
         if config.viommu.is_some() {
             check_groups(&host::Root::real(), &devices)?;

@@ -1,13 +1,12 @@
 //! Devices that are taken from the host for one guest, and go back when it ends.
 
-use strait_vfio::host::{self, BindError, HostBdf, Kernel, Owner, Request, Root};
+use strait_vfio::host::{self, BindError, Host, HostBdf, Owner, Request};
 
 /// The devices of `managed=on`; dropped, it gives back those that were taken here. Where that cannot
 /// happen because the process is killed, the undo journal knows whose they were, and the next strait command
 /// gives them back.
 pub struct Managed<'a> {
-    root: &'a Root,
-    kernel: &'a dyn Kernel,
+    host: Host<'a>,
     taken: Vec<HostBdf>,
 }
 
@@ -16,10 +15,9 @@ impl<'a> Managed<'a> {
     ///
     /// # Errors
     /// In the words of `strait host bind`.
-    pub fn take(root: &'a Root, kernel: &'a dyn Kernel, devices: Vec<HostBdf>) -> Result<Self, BindError> {
+    pub fn take(host: Host<'a>, devices: Vec<HostBdf>) -> Result<Self, BindError> {
         let mut managed = Self {
-            root,
-            kernel,
+            host,
             taken: Vec::new(),
         };
         if devices.is_empty() {
@@ -32,10 +30,10 @@ impl<'a> Managed<'a> {
             force: false,
             save: false,
             dma_entries: None,
-            owner: Owner::this(root),
+            owner: Owner::this(host.root),
         };
-        let plan = host::plan(root, kernel, request)?;
-        host::bind(root, kernel, &plan)?;
+        let plan = host::plan(host, request)?;
+        host::bind(host, &plan)?;
         managed.taken = plan.moves.iter().map(|one| one.bdf).collect();
         Ok(managed)
     }
@@ -44,7 +42,7 @@ impl<'a> Managed<'a> {
 impl Drop for Managed<'_> {
     fn drop(&mut self) {
         for bdf in &self.taken {
-            match host::restore(self.root, self.kernel, *bdf, false) {
+            match host::restore(self.host, *bdf, false) {
                 Ok(_) => log::info!("{bdf} went back to the host"),
                 Err(error) => {
                     log::warn!("{bdf} could not go back to the host: {error}; try strait host restore {bdf}");
@@ -84,7 +82,8 @@ mod tests {
     fn devices_go_back_when_the_guest_ends() {
         let host = host();
         let (root, before) = (host.root(), host.picture());
-        let managed = Managed::take(&root, &host, devices(&["00:01.0", "00:02.0"])).expect("taken");
+        let managed =
+            Managed::take(Host::new(&root, &host), devices(&["00:01.0", "00:02.0"])).expect("taken");
         assert_eq!(host.binding("0000:00:01.0").0, "vfio-pci");
         drop(managed);
         assert!(host.picture() == before);
@@ -96,7 +95,7 @@ mod tests {
         host.add_interface("0000:00:01.0", "eth0");
         host.link("sys/class/net/eth0/master", "sys/devices/virtual/net/virbr0");
         let (root, before) = (host.root(), host.picture());
-        let refused = Managed::take(&root, &host, devices(&["00:02.0", "00:01.0"]));
+        let refused = Managed::take(Host::new(&root, &host), devices(&["00:02.0", "00:01.0"]));
         let error = refused.err().expect("a port of a bridge").to_string();
         assert!(
             error.starts_with("0000:00:01.0 is in use: eth0 is a port of virbr0"),
@@ -109,8 +108,8 @@ mod tests {
     fn what_was_bound_before_stays_bound() {
         let host = host();
         let root = host.root();
-        let outer = Managed::take(&root, &host, devices(&["00:01.0"])).expect("taken");
-        drop(Managed::take(&root, &host, devices(&["00:01.0"])).expect("nothing to do"));
+        let outer = Managed::take(Host::new(&root, &host), devices(&["00:01.0"])).expect("taken");
+        drop(Managed::take(Host::new(&root, &host), devices(&["00:01.0"])).expect("nothing to do"));
         assert_eq!(host.binding("0000:00:01.0").0, "vfio-pci");
         drop(outer);
         assert_eq!(host.binding("0000:00:01.0").0, "igb");
@@ -125,7 +124,7 @@ mod tests {
             &format!("proc/{pid}/stat"),
             &format!("{pid} (strait) S 1 1 1 0 -1 0 1 0 0 0 0 0 0 0 20 0 1 0 99 0\n"),
         );
-        let managed = Managed::take(&root, &host, devices(&["00:01.0"])).expect("taken");
+        let managed = Managed::take(Host::new(&root, &host), devices(&["00:01.0"])).expect("taken");
         host.sees_namespace("4026532211");
         drop(managed);
         assert_eq!(host.binding("0000:00:01.0").0, "igb");
@@ -143,11 +142,11 @@ mod tests {
             );
         };
         stat(99);
-        std::mem::forget(Managed::take(&root, &host, devices(&["00:01.0"])).expect("taken"));
-        assert!(restore_orphans(&root, &host).is_empty());
+        std::mem::forget(Managed::take(Host::new(&root, &host), devices(&["00:01.0"])).expect("taken"));
+        assert!(restore_orphans(Host::new(&root, &host)).is_empty());
         // Killed, and its number is another's now.
         stat(12345);
-        assert_eq!(restore_orphans(&root, &host).len(), 1);
+        assert_eq!(restore_orphans(Host::new(&root, &host)).len(), 1);
         assert_eq!(host.binding("0000:00:01.0"), ("igb".to_owned(), "-".to_owned()));
         assert!(taken(&root).is_empty());
     }
@@ -157,7 +156,7 @@ mod tests {
         let host = host();
         let (root, before) = (host.root(), host.picture());
         host.fault("drivers_probe", 1, Does::Nothing);
-        assert!(Managed::take(&root, &host, devices(&["00:01.0", "00:02.0"])).is_err());
+        assert!(Managed::take(Host::new(&root, &host), devices(&["00:01.0", "00:02.0"])).is_err());
         assert!(host.picture() == before);
     }
 }

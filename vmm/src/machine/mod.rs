@@ -1,6 +1,6 @@
 //! A virtual machine from its description to its end.
 //!
-//! [`run`] is the whole life. [`Host`] is what is checked before anything changes; [`Platform`] is what
+//! [`run`] is the whole life. [`CheckedHost`] is what is checked before anything changes; [`Platform`] is what
 //! stays through a guest's reset: KVM's virtual machine, RAM, open devices and their DMA; [`Board`] is
 //! what is made anew each time: every emulated device, in the state after power-on.
 
@@ -22,12 +22,12 @@ use std::sync::Arc;
 
 pub use board::Board;
 pub use error::RunError;
-pub use host::Host;
+pub use host::CheckedHost;
 pub use managed::Managed;
 pub use platform::Platform;
 pub use state::Outcome;
 
-use strait_vfio::host::{Root, RunningKernel};
+use strait_vfio::host::{Host, Root, RunningKernel};
 
 use self::state::{Next, Request, Rules, State};
 use crate::config::Config;
@@ -43,7 +43,7 @@ use crate::user::User;
 /// # Errors
 /// When the host cannot run it: before the guest starts nothing on the host has changed then.
 pub fn run(config: &Config, outputs: Arc<Outputs>) -> Result<Outcome, RunError> {
-    let host = Host::check(config)?;
+    let host = CheckedHost::check(config)?;
     // Before anything changes: from here on a signal ends the run by the way that undoes it.
     let user = User {
         signals: Arc::new(Signals::take_over()?),
@@ -62,10 +62,10 @@ pub fn run(config: &Config, outputs: Arc<Outputs>) -> Result<Outcome, RunError> 
     }
 }
 
-fn run_on(config: &Config, host: Host, user: &User) -> Result<Outcome, RunError> {
+fn run_on(config: &Config, host: CheckedHost, user: &User) -> Result<Outcome, RunError> {
     // First, so that it is dropped last: a device goes back when nobody has it open.
     let (root, kernel) = (Root::real(), RunningKernel);
-    let _managed = Managed::take(&root, &kernel, config.managed_devices())?;
+    let _managed = Managed::take(Host::new(&root, &kernel), config.managed_devices())?;
     user.signals.go_on()?;
     host.check_devices(config)?;
     let files = OpenFiles::raise();

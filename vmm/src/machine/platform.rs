@@ -12,7 +12,7 @@ use strait_vfio::{Hardware as _, InterruptKind};
 use vm_memory::Bytes;
 
 use super::error::RunError;
-use super::host::Host;
+use super::host::CheckedHost;
 use super::iommu::{self, Iommu, Plan};
 use super::leaving::Leaving;
 use super::passthrough::{self, Passed};
@@ -69,7 +69,7 @@ impl Platform {
     ///
     /// # Errors
     /// Says which step failed and what to do; [`Ended`](crate::signals::Ended) after a signal.
-    pub fn build(config: &Config, host: Host, user: &User) -> Result<Self, RunError> {
+    pub fn build(config: &Config, host: CheckedHost, user: &User) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
         vm.note_index_writes()?;
         let opened = passthrough::open(&config.devices, &vm, config.viommu.is_some(), &user.signals)?;

@@ -9,6 +9,7 @@ use strait_devices::pci::firmware;
 
 use super::{Finding, Wishes};
 use crate::host::HostBdf;
+use crate::host::access::Host;
 use crate::host::boot;
 use crate::host::check::{self, CheckError};
 use crate::host::drivers::is_quiet_driver;
@@ -24,68 +25,56 @@ use crate::host::usage::{LateUsage, Use, boot_screen};
 /// Class code of a graphics card, the upper byte (PCI Code and ID Assignment §1).
 const CLASS_DISPLAY: u32 = 0x03;
 
-pub(super) fn examine(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    bdf: HostBdf,
-    wishes: &Wishes,
-) -> Vec<Finding> {
+pub(super) fn examine(host: Host<'_>, usage: &LateUsage<'_>, bdf: HostBdf, wishes: &Wishes) -> Vec<Finding> {
     let (question, check) = ("Is it in an IOMMU group?", "group");
-    let found = check::device(root, bdf).and_then(|device| {
-        let number = check::check_grouped(root, &device)?;
-        let group = Group::read(root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
+    let found = check::device(host.root, bdf).and_then(|device| {
+        let number = check::check_grouped(host.root, &device)?;
+        let group = Group::read(host.root, number).map_err(|source| CheckError::Sysfs { bdf, source })?;
         Ok((device, group))
     });
     let mut findings = vec![Finding::of(check, question, &found, |(_, group)| {
         format!("yes, in group {}", group.number)
     })];
     if let Ok((device, group)) = &found {
-        findings.extend(ownership(root, kernel, usage, device, group));
-        findings.extend(hardware(root, kernel, device, wishes));
+        findings.extend(ownership(host, usage, device, group));
+        findings.extend(hardware(host, device, wishes));
     }
     findings.into_iter().map(|finding| finding.about(bdf)).collect()
 }
 
 /// Who has the device and its group.
-fn ownership(
-    root: &Root,
-    kernel: &dyn Kernel,
-    usage: &LateUsage<'_>,
-    device: &PciDevice,
-    group: &Group,
-) -> Vec<Finding> {
+fn ownership(host: Host<'_>, usage: &LateUsage<'_>, device: &PciDevice, group: &Group) -> Vec<Finding> {
     let bdf = device.bdf;
-    let bound = check::check_driver(root, kernel, usage, device);
+    let bound = check::check_driver(host, usage, device);
     let mut findings = Vec::new();
     if bound.is_err() {
-        let mut found = usage.of(root, kernel, bdf);
-        found.extend(in_transit(root, kernel, bdf));
-        findings.push(uses(root, kernel, usage, &found, bdf));
+        let mut found = usage.of(host, bdf);
+        found.extend(in_transit(host, bdf));
+        findings.push(uses(host, usage, &found, bdf));
     }
     findings.push(Finding::of("driver", "Is it bound to vfio-pci?", &bound, |()| {
         format!("yes, to {}", device.driver_name())
     }));
     let others: Vec<_> = group
         .culprits()
-        .filter(|member| member.bdf != bdf && root.keeper(member.bdf) != Some(bdf))
+        .filter(|member| member.bdf != bdf && host.root.keeper(member.bdf) != Some(bdf))
         .cloned()
         .collect();
     let viable = match others.is_empty() {
         true => Ok(()),
-        false => check::check_group(root, kernel, usage, group, bdf),
+        false => check::check_group(host, usage, group, bdf),
     };
     let question = "Does the group hold only what may be passed?";
     findings.push(Finding::of("group-members", question, &viable, |()| {
         members(group)
     }));
-    let free = check::check_reserved(root, group.number, bdf);
+    let free = check::check_reserved(host.root, group.number, bdf);
     let question = "Is all of its address space free?";
     findings.push(Finding::of("reserved-regions", question, &free, |()| {
-        reserved(root, group.number)
+        reserved(host.root, group.number)
     }));
     if bound.is_ok() && others.is_empty() {
-        let opened = check::check_file(root, group, bdf);
+        let opened = check::check_file(host.root, group, bdf);
         let question = "Can its group be opened?";
         findings.push(Finding::of("access", question, &opened, |()| {
             format!("yes, /dev/vfio/{}", group.number)
@@ -95,12 +84,12 @@ fn ownership(
 }
 
 /// Whether the kernel works on it, by a file that takes the device's lock.
-fn in_transit(root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Option<Use> {
-    let found = override_drivers(kernel, &[root.function(bdf)]);
+fn in_transit(host: Host<'_>, bdf: HostBdf) -> Option<Use> {
+    let found = override_drivers(host.kernel, &[host.root.function(bdf)]);
     found.iter().any(Result::is_err).then(Use::in_transit)
 }
 
-fn uses(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, uses: &[Use], bdf: HostBdf) -> Finding {
+fn uses(host: Host<'_>, usage: &LateUsage<'_>, uses: &[Use], bdf: HostBdf) -> Finding {
     let question = "Can the host do without it?";
     let blocking: Vec<&Use> = uses.iter().filter(|one| one.is_blocking()).collect();
     let evidence: Vec<String> = uses.iter().map(Use::to_string).collect();
@@ -109,7 +98,7 @@ fn uses(root: &Root, kernel: &dyn Kernel, usage: &LateUsage<'_>, uses: &[Use], b
         false => evidence.join(", "),
     };
     let finding = Finding::pass("in-use", question, evidence);
-    let remedy = remedy::end_of_uses(root, kernel, usage, &blocking, bdf);
+    let remedy = remedy::end_of_uses(host, usage, &blocking, bdf);
     match (blocking.is_empty(), blocking.iter().all(|one| one.is_unknown())) {
         (true, _) => finding,
         (_, true) => finding.unknown(remedy),
@@ -143,15 +132,15 @@ fn reserved(root: &Root, group: u32) -> String {
 }
 
 /// What the device is.
-fn hardware(root: &Root, kernel: &dyn Kernel, device: &PciDevice, wishes: &Wishes) -> Vec<Finding> {
-    let folder = root.function(device.bdf);
+fn hardware(host: Host<'_>, device: &PciDevice, wishes: &Wishes) -> Vec<Finding> {
+    let folder = host.root.function(device.bdf);
     let decoded = Decoded::of(&folder);
     let mut findings = vec![resets(&folder), bars(decoded.as_ref(), wishes)];
     if device.class >> 16 == CLASS_DISPLAY {
-        findings.push(boot_framebuffer(root, device.bdf));
+        findings.push(boot_framebuffer(host.root, device.bdf));
     }
     let rom_bytes = decoded.map_or(0, |decoded| decoded.rom);
-    findings.extend(rom(kernel, &folder, device.bdf, rom_bytes));
+    findings.extend(rom(host.kernel, &folder, device.bdf, rom_bytes));
     findings
 }
 

@@ -9,9 +9,8 @@ use std::ops::Range;
 
 use super::HostBdf;
 use super::check::CheckError;
-use super::kernel::Kernel;
-use super::sysfs::Root;
 use super::usage::Usage;
+use crate::host::access::Host;
 
 /// How an answer is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,12 +58,12 @@ pub struct Wishes {
 }
 
 /// Asks everything about the machine and then about each of `devices`.
-pub fn examine(root: &Root, kernel: &dyn Kernel, devices: &[HostBdf], wishes: &Wishes) -> Vec<Finding> {
-    let mut findings = machine::examine(root, wishes);
-    findings.extend(memory::examine(root, wishes));
-    let usage = Usage::late(root);
+pub fn examine(host: Host<'_>, devices: &[HostBdf], wishes: &Wishes) -> Vec<Finding> {
+    let mut findings = machine::examine(host.root, wishes);
+    findings.extend(memory::examine(host.root, wishes));
+    let usage = Usage::late(host.root);
     for &bdf in devices {
-        findings.extend(device::examine(root, kernel, &usage, bdf, wishes));
+        findings.extend(device::examine(host, &usage, bdf, wishes));
     }
     findings
 }

@@ -1,8 +1,9 @@
 //! `strait host bind`, `restore`, and what other tools call them.
 
 use clap::Args;
+use strait_vfio::host::Host;
 use strait_vfio::host::{
-    self, BindError, CheckError, HostBdf, Kernel, Move, Plan, Request, Restored, Root, initramfs_commands,
+    self, BindError, CheckError, HostBdf, Move, Plan, Request, Restored, Root, initramfs_commands,
     restorable, restore, ways_out,
 };
 
@@ -83,14 +84,9 @@ impl From<OverrideArgs> for BindArgs {
 }
 
 impl BindArgs {
-    pub(super) fn run(
-        self,
-        root: &Root,
-        kernel: &dyn Kernel,
-        screen: &mut Screen<'_>,
-    ) -> Result<u8, Failure> {
+    pub(super) fn run(self, host: Host<'_>, screen: &mut Screen<'_>) -> Result<u8, Failure> {
         let request = Request {
-            devices: find_all(root, &self.devices)?,
+            devices: find_all(host.root, &self.devices)?,
             group: self.group,
             driver: self.driver.clone(),
             force: self.force,
@@ -98,20 +94,14 @@ impl BindArgs {
             dma_entries: self.dma_entries,
             owner: None,
         };
-        let plan = host::plan(root, kernel, request).map_err(failure)?;
+        let plan = host::plan(host, request).map_err(failure)?;
         if !self.dry_run {
-            host::bind(root, kernel, &plan).map_err(failure)?;
+            host::bind(host, &plan).map_err(failure)?;
         }
-        self.tell(root, kernel, screen, &plan)
+        self.tell(host, screen, &plan)
     }
 
-    fn tell(
-        &self,
-        root: &Root,
-        kernel: &dyn Kernel,
-        screen: &mut Screen<'_>,
-        plan: &Plan,
-    ) -> Result<u8, Failure> {
+    fn tell(&self, host: Host<'_>, screen: &mut Screen<'_>, plan: &Plan) -> Result<u8, Failure> {
         let driver = &self.driver;
         let would = if self.dry_run {
             "would go from"
@@ -135,7 +125,7 @@ impl BindArgs {
         }
         let moved = plan.moves.iter().map(|one| one.bdf);
         let wanted: Vec<HostBdf> = moved.chain(plan.ready.iter().map(|one| one.bdf)).collect();
-        let ways_out = ways_out(root, kernel, &wanted, &plan.in_the_way);
+        let ways_out = ways_out(host, &wanted, &plan.in_the_way);
         for (other, way_out) in plan.in_the_way.iter().zip(ways_out) {
             let (bdf, driver) = (other.bdf, other.driver_name());
             let text = format!("{bdf} ({driver}) shares the group and must go too; {way_out}");
@@ -149,7 +139,7 @@ impl BindArgs {
             screen.line("dma_entry_limit is as high already")?;
         }
         if !plan.lasting().is_empty() && !self.dry_run {
-            tell_saved(root, screen, plan)?;
+            tell_saved(host.root, screen, plan)?;
         }
         Ok(0)
     }
@@ -187,22 +177,17 @@ fn failure(error: BindError) -> Failure {
 }
 
 impl RestoreArgs {
-    pub(super) fn run(
-        self,
-        root: &Root,
-        kernel: &dyn Kernel,
-        screen: &mut Screen<'_>,
-    ) -> Result<u8, Failure> {
+    pub(super) fn run(self, host: Host<'_>, screen: &mut Screen<'_>) -> Result<u8, Failure> {
         let devices = match self.all {
-            true => restorable(root, kernel),
-            false => find_all(root, &self.devices)?,
+            true => restorable(host),
+            false => find_all(host.root, &self.devices)?,
         };
         if devices.is_empty() {
             screen.line("Nothing is taken.")?;
         }
         let mut failures: Vec<String> = Vec::new();
         for bdf in devices {
-            match restore(root, kernel, bdf, self.force) {
+            match restore(host, bdf, self.force) {
                 Ok(restored) => tell(screen, bdf, &restored)?,
                 Err(error) => failures.push(Failure::from(error).message),
             }

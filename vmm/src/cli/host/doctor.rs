@@ -6,7 +6,7 @@ use std::io;
 use clap::Args;
 use serde::Serialize;
 use strait_vfio::host::doctor::{self, Finding, Verdict, Wishes};
-use strait_vfio::host::{HostBdf, Kernel, Root};
+use strait_vfio::host::{Host, HostBdf, Root};
 
 use super::find::find_all;
 use super::screen::{Screen, Tone};
@@ -56,16 +56,11 @@ struct Reported<'a> {
 }
 
 impl DoctorArgs {
-    pub(super) fn run(
-        self,
-        root: &Root,
-        kernel: &dyn Kernel,
-        screen: &mut Screen<'_>,
-    ) -> Result<u8, Failure> {
-        let devices = find_all(root, &self.devices)?;
-        let mut findings = doctor::examine(root, kernel, &devices, &self.wishes(root));
+    pub(super) fn run(self, host: Host<'_>, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+        let devices = find_all(host.root, &self.devices)?;
+        let mut findings = doctor::examine(host, &devices, &self.wishes(host.root));
         // Behind the question about the CPU.
-        findings.insert(1, kvm(root));
+        findings.insert(1, kvm(host.root));
         let works = findings.iter().all(|finding| finding.verdict != Verdict::Fail);
         if self.quiet {
             findings.retain(|finding| finding.verdict != Verdict::Pass);

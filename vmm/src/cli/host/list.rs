@@ -1,7 +1,7 @@
 //! `strait host list`.
 
 use clap::{Args, ValueEnum};
-use strait_vfio::host::{CheckError, Function, Inventory, Kernel, PciIds, Root, Use};
+use strait_vfio::host::{CheckError, Function, Host, Inventory, PciIds, Use};
 
 use super::find::find_all;
 use super::listing::Listed;
@@ -54,18 +54,13 @@ impl Class {
 }
 
 impl ListArgs {
-    pub(super) fn run(
-        self,
-        root: &Root,
-        kernel: &dyn Kernel,
-        screen: &mut Screen<'_>,
-    ) -> Result<u8, Failure> {
+    pub(super) fn run(self, host: Host<'_>, screen: &mut Screen<'_>) -> Result<u8, Failure> {
         let Inventory {
             functions,
             unreadable,
-        } = Inventory::read(root, kernel)?;
-        let ids = PciIds::read(root);
-        let named = find_all(root, &self.devices)?;
+        } = Inventory::read(host)?;
+        let ids = PciIds::read(host.root);
+        let named = find_all(host.root, &self.devices)?;
         if let Some(absent) = named
             .iter()
             .find(|bdf| functions.iter().all(|one| one.pci.bdf != **bdf))

@@ -13,7 +13,8 @@ mod tree;
 mod vf;
 
 use clap::{Args, Subcommand};
-use strait_vfio::host::{Kernel, Root, restore_orphans};
+use strait_vfio::host::Host;
+use strait_vfio::host::restore_orphans;
 
 pub use screen::Screen;
 
@@ -53,16 +54,16 @@ impl HostArgs {
     ///
     /// # Errors
     /// When it could not be done: then the host is as it was.
-    pub fn run(self, root: &Root, kernel: &dyn Kernel, screen: &mut Screen<'_>) -> Result<u8, Failure> {
-        give_back_orphans(root, kernel);
+    pub fn run(self, host: Host<'_>, screen: &mut Screen<'_>) -> Result<u8, Failure> {
+        give_back_orphans(host);
         let done = match self.command {
-            HostCommand::List(args) => args.run(root, kernel, screen),
-            HostCommand::Doctor(args) => args.run(root, kernel, screen),
-            HostCommand::Bind(args) => args.run(root, kernel, screen),
-            HostCommand::Restore(args) => args.run(root, kernel, screen),
-            HostCommand::Vf(args) => args.run(root, kernel, screen),
-            HostCommand::Names => names::print(root, screen),
-            HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(root, kernel, screen),
+            HostCommand::List(args) => args.run(host, screen),
+            HostCommand::Doctor(args) => args.run(host, screen),
+            HostCommand::Bind(args) => args.run(host, screen),
+            HostCommand::Restore(args) => args.run(host, screen),
+            HostCommand::Vf(args) => args.run(host, screen),
+            HostCommand::Names => names::print(host.root, screen),
+            HostCommand::SetOverride(args) => bind::BindArgs::from(args).run(host, screen),
         };
         // Whoever closes the pipe, as `head` does, has seen enough.
         match screen.is_closed() {
@@ -73,8 +74,8 @@ impl HostArgs {
 }
 
 /// Gives back what a `strait run` took that could not do so itself, because it was killed.
-pub fn give_back_orphans(root: &Root, kernel: &dyn Kernel) {
-    for (bdf, restored) in restore_orphans(root, kernel) {
+pub fn give_back_orphans(host: Host<'_>) {
+    for (bdf, restored) in restore_orphans(host) {
         match restored {
             Ok(_) => log::info!("{bdf} was taken for a guest that is gone, and went back"),
             Err(error) => log::warn!(

@@ -1,10 +1,11 @@
 //! `strait host vf`.
 
 use std::time::Duration;
+use strait_vfio::host::Host;
 
 use clap::Args;
 use strait_vfio::host::{
-    self, HostBdf, Inventory, Kernel, Request, Root, SriovError, Use, VfLink, VirtualFunction, set_links,
+    self, HostBdf, Inventory, Request, SriovError, Use, VfLink, VirtualFunction, set_links,
     set_virtual_functions,
 };
 
@@ -43,14 +44,9 @@ pub(super) struct VfArgs {
 }
 
 impl VfArgs {
-    pub(super) fn run(
-        self,
-        root: &Root,
-        kernel: &dyn Kernel,
-        screen: &mut Screen<'_>,
-    ) -> Result<u8, Failure> {
+    pub(super) fn run(self, host: Host<'_>, screen: &mut Screen<'_>) -> Result<u8, Failure> {
         let links = self.links()?;
-        let devices = find_all(root, std::slice::from_ref(&self.device))?;
+        let devices = find_all(host.root, std::slice::from_ref(&self.device))?;
         let [physical] = devices[..] else {
             return Err(Failure::usage("exactly one physical function is needed"));
         };
@@ -63,14 +59,14 @@ impl VfArgs {
                 let _ = screen.line(text);
             }
         };
-        let made = set_virtual_functions(root, kernel, physical, self.count, self.force, &mut progress);
+        let made = set_virtual_functions(host, physical, self.count, self.force, &mut progress);
         let made = made.map_err(|error| match error {
             SriovError::TooMany { .. } => Failure::usage(error.to_string()),
             error => error.into(),
         })?;
-        set_links(root, kernel, physical, &links)?;
+        set_links(host, physical, &links)?;
         if self.bind && !made.is_empty() {
-            bind(root, kernel, &made)?;
+            bind(host, &made)?;
         }
         for (index, function) in made.iter().enumerate() {
             let link = links.get(index).copied().unwrap_or_default();
@@ -79,7 +75,7 @@ impl VfArgs {
         if made.is_empty() {
             screen.line(format!("{physical} has no virtual functions now"))?;
         } else {
-            warn_if_down(root, kernel, screen, physical)?;
+            warn_if_down(host, screen, physical)?;
         }
         Ok(0)
     }
@@ -134,7 +130,7 @@ impl VfArgs {
 }
 
 /// New functions are in no use that would matter, but udev may have brought their interfaces up.
-fn bind(root: &Root, kernel: &dyn Kernel, functions: &[VirtualFunction]) -> Result<(), Failure> {
+fn bind(host: Host<'_>, functions: &[VirtualFunction]) -> Result<(), Failure> {
     let request = Request {
         devices: functions.iter().map(|function| function.bdf).collect(),
         group: false,
@@ -144,17 +140,12 @@ fn bind(root: &Root, kernel: &dyn Kernel, functions: &[VirtualFunction]) -> Resu
         dma_entries: None,
         owner: None,
     };
-    let plan = host::plan(root, kernel, request)?;
-    Ok(host::bind(root, kernel, &plan)?)
+    let plan = host::plan(host, request)?;
+    Ok(host::bind(host, &plan)?)
 }
 
-fn warn_if_down(
-    root: &Root,
-    kernel: &dyn Kernel,
-    screen: &mut Screen<'_>,
-    physical: HostBdf,
-) -> Result<(), Failure> {
-    let functions = Inventory::read(root, kernel)?.functions;
+fn warn_if_down(host: Host<'_>, screen: &mut Screen<'_>, physical: HostBdf) -> Result<(), Failure> {
+    let functions = Inventory::read(host)?.functions;
     let Some(function) = functions.iter().find(|function| function.pci.bdf == physical) else {
         return Ok(());
     };

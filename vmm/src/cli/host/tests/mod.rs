@@ -10,6 +10,7 @@ mod unknown;
 mod used;
 mod vf;
 
+use strait_vfio::host::Host;
 use strait_vfio::host::testing::{FakeFunction, FakeHost};
 
 use super::Screen;
@@ -88,7 +89,7 @@ fn run(host: &FakeHost, words: &str) -> Result<(String, u8), Failure> {
         panic!("{words} is no command about the host");
     };
     let mut out = Vec::new();
-    let code = args.run(&host.root(), host, &mut Screen::plain(&mut out))?;
+    let code = args.run(Host::new(&host.root(), host), &mut Screen::plain(&mut out))?;
     Ok((String::from_utf8(out).expect("text"), code))
 }
 

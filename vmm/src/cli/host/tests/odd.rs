@@ -1,6 +1,7 @@
 //! Devices that are not what their class or the name of their driver suggests.
 
 use std::fs;
+use strait_vfio::host::Host;
 
 use super::*;
 
@@ -99,7 +100,7 @@ fn a_virtual_gpu_is_ready_as_it_is() {
     );
     assert!(host.picture() == before);
     let vf = "0000:01:10.0".parse().expect("a name");
-    strait_vfio::host::check(&host.root(), &host, &[vf], 512 << 20).expect("what a guest needs");
+    strait_vfio::host::check(Host::new(&host.root(), &host), &[vf], 512 << 20).expect("what a guest needs");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What `list` and `doctor` print.
 
 use std::io;
+use strait_vfio::host::Host;
 
 use super::bind::default_route;
 use super::*;
@@ -242,7 +243,8 @@ fn doctor_and_run_say_the_same() {
     let host = host();
     let (text, _) = run(&host, "host doctor 01:00.0").expect("findings");
     let nic = NIC.parse().expect("a name");
-    let refusal = strait_vfio::host::check(&host.root(), &host, &[nic], 512 << 20).expect_err("igb has it");
+    let refusal =
+        strait_vfio::host::check(Host::new(&host.root(), &host), &[nic], 512 << 20).expect_err("igb has it");
     assert!(text.contains(&refusal.fact()), "{text}");
     assert!(text.contains(&refusal.remedy().expect("one")), "{text}");
 }
@@ -331,7 +333,7 @@ fn a_reader_that_has_seen_enough_is_no_failure_and_a_full_disk_is_one() {
             panic!("another command");
         };
         let (host, mut out) = (host(), Refusing(kind));
-        args.run(&host.root(), &host, &mut Screen::plain(&mut out))
+        args.run(Host::new(&host.root(), &host), &mut Screen::plain(&mut out))
             .map_err(|failure| failure.code)
     };
     assert_eq!(list(io::ErrorKind::BrokenPipe), Ok(0));
