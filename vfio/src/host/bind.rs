@@ -1,107 +1,13 @@
 //! Taking devices from the host's drivers: all that were asked for, or none.
 
-use std::io;
-
-use super::HostBdf;
 use super::access::Host;
 use super::binding::{Binding, BindingError};
-use super::check::CheckError;
-use super::entry_limit::{self, EntryLimitError};
-use super::journal::{self, Entry, JournalError};
+use super::entry_limit;
+use super::error::BindError;
+use super::journal::{self, Entry};
 use super::plan::{Move, Plan, Request};
 use super::saved;
 use super::sysfs::Root;
-
-/// Why nothing was taken.
-#[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// The device cannot be passed at all.
-    #[error(transparent)]
-    Check(#[from] CheckError),
-    /// The undo journal does not work.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// A step failed.
-    #[error(transparent)]
-    Binding(#[from] BindingError),
-    /// The limit of DMA mappings stays as it is.
-    #[error(transparent)]
-    EntryLimit(#[from] EntryLimitError),
-    /// The host needs it.
-    #[error(
-        "{bdf} {state}; {remedy}, or take it all the same with \
-             strait host bind --force {bdf}"
-    )]
-    InUse {
-        /// The device.
-        bdf: HostBdf,
-        /// How.
-        state: String,
-        /// What ends the use.
-        remedy: String,
-    },
-    /// A virtual function ends when its physical one loses its driver.
-    #[error("{vf} cannot be taken together with {physical}: {remedy}")]
-    WithPhysical {
-        /// The virtual function.
-        vf: HostBdf,
-        /// Its physical one.
-        physical: HostBdf,
-        /// What else can be done.
-        remedy: String,
-    },
-    /// The host needs it, and it cannot be taken even by force.
-    #[error("{bdf} {state}; {remedy} (--force would not help)")]
-    Needed {
-        /// The device.
-        bdf: HostBdf,
-        /// How.
-        state: String,
-        /// What to do.
-        remedy: String,
-    },
-    /// Somebody else has plans with it.
-    #[error(
-        "driver_override of {bdf} is {driver} already, set by another tool; undo it there (driverctl \
-         unset-override {bdf}), or overrule it with strait host bind --force {bdf}"
-    )]
-    Overridden {
-        /// The device.
-        bdf: HostBdf,
-        /// The other driver.
-        driver: String,
-    },
-    /// Another command was faster.
-    #[error("another command took or gave back {0} meanwhile; try again")]
-    Changed(HostBdf),
-    /// A kernel before 3.16, or no PCI device.
-    #[error("{0} has no driver_override in /sys; strait needs Linux 5.10 or later")]
-    NoOverride(HostBdf),
-    /// No driver has such a name.
-    #[error("{0:?} is no name of a driver; usual ones are vfio-pci and pci-stub")]
-    DriverName(String),
-    /// It cannot be repeated at boot.
-    #[error("cannot save the binding of {bdf} in {path}")]
-    Save {
-        /// The device.
-        bdf: HostBdf,
-        /// The file.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Something failed, and so did the way back.
-    #[error("{failure}; and {bdf} could not be given back: {undo}; try strait host restore {bdf}")]
-    NotUndone {
-        /// What failed.
-        failure: Box<BindError>,
-        /// The device that is left.
-        bdf: HostBdf,
-        /// Why.
-        undo: Box<BindError>,
-    },
-}
 
 /// Does what `plan` says.
 ///

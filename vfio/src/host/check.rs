@@ -11,7 +11,6 @@ use super::access::Host;
 use super::group::Group;
 use super::iommu;
 use super::process;
-use super::remedy;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{LateUsage, Usage};
 
@@ -273,7 +272,7 @@ pub(super) fn check_driver(
     let bdf = device.bdf;
     if !device.is_given {
         let driver = device.driver_name().to_owned();
-        let remedy = remedy::to_bind(host, usage, device);
+        let remedy = host.remedies.to_bind(host, usage, device);
         return Err(CheckError::NotBound { bdf, driver, remedy });
     }
     Ok(())
@@ -296,7 +295,7 @@ pub(super) fn check_group(
         bdf,
         group: group.number,
         culprits: culprits.join(", "),
-        remedy: remedy::to_bind_group(host, usage, bdf),
+        remedy: host.remedies.to_bind_group(host, usage, bdf),
     })
 }
 

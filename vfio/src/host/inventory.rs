@@ -7,9 +7,9 @@ use super::HostBdf;
 use super::access::Host;
 use super::kernel::{Kernel, is_pending};
 use super::modules::Modules;
-use super::sriov::count_virtual_functions;
 use super::sysfs::{PciDevice, Root, functions_on, link_name, names_in, read_text};
 use super::usage::{Usage, Use};
+use super::virtual_links::count_virtual_functions;
 
 /// Single Root I/O Virtualization of a physical function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ impl Function {
         usage: &Usage,
     ) -> Self {
         let bdf = pci.bdf;
-        let mut uses = usage.of(host, bdf);
+        let mut uses = usage.of(host.root, host.kernel, bdf);
         if override_driver.is_err() {
             uses.push(Use::in_transit());
         }

@@ -2,15 +2,14 @@
 
 use super::HostBdf;
 use super::access::Host;
-use super::bind::BindError;
 use super::binding::Binding;
 use super::check::{self, CheckError};
 use super::drivers::{is_quiet_driver, is_vfio_driver};
 use super::entry_limit;
+use super::error::BindError;
 use super::group::Group;
 use super::inventory::physical_function;
 use super::journal::{self, Entry, Owner};
-use super::remedy;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{self, LateUsage, Usage, Use};
 
@@ -151,7 +150,9 @@ fn check_families(host: Host<'_>, usage: &LateUsage<'_>, wanted: &[PciDevice]) -
     for vf in wanted.iter().map(|device| device.bdf) {
         let physical = physical_function(&host.root.function(vf));
         if let Some(physical) = physical.filter(|bdf| wanted.iter().any(|device| device.bdf == *bdf)) {
-            let remedy = remedy::without_its_virtual_functions(host, usage, vf, physical);
+            let remedy = host
+                .remedies
+                .without_its_virtual_functions(host, usage, vf, physical);
             return Err(BindError::WithPhysical { vf, physical, remedy });
         }
     }
@@ -204,7 +205,7 @@ fn plan_move(
         let driver = driver.clone();
         return Err(BindError::Overridden { bdf, driver });
     }
-    let mut uses = usage.of(host, bdf);
+    let mut uses = usage.of(host.root, host.kernel, bdf);
     uses.retain(Use::is_blocking);
     check_uses(host, usage, bdf, &uses, request.force)?;
     Ok(Move {
@@ -227,13 +228,13 @@ fn check_uses(
     let state = usage::state(uses);
     let lasting: Vec<&Use> = uses.iter().filter(|one| one.outlasts_force()).collect();
     if !lasting.is_empty() {
-        let remedy = remedy::end_of_uses(host, usage, &lasting, bdf);
+        let remedy = host.remedies.end_of_uses(host, usage, &lasting, bdf);
         return Err(BindError::Needed { bdf, state, remedy });
     }
     if uses.is_empty() || force {
         return Ok(());
     }
     let all: Vec<&Use> = uses.iter().collect();
-    let remedy = remedy::end_of_uses(host, usage, &all, bdf);
+    let remedy = host.remedies.end_of_uses(host, usage, &all, bdf);
     Err(BindError::InUse { bdf, state, remedy })
 }

@@ -228,7 +228,7 @@ fn check_let_go(
     entry: Option<&Entry>,
 ) -> Result<(), RestoreError> {
     let owner = entry.and_then(|entry| entry.owner);
-    match usage::held(host, files, bdf) {
+    match usage::held(host.root, host.kernel, files, bdf) {
         Held::By(Process { pid, name, .. }) => Err(RestoreError::InUse { bdf, pid, name }),
         Held::Unseen if owner.is_none() || owner != Owner::this(host.root) => {
             Err(RestoreError::MayBeInUse(bdf))

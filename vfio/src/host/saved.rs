@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
-use super::bind::BindError;
+use super::error::BindError;
 use super::journal::write_whole;
 use super::sysfs::Root;
 

@@ -12,10 +12,10 @@ use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::is_pending;
 use super::process::Process;
-use super::remedy;
-use super::sysfs::{PciDevice, Root, link_name, read_text};
+use super::sysfs::{PciDevice, Root, read_text};
 use super::usage::{self, LateUsage, Names, Usage, Use};
 use super::vf_link::VfLink;
+use super::virtual_links::{count_virtual_functions, virtual_links};
 
 /// A driver makes or removes virtual functions one by one; mlx5 was seen to need 22 s for 64 and 65 s for 125.
 /// Four times that, and what any write may take.
@@ -272,7 +272,7 @@ fn check_physical(
         false => Err(SriovError::Driver {
             bdf,
             driver: device.driver_name().to_owned(),
-            remedy: remedy::to_own_driver(host, usage, device),
+            remedy: host.remedies.to_own_driver(host, usage, device),
         }),
     }
 }
@@ -307,7 +307,7 @@ fn check_unused(
         if let Some(Process { pid, name, .. }) = usage.guest(host.root, vf) {
             return Err(SriovError::Guest { bdf, vf, pid, name });
         }
-        let mut uses = usage.of(host, vf);
+        let mut uses = usage.of(host.root, host.kernel, vf);
         uses.retain(Use::is_blocking);
         if !uses.is_empty() && !force {
             let state = usage::state(&uses);
@@ -441,22 +441,6 @@ impl Change<'_> {
             false => Err(SriovError::Missing { bdf, made, wanted }),
         }
     }
-}
-
-/// The links to them, of which the kernel makes one with each.
-fn virtual_links(root: &Root, bdf: HostBdf) -> impl Iterator<Item = HostBdf> {
-    let folder = root.function(bdf);
-    // NumVFs has 16 bits (SR-IOV 1.1 §3.3.7).
-    (0..=u16::MAX).map_while(move |index| {
-        let name = link_name(&folder.join(format!("virtfn{index}"))).ok()??;
-        name.parse().ok()
-    })
-}
-
-/// Those that are there, also while the kernel makes them, when it does not tell `sriov_numvfs` (`sriov_numvfs_show` takes
-/// the lock of the physical function).
-pub(super) fn count_virtual_functions(root: &Root, bdf: HostBdf) -> u32 {
-    virtual_links(root, bdf).count() as u32
 }
 
 /// In the order of their numbers.

@@ -17,7 +17,6 @@ use crate::host::group::Group;
 use crate::host::inventory::{override_drivers, reset_methods};
 use crate::host::iommu;
 use crate::host::kernel::Kernel;
-use crate::host::remedy;
 use crate::host::resources::Decoded;
 use crate::host::sysfs::{PciDevice, Root};
 use crate::host::usage::{LateUsage, Use, boot_screen};
@@ -48,7 +47,7 @@ fn ownership(host: Host<'_>, usage: &LateUsage<'_>, device: &PciDevice, group: &
     let bound = check::check_driver(host, usage, device);
     let mut findings = Vec::new();
     if bound.is_err() {
-        let mut found = usage.of(host, bdf);
+        let mut found = usage.of(host.root, host.kernel, bdf);
         found.extend(in_transit(host, bdf));
         findings.push(uses(host, usage, &found, bdf));
     }
@@ -98,7 +97,7 @@ fn uses(host: Host<'_>, usage: &LateUsage<'_>, uses: &[Use], bdf: HostBdf) -> Fi
         false => evidence.join(", "),
     };
     let finding = Finding::pass("in-use", question, evidence);
-    let remedy = remedy::end_of_uses(host, usage, &blocking, bdf);
+    let remedy = host.remedies.end_of_uses(host, usage, &blocking, bdf);
     match (blocking.is_empty(), blocking.iter().all(|one| one.is_unknown())) {
         (true, _) => finding,
         (_, true) => finding.unknown(remedy),

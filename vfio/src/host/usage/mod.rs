@@ -16,10 +16,10 @@ mod whole;
 use std::cell::{Cell, LazyCell};
 
 use super::HostBdf;
+use super::kernel::Kernel;
 use super::process::{Holder, Node, OpenFiles, Process, has_vfio_member, vfio_nodes};
-use super::sriov::count_virtual_functions;
 use super::sysfs::Root;
-use crate::host::access::Host;
+use super::virtual_links::count_virtual_functions;
 
 pub(crate) use console::boot_screen;
 pub use uses::Use;
@@ -116,20 +116,21 @@ impl Usage {
     }
 
     /// Every use of function `bdf` and of what is behind it, the gravest kinds first.
-    pub fn of(&self, host: Host<'_>, bdf: HostBdf) -> Vec<Use> {
+    pub fn of(&self, root: &Root, kernel: &dyn Kernel, bdf: HostBdf) -> Vec<Use> {
         let asked = Asked {
-            host,
+            root,
+            kernel,
             files: &self.files,
             blocks: &self.names.blocks,
             is_silent: &self.is_silent,
         };
-        let subtree = Subtree::read(host, bdf, &self.files);
+        let subtree = Subtree::read(root, kernel, bdf, &self.files);
         let mut uses = self.storage.uses(asked, bdf);
         uses.extend(self.names.network.uses(&self.files, bdf));
         uses.extend(subtree.interface_elsewhere.then_some(Use::InterfaceElsewhere));
         uses.extend(self.consoles.uses(bdf));
-        uses.extend(virtual_functions(host.root, bdf));
-        uses.extend(self.processes(host.root, &subtree, bdf));
+        uses.extend(virtual_functions(root, bdf));
+        uses.extend(self.processes(root, &subtree, bdf));
         // Where something is known to use it, a doubt adds nothing.
         if uses.iter().any(|one| one.is_blocking() && !one.is_unknown()) {
             uses.retain(|one| !one.is_unknown());
@@ -193,8 +194,8 @@ pub(crate) enum Held {
 }
 
 /// Who has any file of `bdf`'s driver open.
-pub(crate) fn held(host: Host<'_>, files: &OpenFiles, bdf: HostBdf) -> Held {
-    let Subtree { nodes, is_late, .. } = Subtree::read(host, bdf, files);
+pub(crate) fn held(root: &Root, kernel: &dyn Kernel, files: &OpenFiles, bdf: HostBdf) -> Held {
+    let Subtree { nodes, is_late, .. } = Subtree::read(root, kernel, bdf, files);
     match files.holders(&nodes).into_iter().next() {
         Some(holder) => Held::By(holder.process),
         None if is_late || (files.some_hidden && !nodes.is_empty()) => Held::Unseen,

@@ -8,7 +8,7 @@ use super::file_systems::{FileSystem, FileSystems};
 use super::uses::Use;
 use super::whole::Whole;
 use crate::host::HostBdf;
-use crate::host::access::Host;
+use crate::host::kernel::Kernel;
 use crate::host::process::OpenFiles;
 use crate::host::sysfs::Root;
 
@@ -22,7 +22,8 @@ const EXPORTS: [(&str, usize, &str); 2] = [
 /// Who is asked about disks.
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
-    pub(super) host: Host<'a>,
+    pub(super) root: &'a Root,
+    pub(super) kernel: &'a dyn Kernel,
     pub(super) files: &'a OpenFiles,
     pub(super) blocks: &'a Blocks,
     /// Whether a disk did not answer in time: the others are not waited for then.
@@ -114,7 +115,7 @@ impl Storage {
 
     /// What `block` is, if it was made of disks and nothing shows what for.
     fn idle(&self, asked: Asked<'_>, block: &Block) -> Option<Whole> {
-        let whole = block.whole(asked.host.root)?;
+        let whole = block.whole(asked.root)?;
         let stack = asked.blocks.stack(block);
         let is_used = self.systems.all.iter().any(|system| system.is_on(&stack))
             || self
@@ -126,7 +127,7 @@ impl Storage {
             || stack
                 .iter()
                 .skip(1)
-                .any(|block| block.whole(asked.host.root).is_some());
+                .any(|block| block.whole(asked.root).is_some());
         (!is_used).then_some(whole)
     }
 }
@@ -149,13 +150,13 @@ fn claim(asked: Asked<'_>, disk: &Block) -> Option<Use> {
         return None;
     }
     let name = disk.name.clone();
-    let file = asked.host.root.path("dev").join(&disk.node.name);
+    let file = asked.root.path("dev").join(&disk.node.name);
     let claimed = match asked.is_silent.get() {
         true => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             "another disk did not answer in time",
         )),
-        false => asked.host.kernel.claim(&file),
+        false => asked.kernel.claim(&file),
     };
     match claimed {
         Ok(()) => None,

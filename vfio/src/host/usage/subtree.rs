@@ -5,8 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::host::HostBdf;
-use crate::host::access::Host;
-use crate::host::kernel::is_pending;
+use crate::host::kernel::{Kernel, is_pending};
 use crate::host::process::{Node, OpenFiles, vfio_nodes};
 use crate::host::sysfs::{Root, function_named, link_name};
 
@@ -44,15 +43,15 @@ pub(super) struct Subtree {
 }
 
 impl Subtree {
-    pub(super) fn read(host: Host<'_>, bdf: HostBdf, files: &OpenFiles) -> Self {
-        let driver = link_name(&host.root.function(bdf).join("driver")).ok().flatten();
+    pub(super) fn read(root: &Root, kernel: &dyn Kernel, bdf: HostBdf, files: &OpenFiles) -> Self {
+        let driver = link_name(&root.function(bdf).join("driver")).ok().flatten();
         let driver = driver.as_deref().unwrap_or_default();
         let mut subtree = Self {
-            nodes: without_folder(host.root, bdf, driver, files),
+            nodes: without_folder(root, bdf, driver, files),
             driver_waits: driver == NVIDIA,
             ..Self::default()
         };
-        let mut folders = vec![(host.root.function(bdf), 0, false)];
+        let mut folders = vec![(root.function(bdf), 0, false)];
         let (mut looked_at, mut events) = (0, Vec::new());
         while let Some((folder, depth, in_domain)) = folders.pop() {
             looked_at += 1;
@@ -72,7 +71,7 @@ impl Subtree {
                 }
             }
         }
-        subtree.add(host.kernel.read_each(&events));
+        subtree.add(kernel.read_each(&events));
         subtree
     }
 

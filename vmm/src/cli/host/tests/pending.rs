@@ -1,6 +1,5 @@
 //! A driver that does not come back within the time that a command waits: the way back is kept.
 
-use strait_vfio::host::Host;
 use strait_vfio::host::Usage;
 use strait_vfio::host::testing::Does;
 
@@ -91,7 +90,7 @@ fn files_of_what_the_kernel_works_on_are_not_known() {
     host.fault("driver/unbind", 0, Does::HangsHalfway(NVME));
     run(&host, "host bind 02:00.0").expect_err("no answer");
     let usage = Usage::read(&host.root());
-    let uses = usage.of(Host::new(&host.root(), &host), NVME.parse().expect("a name"));
+    let uses = usage.of(&host.root(), &host, NVME.parse().expect("a name"));
     let told: Vec<String> = uses.iter().map(ToString::to_string).collect();
     assert_eq!(told, [IN_TRANSIT]);
 }
