@@ -8,6 +8,8 @@ mod apt;
 mod architecture;
 mod bench;
 mod cache;
+#[cfg(test)]
+mod circles;
 mod cli;
 mod command;
 mod demo;
