@@ -27,6 +27,8 @@ mod root;
 mod scenario;
 mod shell;
 mod supplies;
+#[cfg(test)]
+mod threads_and_locks;
 mod tiny;
 mod vmm;
 
