@@ -5,9 +5,9 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 
+use strait_devices::lock;
 use strait_devices::region::HostBacking;
 use vfio_bindings::bindings::vfio as uapi;
 
@@ -18,8 +18,8 @@ use crate::host::{HostBdf, reset_methods};
 use crate::host_events::HostEvents;
 use crate::mapping::Mapping;
 use crate::reset::{self, ResetMethod};
+use crate::reset_state::ResetState;
 use crate::sys;
-use strait_devices::lock;
 
 const SYSFS_DEVICES: &str = "/sys/bus/pci/devices";
 
@@ -58,14 +58,7 @@ pub struct Device {
     sysfs: PathBuf,
     regions: Vec<Region>,
     interrupts: [InterruptInfo; 3],
-    resettable: bool,
-    /// Chosen when all devices are open, for some are reset together.
-    reset_method: OnceLock<ResetMethod>,
-    /// The last reset worked.
-    was_reset: AtomicBool,
-    /// Nothing touched the function since then. The kernel resets it when it is opened
-    /// (`vfio_pci_core_enable`).
-    is_fresh: AtomicBool,
+    reset: ResetState,
     events: HostEvents,
     /// Errors that were told of.
     errors: Mutex<ErrorCounts>,
@@ -98,7 +91,7 @@ impl Device {
         let file = opened.as_fd();
         let info = sys::device_info(file).map_err(describe("flags".to_owned()))?;
         let resettable = info.u32(4) & uapi::VFIO_DEVICE_FLAGS_RESET != 0;
-        let is_fresh = resettable && reset_methods(&sysfs).first().is_none_or(|method| method != "pm");
+        let reset = ResetState::new(resettable, reset_methods(&sysfs));
         let region = |id: HardwareRegion| Region::ask(file, id).map_err(describe(id.to_string()));
         let regions = HardwareRegion::ALL
             .into_iter()
@@ -113,10 +106,7 @@ impl Device {
             sysfs,
             regions,
             interrupts,
-            resettable,
-            reset_method: OnceLock::new(),
-            was_reset: AtomicBool::new(resettable),
-            is_fresh: AtomicBool::new(is_fresh),
+            reset,
             events,
             errors,
             file: opened,
@@ -165,7 +155,7 @@ impl Device {
                 continue;
             };
             let members = || devices.iter().filter(|other| functions.contains(&other.bdf));
-            let all_fresh = members().all(|other| other.is_fresh.load(Ordering::Relaxed));
+            let all_fresh = members().all(|other| other.reset.is_fresh());
             if functions.len() < 2 || all_fresh || done.contains(&device.bdf) {
                 continue;
             }
@@ -179,26 +169,14 @@ impl Device {
                 );
             }
             for other in members() {
-                other.is_fresh.store(true, Ordering::Relaxed);
+                other.reset.set_fresh(true);
             }
         }
     }
 
     /// How the function is reset, chosen and said at the first call. `groups` are ours.
     fn reset_method(&self, groups: &BTreeSet<u32>) -> &ResetMethod {
-        self.reset_method.get_or_init(|| {
-            let methods = reset_methods(&self.sysfs);
-            let with_bus = sys::hot_reset_info(self.file.as_fd()).unwrap_or_default();
-            let method = ResetMethod::choose(self.resettable, &methods, &with_bus, groups);
-            match method {
-                ResetMethod::Nothing(_) => log::warn!(
-                    "{} {method}: the guest gets it as it was left, and so does the next one",
-                    self.bdf
-                ),
-                _ => log::info!("{} {method}", self.bdf),
-            }
-            method
-        })
+        self.reset.method(self.bdf, self.file.as_fd(), groups)
     }
 
     fn find(&self, id: HardwareRegion) -> io::Result<&Region> {
@@ -351,13 +329,13 @@ impl Hardware for Device {
             }
             ResetMethod::Bus(_) | ResetMethod::Nothing(_) => Err(io::ErrorKind::Unsupported.into()),
         };
-        self.was_reset.store(result.is_ok(), Ordering::Relaxed);
+        self.reset.note(result.is_ok());
         result
     }
 
     fn prepare(&self) -> io::Result<()> {
         let method = self.reset_method(&BTreeSet::from([self.group.number()]));
-        if self.is_fresh.swap(false, Ordering::Relaxed) || matches!(method, ResetMethod::Nothing(_)) {
+        if self.reset.take_fresh() || matches!(method, ResetMethod::Nothing(_)) {
             Ok(())
         } else {
             self.reset()
@@ -365,7 +343,6 @@ impl Hardware for Device {
     }
 
     fn retire(&self) {
-        let was_reset = self.was_reset.load(Ordering::Relaxed);
-        self.is_fresh.store(was_reset, Ordering::Relaxed);
+        self.reset.retire();
     }
 }

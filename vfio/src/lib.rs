@@ -40,6 +40,7 @@ mod mapping;
 mod mock;
 pub mod pci;
 mod reset;
+mod reset_state;
 mod sys;
 mod warning;
 

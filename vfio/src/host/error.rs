@@ -4,9 +4,9 @@ use std::io;
 
 use super::HostBdf;
 use super::binding::BindingError;
-use super::check::CheckError;
 use super::entry_limit::EntryLimitError;
 use super::journal::JournalError;
+use super::refusal::CheckError;
 
 /// Why nothing was taken.
 #[derive(Debug, thiserror::Error)]

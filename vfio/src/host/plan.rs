@@ -3,13 +3,14 @@
 use super::HostBdf;
 use super::access::Host;
 use super::binding::Binding;
-use super::check::{self, CheckError};
+use super::check;
 use super::drivers::{is_quiet_driver, is_vfio_driver};
 use super::entry_limit;
 use super::error::BindError;
 use super::group::Group;
 use super::inventory::physical_function;
 use super::journal::{self, Entry, Owner};
+use super::refusal::CheckError;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{self, LateUsage, Usage, Use};
 

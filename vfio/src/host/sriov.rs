@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use super::HostBdf;
 use super::access::Host;
-use super::check::{self, CheckError};
+use super::check;
 use super::drivers::is_vfio_driver;
 use super::entry_limit::{self, EntryLimitError};
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::is_pending;
 use super::process::Process;
+use super::refusal::CheckError;
 use super::sysfs::{PciDevice, Root, read_text};
 use super::usage::{self, LateUsage, Names, Usage, Use};
 use super::vf_link::VfLink;

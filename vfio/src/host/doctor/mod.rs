@@ -8,7 +8,7 @@ mod memory;
 use std::ops::Range;
 
 use super::HostBdf;
-use super::check::CheckError;
+use super::refusal::CheckError;
 use super::usage::Usage;
 use crate::host::access::Host;
 

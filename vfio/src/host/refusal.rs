@@ -1,0 +1,194 @@
+//! The words in which a device is refused: what is the case, and what to do about it.
+
+use std::fmt;
+use std::io;
+
+use super::HostBdf;
+
+/// Why devices cannot be passed through, and what to do: a fact and a remedy.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// sysfs does not answer.
+    Sysfs {
+        /// Which function.
+        bdf: HostBdf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The host has no such function.
+    NoSuchDevice(HostBdf),
+    /// It is named twice.
+    Twice(HostBdf),
+    /// A bridge stays with the host.
+    Bridge(HostBdf),
+    /// Its DMA carries the address of a controller that keeps its PCI domain (`pci_real_dma_dev`).
+    Behind {
+        /// Which function.
+        bdf: HostBdf,
+        /// The controller, as Intel VMD.
+        keeper: HostBdf,
+        /// Its driver.
+        driver: String,
+    },
+    /// There is no IOMMU.
+    NoIommu {
+        /// Which function.
+        bdf: HostBdf,
+        /// How this host gets one.
+        remedy: String,
+    },
+    /// Another driver has it.
+    NotBound {
+        /// Which function.
+        bdf: HostBdf,
+        /// Who has it.
+        driver: String,
+        /// How vfio-pci gets it.
+        remedy: String,
+    },
+    /// Others in the group belong to the host.
+    NotViable {
+        /// Which function.
+        bdf: HostBdf,
+        /// Its group.
+        group: u32,
+        /// The members and their drivers.
+        culprits: String,
+        /// How they get out of the way.
+        remedy: String,
+    },
+    /// The firmware keeps a part of memory for itself in the device's address space.
+    Reserved {
+        /// Which function.
+        bdf: HostBdf,
+        /// The range, first and last address.
+        range: (u64, u64),
+    },
+    /// Interrupts are not remapped, and VFIO is not told to do without.
+    UnsafeInterrupts {
+        /// Which function could forge them.
+        bdf: HostBdf,
+        /// How they get remapped.
+        remedy: String,
+    },
+    /// VFIO is not there.
+    NoVfio(&'static str),
+    /// Another process has the group.
+    InUse {
+        /// Which function.
+        bdf: HostBdf,
+        /// The group's file.
+        path: String,
+        /// Who.
+        holder: String,
+    },
+    /// The group's file is not ours to open.
+    Permission {
+        /// Which function.
+        bdf: HostBdf,
+        /// The file.
+        path: String,
+    },
+    /// The group's file does not open.
+    Open {
+        /// Which function.
+        bdf: HostBdf,
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The guest's memory cannot be locked.
+    Memlock {
+        /// Needed, in bytes.
+        needed: u64,
+        /// Allowed, in bytes.
+        limit: u64,
+    },
+}
+
+impl CheckError {
+    /// What is the case.
+    pub fn fact(&self) -> String {
+        match self {
+            Self::Sysfs { bdf, .. } => format!("cannot read what sysfs says of {bdf}"),
+            Self::NoSuchDevice(bdf) => format!("there is no PCI device {bdf}"),
+            Self::Twice(bdf) => format!("{bdf} is given twice"),
+            Self::Bridge(bdf) => format!("{bdf} is a bridge and stays with the host"),
+            Self::Behind { bdf, keeper, driver } => format!(
+                "{bdf} is behind {keeper} ({driver}) and does DMA under its address, so it cannot be passed \
+                 while {driver} has {keeper}"
+            ),
+            Self::NoIommu { bdf, .. } => format!("{bdf} is in no IOMMU group, so the host's IOMMU is off"),
+            Self::NotBound { bdf, driver, .. } => format!("{bdf} is bound to {driver} instead of vfio-pci"),
+            Self::NotViable {
+                bdf, group, culprits, ..
+            } => {
+                format!("{bdf} shares IOMMU group {group} with devices that the host uses: {culprits}")
+            }
+            Self::Reserved {
+                bdf,
+                range: (first, last),
+            } => format!(
+                "the firmware reserves memory {first:#x}-{last:#x} for {bdf} (RMRR), and the kernel \
+                 gives no such device away"
+            ),
+            Self::UnsafeInterrupts { bdf, .. } => {
+                format!("the host's IOMMU does not remap interrupts, which {bdf} could then forge")
+            }
+            Self::NoVfio(what) => format!("the host has no {what}"),
+            Self::InUse { bdf, path, holder } => format!("{bdf} is in use: {path} is held by {holder}"),
+            Self::Permission { bdf, path } => format!("no permission to open {path} for {bdf}"),
+            Self::Open { bdf, path, .. } => format!("cannot open {path} for {bdf}"),
+            Self::Memlock { needed, limit } => format!(
+                "the guest's memory must be locked for DMA: {} MiB, but the limit is {} MiB",
+                needed.div_ceil(1 << 20),
+                limit >> 20
+            ),
+        }
+    }
+
+    /// What to do about it, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::NoSuchDevice(_) => "`strait host list` shows those there are".to_owned(),
+            Self::Bridge(_) => "pass the devices behind it".to_owned(),
+            Self::Behind { bdf, keeper, .. } => format!(
+                "turn VMD off in the firmware setup, which is no way for a disk of a RAID volume that VMD \
+                 makes: {bdf} is a device like any other then; or pass {keeper} with all that is behind it, \
+                 where strait host doctor {keeper} says that the host can do without it"
+            ),
+            Self::NoIommu { remedy, .. }
+            | Self::NotBound { remedy, .. }
+            | Self::NotViable { remedy, .. }
+            | Self::UnsafeInterrupts { remedy, .. } => remedy.clone(),
+            Self::Reserved { .. } => {
+                "look in the firmware setup for what holds it (remote management, USB legacy support), or \
+                 pass another device"
+                    .to_owned()
+            }
+            Self::NoVfio(_) => "load VFIO with: modprobe -a vfio-pci vfio_iommu_type1".to_owned(),
+            Self::Permission { path, .. } => {
+                format!("run as root, or give yourself the file: sudo chown $USER {path}")
+            }
+            Self::Memlock { needed, .. } => format!(
+                "raise it with `ulimit -l {}`, LimitMEMLOCK= of the service or /etc/security/limits.conf, or \
+                 run as root",
+                needed.div_ceil(1 << 10)
+            ),
+            Self::Sysfs { .. } | Self::Twice(_) | Self::InUse { .. } | Self::Open { .. } => return None,
+        })
+    }
+}
+
+impl fmt::Display for CheckError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fact())?;
+        match self.remedy() {
+            Some(remedy) => write!(f, "; {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
