@@ -295,7 +295,9 @@ impl Way {
     /// A way whose message is refused leads nowhere, and the next translation tries again.
     pub(in crate::iommu::vtd) fn commit(&self) -> Result<(), RouteError> {
         self.inner.commit().inspect_err(|_| {
-            self.state().sent = None;
+            // Locked to the end: a translation meanwhile comes before all of it, or behind.
+            let mut state = self.state();
+            state.sent = None;
             self.inner.set(None);
             let _still_refused = self.inner.commit();
         })
