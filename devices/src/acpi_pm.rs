@@ -30,11 +30,11 @@ struct SleepControl {
 pub struct SleepRegisters;
 
 impl SleepRegisters {
-    /// Ports they take.
+    /// Number of ports the registers take.
     pub const PORTS: u64 = 2;
-    /// Sleep control's offset.
+    /// Where sleep control is, bytes from the first port.
     pub const CONTROL: u64 = 0;
-    /// Sleep status's offset.
+    /// Where sleep status is, bytes from the first port.
     pub const STATUS: u64 = 1;
 }
 

@@ -28,9 +28,9 @@ pub struct Mapping {
     pub at: GuestAddress,
     /// RAM or device memory.
     pub kind: MemoryKind,
-    /// What stands there.
+    /// The host memory that stands there.
     pub backing: Arc<dyn HostBacking>,
-    /// The region's name.
+    /// Name of the region, for messages.
     pub name: Arc<str>,
 }
 
@@ -39,7 +39,7 @@ pub type MapError = Box<dyn Error + Send + Sync>;
 
 /// Someone who mirrors the memory map: the hypervisor's memory slots, a device's DMA.
 pub trait MapListener: Send + Sync {
-    /// `mapping` appeared.
+    /// `mapping` is in the memory map from now on.
     fn map(&self, mapping: &Mapping) -> Result<(), MapError>;
 
     /// A mapping that `map` accepted goes away; it must be gone when this returns.
@@ -54,9 +54,9 @@ pub enum PlaceError {
     Occupied {
         /// The region that was to be added.
         name: String,
-        /// Where.
+        /// Where it was to stand.
         place: Place,
-        /// Its length.
+        /// How long it is.
         len_bytes: u64,
     },
     /// A listener refused it.
@@ -64,7 +64,7 @@ pub enum PlaceError {
     Listener {
         /// The region that was to be added.
         name: String,
-        /// Where.
+        /// Where it was to stand.
         place: Place,
         /// What the listener said.
         source: MapError,
@@ -96,7 +96,7 @@ struct Listener {
 }
 
 impl AddressSpace {
-    /// Both spaces empty.
+    /// Both spaces without a region.
     pub fn new() -> Self {
         Self::default()
     }

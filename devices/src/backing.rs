@@ -45,6 +45,6 @@ pub enum MemoryKind {
 pub struct MappedPiece {
     /// Bytes from the region's start, page aligned.
     pub offset: u64,
-    /// What stands there.
+    /// The host memory that stands there.
     pub backing: Arc<dyn HostBacking>,
 }

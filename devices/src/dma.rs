@@ -47,7 +47,7 @@ impl fmt::Display for RequesterId {
 pub struct LiveBus(AtomicU8);
 
 impl LiveBus {
-    /// The number now.
+    /// The number that the bus has now.
     pub fn get(&self) -> u8 {
         self.0.load(Ordering::Relaxed)
     }

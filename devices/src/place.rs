@@ -7,7 +7,7 @@ use vm_memory::GuestAddress;
 /// An address in one of the two spaces a CPU can access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// Guest physical memory.
+    /// An address in guest physical memory.
     Memory(GuestAddress),
     /// The 64 KiB of I/O ports.
     Port(u16),

@@ -20,7 +20,7 @@ struct Entry<T> {
 pub struct Occupied;
 
 impl<T> RangeMap<T> {
-    /// An empty map.
+    /// A map without a range.
     pub const fn new() -> Self {
         Self { entries: Vec::new() }
     }

@@ -164,7 +164,7 @@ impl Region {
         })
     }
 
-    /// The device's name.
+    /// Name of the device, for messages.
     pub fn name(&self) -> &str {
         self.device.name()
     }

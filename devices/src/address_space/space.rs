@@ -24,7 +24,7 @@ impl Space {
         }
     }
 
-    /// Takes everything away.
+    /// Takes every region out of the space.
     pub(super) fn clear(&self) {
         *self.lock_mut() = RangeMap::new();
     }

@@ -26,7 +26,7 @@ const VERSION: u8 = 0x01;
 const ARBITRATION: u8 = 0x02;
 const REDIRECTION: u8 = 0x10;
 
-/// Input pins.
+/// Number of input pins, as on a PC.
 pub const PINS: u8 = 24;
 /// Version 0x20, which has the EOI register, and the number of the last pin.
 const VERSION_VALUE: u32 = (PINS as u32 - 1) << 16 | 0x20;

@@ -2,7 +2,7 @@
 
 use crate::{Device, Effect};
 
-/// The kernel panicked.
+/// Written by a guest whose kernel panicked.
 const PANICKED: u8 = 1 << 0;
 
 /// One port: a read tells the events we take, a write is a set of events.
@@ -13,7 +13,7 @@ const PANICKED: u8 = 1 << 0;
 pub struct Pvpanic;
 
 impl Pvpanic {
-    /// Ports it takes.
+    /// Number of ports the device takes.
     pub const PORTS: u64 = 1;
 }
 

@@ -13,7 +13,7 @@ use crate::{Device, Effect};
 pub struct KeyboardController;
 
 impl KeyboardController {
-    /// Ports it takes.
+    /// Number of ports the device takes.
     pub const PORTS: u64 = 1;
 
     const STATUS_EMPTY: u8 = 0;

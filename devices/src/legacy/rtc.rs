@@ -76,7 +76,7 @@ struct Core {
 }
 
 impl Rtc {
-    /// Ports it takes.
+    /// Number of ports the clock takes: index and data.
     pub const PORTS: u64 = 2;
     /// Where the century is kept.
     pub const CENTURY_INDEX: u8 = register::CENTURY;

@@ -38,7 +38,7 @@ struct Core {
 }
 
 impl Serial {
-    /// Ports it takes.
+    /// Number of ports a 16550 takes.
     pub const PORTS: u64 = 8;
     /// How much input waits for the guest at most.
     pub const QUEUE_BYTES: usize = 4096;

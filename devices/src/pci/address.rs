@@ -37,9 +37,9 @@ impl DevFn {
 /// guest (or the firmware) wrote into the bridges, not a fixed place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bdf {
-    /// Bus number.
+    /// Number of the bus, as software gave it.
     pub bus: u8,
-    /// Device and function.
+    /// Device and function on that bus.
     pub devfn: DevFn,
 }
 

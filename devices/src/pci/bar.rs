@@ -49,7 +49,7 @@ pub enum BarKind {
         /// Reads have no side effects.
         prefetchable: bool,
     },
-    /// I/O ports.
+    /// A range of I/O ports.
     Io,
 }
 
@@ -122,7 +122,7 @@ pub enum BarError {
     /// The length is no power of two, or out of the kind's range.
     #[error("BAR {index} cannot be {len_bytes:#x} bytes of {kind}")]
     Length {
-        /// Which register.
+        /// Which of the six registers it is in.
         index: usize,
         /// What it claims to be.
         kind: BarKind,
@@ -140,7 +140,7 @@ pub enum BarError {
 /// Where each BAR decodes; `None` where it decodes nothing.
 pub type Places = [Option<Place>; BAR_COUNT];
 
-/// The six registers.
+/// The six base address registers of a function.
 #[derive(Clone, Debug)]
 pub struct Bars {
     bars: [Option<Bar>; BAR_COUNT],

@@ -9,7 +9,7 @@ use crate::region::{Device, Effect};
 
 /// First port of the pair.
 pub const PORT: u16 = 0xcf8;
-/// Number of ports.
+/// Ports of the mechanism: 4 for the address, 4 for the data.
 pub const PORTS: u64 = 8;
 
 const ENABLE: u32 = 1 << 31;

@@ -48,7 +48,7 @@ impl ConfigSpace {
         self.write_1_clears[usize::from(register)..][..mask.len()].copy_from_slice(mask);
     }
 
-    /// A guest read.
+    /// What the guest reads from `register` on.
     pub fn read(&self, register: u16, data: &mut [u8]) {
         for (at, byte) in (usize::from(register)..).zip(data) {
             *byte = self.bytes.get(at).copied().unwrap_or(0xff);

@@ -19,7 +19,7 @@ use crate::region::Effect;
 /// The address ranges the host bridge forwards, to be shared out among the ports.
 #[derive(Clone, Debug)]
 pub struct Windows {
-    /// I/O ports.
+    /// Ports that are forwarded to PCI.
     pub io: Range<u64>,
     /// Guest physical memory below 4 GiB.
     pub memory_32: Range<u64>,

@@ -80,7 +80,7 @@ impl RootPort {
         }
     }
 
-    /// Its number.
+    /// Its number, from 1 on, which is also its device number on bus 0.
     pub fn number(&self) -> u8 {
         self.number
     }

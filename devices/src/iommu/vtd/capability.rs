@@ -41,7 +41,7 @@ pub struct VtdConfig {
     /// CM: the guest invalidates what becomes present too. Passed devices need it: only an invalidation
     /// tells of a change in the tables.
     pub caching_mode: bool,
-    /// IR.
+    /// IR: interrupts can be remapped.
     pub interrupt_remapping: bool,
     /// EIM: APIC ids of 32 bits.
     pub extended_interrupts: bool,

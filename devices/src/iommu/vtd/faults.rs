@@ -51,7 +51,7 @@ impl Reason {
     }
 }
 
-/// A blocked request.
+/// A request that was blocked, as it is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     pub(crate) reason: Reason,
@@ -153,7 +153,7 @@ impl FaultLog {
         }
     }
 
-    /// FSTS.
+    /// What the fault status register shows (FSTS).
     pub(crate) fn status(&self) -> FaultStatus {
         FaultStatus::new()
             .with_overflow(self.overflow)

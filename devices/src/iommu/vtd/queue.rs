@@ -21,15 +21,15 @@ use super::turn::Turn;
 /// How often the guest invalidated what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InvalidationStats {
-    /// Context entries.
+    /// Invalidations of context entries.
     pub contexts: u64,
     /// All translations, or those of a domain.
     pub domains: u64,
     /// Translations of a range of pages.
     pub pages: u64,
-    /// Interrupt entries.
+    /// Invalidations of interrupt entries.
     pub interrupt_entries: u64,
-    /// Waits completed.
+    /// Waits that were completed.
     pub waits: u64,
 }
 
@@ -80,7 +80,7 @@ const DESCRIPTOR_COST: u64 = 8;
 pub(super) struct InvalidationQueue {
     memory: Arc<dyn TableMemory>,
     is_on: bool,
-    /// Latched by QIE.
+    /// Where the ring is, latched by QIE.
     address: QueueAddress,
     head: u64,
     pending: Pending,

@@ -34,11 +34,11 @@ pub(super) struct RegisterFile {
 /// What a write asks the unit to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Command {
-    /// GCMD was written.
+    /// GCMD was written with this.
     Global(Global),
-    /// ICC was set.
+    /// CCMD was written with ICC set.
     Context,
-    /// IVT was set.
+    /// The IOTLB register was written with IVT set.
     Iotlb,
     /// IQT was written, or IQE cleared: the queue may run.
     Queue,

@@ -78,7 +78,7 @@ pub(super) enum EntryScope {
 }
 
 impl EntryScope {
-    /// 2^`mask` entries, aligned.
+    /// The 2^`mask` entries, aligned, among which `index` is.
     pub(super) fn range(index: u16, mask: u8) -> Self {
         let len = 1u64 << mask.min(16);
         let first = u64::from(index) & !(len - 1);

@@ -8,9 +8,9 @@ use super::spec::registers::Global;
 pub(super) struct Work {
     /// GCMD, which waits for what is under way.
     pub(super) global: Option<Global>,
-    /// CCMD.
+    /// CCMD asks for an invalidation.
     pub(super) context: bool,
-    /// The IOTLB register.
+    /// The IOTLB register asks for one.
     pub(super) iotlb: bool,
     /// What the guest is told once devices and routes follow.
     pub(super) goal: Option<Goal>,

@@ -35,7 +35,7 @@ pub const ENTRY_LEN: u64 = 16;
 /// Vector control, the last doubleword of an entry: the vector is masked.
 const VECTOR_MASK: u32 = 1 << 0;
 
-/// The largest table.
+/// Most vectors that a table has.
 pub const MAX_VECTORS: u16 = 2048;
 
 /// A table size that no message control can say.

@@ -40,7 +40,7 @@ const EVENTS: SlotStatus = SlotStatus::new()
 /// What a write of the guest did to the slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Power {
-    /// Nothing.
+    /// Power is as it was.
     Same,
     /// It was switched on.
     On,

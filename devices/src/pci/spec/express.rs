@@ -4,31 +4,31 @@ use bitfield_struct::bitfield;
 
 /// Offsets of the registers.
 pub mod offset {
-    /// [`super::Capabilities`], 16 bits.
+    /// Where [`super::Capabilities`] stands, 16 bits.
     pub const CAPABILITIES: u16 = 0x02;
-    /// [`super::DeviceCapabilities`], 32 bits.
+    /// Where [`super::DeviceCapabilities`] stands, 32 bits.
     pub const DEVICE_CAPABILITIES: u16 = 0x04;
-    /// [`super::DeviceControl`], 16 bits.
+    /// Where [`super::DeviceControl`] stands, 16 bits; its status follows.
     pub const DEVICE_CONTROL: u16 = 0x08;
-    /// [`super::LinkCapabilities`], 32 bits.
+    /// Where [`super::LinkCapabilities`] stands, 32 bits.
     pub const LINK_CAPABILITIES: u16 = 0x0c;
-    /// [`super::LinkControl`], 16 bits.
+    /// Where [`super::LinkControl`] stands, 16 bits.
     pub const LINK_CONTROL: u16 = 0x10;
-    /// [`super::LinkStatus`], 16 bits.
+    /// Where [`super::LinkStatus`] stands, 16 bits.
     pub const LINK_STATUS: u16 = 0x12;
-    /// [`super::SlotCapabilities`], 32 bits.
+    /// Where [`super::SlotCapabilities`] stands, 32 bits.
     pub const SLOT_CAPABILITIES: u16 = 0x14;
-    /// [`super::SlotControl`], 16 bits.
+    /// Where [`super::SlotControl`] stands, 16 bits.
     pub const SLOT_CONTROL: u16 = 0x18;
-    /// [`super::SlotStatus`], 16 bits.
+    /// Where [`super::SlotStatus`] stands, 16 bits.
     pub const SLOT_STATUS: u16 = 0x1a;
-    /// [`super::RootControl`], 16 bits.
+    /// Where [`super::RootControl`] stands, 16 bits.
     pub const ROOT_CONTROL: u16 = 0x1c;
-    /// [`super::DeviceControl2`], 16 bits.
+    /// Where [`super::DeviceControl2`] stands, 16 bits.
     pub const DEVICE_CONTROL_2: u16 = 0x28;
-    /// [`super::LinkCapabilities2`], 32 bits.
+    /// Where [`super::LinkCapabilities2`] stands, 32 bits.
     pub const LINK_CAPABILITIES_2: u16 = 0x2c;
-    /// [`super::LinkControl2`], 16 bits.
+    /// Where [`super::LinkControl2`] stands, 16 bits.
     pub const LINK_CONTROL_2: u16 = 0x30;
 }
 
@@ -39,9 +39,9 @@ pub const LEN_V2_LEAST: u16 = 0x2c;
 /// Bytes of a version 2 capability, up to slot status 2.
 pub const LEN_V2: u16 = 0x3c;
 
-/// Values of [`Capabilities::port_type`].
+/// What [`Capabilities::port_type`] may say, as far as we build or meet it.
 pub mod port_type {
-    /// Endpoint.
+    /// Endpoint behind a port, as most devices are.
     pub const ENDPOINT: u8 = 0;
     /// Root port of a root complex.
     pub const ROOT_PORT: u8 = 4;
@@ -54,15 +54,15 @@ pub const SPEED_2_5: u8 = 1;
 
 /// Values of [`SlotControl::power_indicator`] and [`SlotControl::attention_indicator`].
 pub mod indicator {
-    /// On.
+    /// The indicator is lit.
     pub const ON: u8 = 1;
     /// Blinks: a change is under way.
     pub const BLINKS: u8 = 2;
-    /// Off.
+    /// The indicator is dark.
     pub const OFF: u8 = 3;
 }
 
-/// Express capabilities (§7.5.3.2).
+/// Express capabilities register, read only (§7.5.3.2).
 #[bitfield(u16)]
 pub struct Capabilities {
     /// Version of the capability.
@@ -80,7 +80,7 @@ pub struct Capabilities {
     _reserved: u8,
 }
 
-/// Device capabilities (§7.5.3.3).
+/// Device capabilities register, read only (§7.5.3.3).
 #[bitfield(u32)]
 pub struct DeviceCapabilities {
     /// Largest payload, log2 of 128-byte units.
@@ -98,7 +98,7 @@ pub struct DeviceCapabilities {
     _reserved: u8,
 }
 
-/// Device control (§7.5.3.4).
+/// Device control register, written by software (§7.5.3.4).
 #[bitfield(u16)]
 pub struct DeviceControl {
     /// Which errors are reported: correctable, non-fatal, fatal, unsupported requests.
@@ -124,18 +124,18 @@ pub struct DeviceControl {
     pub initiate_reset: bool,
 }
 
-/// Link capabilities (§7.5.3.6).
+/// Link capabilities register, read only (§7.5.3.6).
 #[bitfield(u32)]
 pub struct LinkCapabilities {
-    /// Highest speed.
+    /// Highest speed that the link can reach, as the number of a bit in [`LinkCapabilities2::speeds`].
     #[bits(4)]
     pub speed: u8,
-    /// Lanes.
+    /// Most lanes that the link can use.
     #[bits(6)]
     pub width: u8,
     #[bits(10)]
     _power: u16,
-    /// [`LinkStatus::active`] is kept.
+    /// [`LinkStatus::active`] tells whether the link is up.
     pub active_reporting: bool,
     #[bits(3)]
     _other: u8,
@@ -143,7 +143,7 @@ pub struct LinkCapabilities {
     pub port: u8,
 }
 
-/// Link control (§7.5.3.7).
+/// Link control register, written by software (§7.5.3.7).
 #[bitfield(u16)]
 pub struct LinkControl {
     /// Active state power management.
@@ -154,22 +154,22 @@ pub struct LinkControl {
     pub read_completion_boundary: bool,
     /// The link is down.
     pub disable: bool,
-    /// Trains it again.
+    /// Written 1, trains the link again; reads as zero.
     pub retrain: bool,
     /// Both ends have one clock.
     pub common_clock: bool,
-    /// More training sequences.
+    /// The link sends more training sequences, for those who watch it.
     pub extended_synch: bool,
     _other: u8,
 }
 
-/// Link status (§7.5.3.8).
+/// Link status register, read only but for two bits (§7.5.3.8).
 #[bitfield(u16)]
 pub struct LinkStatus {
-    /// Speed now.
+    /// Speed that the link has now.
     #[bits(4)]
     pub speed: u8,
-    /// Lanes now.
+    /// Lanes that the link uses now.
     #[bits(6)]
     pub width: u8,
     #[bits(3)]
@@ -180,7 +180,7 @@ pub struct LinkStatus {
     _bandwidth: u8,
 }
 
-/// Slot capabilities (§7.5.3.9).
+/// Slot capabilities register, read only (§7.5.3.9).
 #[bitfield(u32)]
 pub struct SlotCapabilities {
     /// There is an attention button.
@@ -208,30 +208,30 @@ pub struct SlotCapabilities {
     pub number: u16,
 }
 
-/// Slot control (§7.5.3.10).
+/// Slot control register, by which software works the slot (§7.5.3.10).
 #[bitfield(u16)]
 pub struct SlotControl {
     /// Software wants to hear of the attention button.
     pub hears_button: bool,
-    /// Of power faults.
+    /// Software wants to hear of power faults.
     pub hears_fault: bool,
-    /// Of the latch.
+    /// Software wants to hear of the latch.
     pub hears_latch: bool,
     /// Of devices that come and go.
     pub hears_presence: bool,
-    /// Of completed commands.
+    /// Software wants to hear of completed commands.
     pub hears_command: bool,
-    /// By interrupt.
+    /// What software wants to hear of comes as an interrupt.
     pub interrupts: bool,
-    /// See [`indicator`].
+    /// How the attention indicator shines, see [`indicator`].
     #[bits(2)]
     pub attention_indicator: u8,
-    /// See [`indicator`].
+    /// How the power indicator shines, see [`indicator`].
     #[bits(2)]
     pub power_indicator: u8,
     /// The slot has no power.
     pub power_off: bool,
-    /// Toggles the interlock.
+    /// Written 1, moves the interlock; reads as zero.
     pub interlock: bool,
     /// Software wants to hear of the link.
     pub hears_link: bool,
@@ -244,7 +244,7 @@ pub struct SlotControl {
 pub struct SlotStatus {
     /// The attention button was pressed.
     pub button: bool,
-    /// Power failed.
+    /// The slot's power failed.
     pub fault: bool,
     /// The latch was moved.
     pub latch: bool,
@@ -264,7 +264,7 @@ pub struct SlotStatus {
     _reserved: u8,
 }
 
-/// Root control (§7.5.3.12).
+/// Root control register, written by software (§7.5.3.12).
 #[bitfield(u16)]
 pub struct RootControl {
     /// Which errors become system errors: correctable, non-fatal, fatal.
@@ -284,7 +284,7 @@ pub struct DeviceControl2 {
     /// How long a completion may take.
     #[bits(4)]
     pub completion_timeout: u8,
-    /// For ever.
+    /// A completion may take for ever.
     pub no_completion_timeout: bool,
     /// Function numbers of 8 bits are forwarded.
     pub ari_forwarding: bool,

@@ -12,7 +12,7 @@ pub mod header {
     pub const COMMAND: u16 = 0x04;
     /// Status, 16 bits, see [`super::status`].
     pub const STATUS: u16 = 0x06;
-    /// Revision, 8 bits.
+    /// Revision of the device, 8 bits.
     pub const REVISION_ID: u16 = 0x08;
     /// Class code, 24 bits: programming interface, subclass, class.
     pub const CLASS_CODE: u16 = 0x09;
@@ -38,17 +38,17 @@ pub mod header {
 
 /// Bits of the command register (§7.5.1.1.3).
 pub mod command {
-    /// Answers I/O cycles.
+    /// The function answers I/O cycles.
     pub const IO: u16 = 1 << 0;
-    /// Answers memory cycles.
+    /// The function answers memory cycles.
     pub const MEMORY: u16 = 1 << 1;
     /// May issue DMA and MSI.
     pub const BUS_MASTER: u16 = 1 << 2;
-    /// Reports parity errors.
+    /// The function reports parity errors.
     pub const PARITY: u16 = 1 << 6;
-    /// Reports system errors.
+    /// The function reports system errors.
     pub const SERR: u16 = 1 << 8;
-    /// Keeps INTx silent.
+    /// The function keeps its INTx wire silent.
     pub const INTX_DISABLE: u16 = 1 << 10;
 }
 
@@ -104,32 +104,32 @@ pub mod bar {
 pub mod rom_bar {
     /// The ROM decodes its addresses.
     pub const ENABLE: u32 = 1 << 0;
-    /// Address bits.
+    /// Bits that hold an address; a ROM has 2 KiB or more.
     pub const ADDRESS: u32 = !0x7ff;
 }
 
 /// Capability ids (PCI Code and ID Assignment §2).
 pub mod capability_id {
-    /// Power management.
+    /// Power management: D0 to D3.
     pub const POWER: u8 = 0x01;
-    /// Message signalled interrupts.
+    /// Message signalled interrupts with one address for all vectors.
     pub const MSI: u8 = 0x05;
-    /// PCI Express.
+    /// PCI Express: what link, slot and device can do.
     pub const EXPRESS: u8 = 0x10;
-    /// MSI-X.
+    /// Message signalled interrupts with a table in a BAR.
     pub const MSIX: u8 = 0x11;
 }
 
 /// Extended capability ids (PCI Code and ID Assignment §3).
 pub mod extended_capability_id {
-    /// Access control services.
+    /// Access control services, which keep functions of a slot apart.
     pub const ACS: u16 = 0x000d;
-    /// Alternative routing id.
+    /// Alternative routing id: function numbers of 8 bits.
     pub const ARI: u16 = 0x000e;
     /// Single root I/O virtualization.
     pub const SRIOV: u16 = 0x0010;
-    /// Resizable BAR.
+    /// BARs whose sizes software may choose.
     pub const RESIZABLE_BAR: u16 = 0x0015;
-    /// Resizable VF BAR.
+    /// The same for the BARs of virtual functions.
     pub const VF_RESIZABLE_BAR: u16 = 0x0024;
 }

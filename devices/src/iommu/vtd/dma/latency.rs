@@ -12,7 +12,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Counts one call.
+    /// Counts a call that took so long.
     pub(crate) fn note(&mut self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let bucket = (u64::BITS - micros.leading_zeros()) as usize;

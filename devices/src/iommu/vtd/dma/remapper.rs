@@ -30,7 +30,7 @@ pub(in crate::iommu::vtd) struct DmaRemapper {
     snoop: bool,
     slots: Slots,
     endpoints: Vec<Endpoint>,
-    /// Latched by SRTP.
+    /// The root table, latched by SRTP.
     root: Option<GuestAddress>,
     is_translating: bool,
 }
@@ -70,12 +70,12 @@ impl DmaRemapper {
         self.root = Some(root);
     }
 
-    /// RTPS.
+    /// Whether a root table is latched, for RTPS.
     pub(in crate::iommu::vtd) fn has_root_table(&self) -> bool {
         self.root.is_some()
     }
 
-    /// TES.
+    /// Whether requests are translated, for TES.
     pub(in crate::iommu::vtd) fn is_translating(&self) -> bool {
         self.is_translating
     }

@@ -15,7 +15,7 @@ const MAX_RUNS: usize = 1 << 18;
 /// What a domain shall hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// Nothing.
+    /// Nothing: every request is blocked.
     Nothing,
     /// The guest's memory at the guest's addresses.
     Identity,
@@ -27,7 +27,7 @@ pub(super) enum Wanted {
 pub(super) struct Guest<'a> {
     pub(super) memory: &'a dyn TableMemory,
     pub(super) slots: &'a Slots,
-    /// Map BARs too.
+    /// Devices reach each other's BARs, so these are mapped, too.
     pub(super) peers: bool,
 }
 

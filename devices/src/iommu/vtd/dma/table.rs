@@ -12,7 +12,7 @@ use crate::iommu::vtd::faults::Reason;
 use crate::iommu::vtd::memory::TableMemory;
 use crate::iommu::vtd::spec::tables::{ENTRIES, ENTRY, INTERRUPT_WINDOW, PAGE, PageEntry, span};
 
-/// A second-stage table.
+/// A second-stage table of the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Table {
     root: GuestAddress,

@@ -39,11 +39,11 @@ pub(super) struct RemapTable {
     memory: Arc<dyn TableMemory>,
     /// EIME means something (§11.4.9).
     extends: bool,
-    /// Latched by SIRTP.
+    /// The guest's table, latched by SIRTP.
     address: Option<RemapTableAddress>,
-    /// IRES.
+    /// Interrupts are remapped (IRES).
     pub(super) is_on: bool,
-    /// CFIS.
+    /// Messages in the old format pass as they are (CFIS).
     pub(super) passes_compatibility: bool,
 }
 
@@ -59,7 +59,7 @@ impl RemapTable {
         }
     }
 
-    /// As after power-on.
+    /// Off, and no table is latched.
     pub(super) fn reset(&mut self) {
         self.address = None;
         self.is_on = false;

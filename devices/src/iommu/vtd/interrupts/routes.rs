@@ -18,7 +18,7 @@ use crate::lock::lock;
 
 /// The guest's table, and the routes and pins that go through it.
 pub(in crate::iommu::vtd) struct InterruptRemapper {
-    /// Remapping is offered.
+    /// Remapping is offered to the guest.
     is_offered: bool,
     table: RemapTable,
     /// Where messages go once remapped.
@@ -72,7 +72,7 @@ impl InterruptRemapper {
         self.begin(&[EntryScope::All]);
     }
 
-    /// SIRTP.
+    /// Latches the guest's table, for SIRTP.
     pub(in crate::iommu::vtd) fn latch_table(&mut self, address: RemapTableAddress) {
         if self.is_offered {
             self.table.latch(address);
@@ -89,22 +89,22 @@ impl InterruptRemapper {
         }
     }
 
-    /// IRTPS.
+    /// Whether a table is latched, for IRTPS.
     pub(in crate::iommu::vtd) fn is_latched(&self) -> bool {
         self.table.is_latched()
     }
 
-    /// IRES.
+    /// Whether interrupts are remapped, for IRES.
     pub(in crate::iommu::vtd) fn is_on(&self) -> bool {
         self.table.is_on
     }
 
-    /// CFIS.
+    /// Whether messages in the old format pass, for CFIS.
     pub(in crate::iommu::vtd) fn passes_compatibility(&self) -> bool {
         self.table.passes_compatibility
     }
 
-    /// Routes in use.
+    /// How many routes are in use.
     pub(in crate::iommu::vtd) fn live(&self) -> u64 {
         self.ways.iter().filter(|way| way.strong_count() > 0).count() as u64
     }
@@ -115,7 +115,7 @@ impl InterruptRemapper {
         self.ways.len()
     }
 
-    /// Delivers one message.
+    /// Delivers one message, or tells the fault of a blocked one.
     pub(in crate::iommu::vtd) fn send(&self, source: &Source, message: MsiMessage) -> Result<(), Fault> {
         self.router.send(self.table.remap(source, message)?);
         Ok(())

@@ -26,7 +26,7 @@ pub(crate) struct Head {
     __: u64,
 }
 
-/// Context-cache invalidation (§6.5.2.1).
+/// Descriptor of a context-cache invalidation (§6.5.2.1).
 #[bitfield(u64)]
 pub(crate) struct ContextDescriptor {
     #[bits(4)]
@@ -66,7 +66,7 @@ pub(crate) struct InterruptEntryDescriptor {
     pub(crate) by_index: bool,
     #[bits(22)]
     pub(crate) reserved: u32,
-    /// IM: 2^value entries.
+    /// IM: names 2^value entries, aligned.
     #[bits(5)]
     pub(crate) mask: u8,
     pub(crate) index: u16,
@@ -78,13 +78,13 @@ pub(crate) struct InterruptEntryDescriptor {
 pub(crate) struct WaitDescriptor {
     #[bits(4)]
     pub(crate) kind: u8,
-    /// IF.
+    /// IF: the guest wants an interrupt.
     pub(crate) interrupt: bool,
-    /// SW.
+    /// SW: the guest wants the status stored.
     pub(crate) store: bool,
-    /// FN.
+    /// FN: descriptors behind it wait for it.
     pub(crate) fence: bool,
-    /// PD.
+    /// PD: page requests are drained, too.
     pub(crate) drain_pages: bool,
     #[bits(24)]
     pub(crate) reserved: u32,

@@ -35,22 +35,22 @@ pub(crate) struct RequestData {
 #[bitfield(u64)]
 pub(crate) struct IrteLow {
     pub(crate) present: bool,
-    /// FPD.
+    /// FPD: faults of this entry are not recorded.
     pub(crate) silent: bool,
-    /// DM.
+    /// DM: the destination is logical.
     pub(crate) logical: bool,
-    /// RH.
+    /// RH: one of several CPUs may take it.
     pub(crate) redirection_hint: bool,
-    /// TM.
+    /// TM: the interrupt is level-triggered.
     pub(crate) level: bool,
-    /// DLM.
+    /// DLM: fixed, lowest priority, NMI and others.
     #[bits(3)]
     pub(crate) delivery_mode: u8,
     #[bits(4)]
     pub(crate) available: u8,
     #[bits(3)]
     pub(crate) reserved: u8,
-    /// IM.
+    /// IM: the entry is for posted interrupts.
     pub(crate) posted: bool,
     pub(crate) vector: u8,
     pub(crate) reserved_high: u8,
@@ -64,7 +64,7 @@ pub(crate) struct IrteHigh {
     /// SQ: low function bits that do not count.
     #[bits(2)]
     pub(crate) qualifier: u8,
-    /// SVT.
+    /// SVT: how the source is checked.
     #[bits(2)]
     pub(crate) validation: u8,
     #[bits(44)]

@@ -14,23 +14,23 @@ pub(crate) mod offset {
     pub(crate) const CONTEXT_COMMAND: u64 = 0x28;
     /// A reserved doubleword, then FSTS.
     pub(crate) const FAULT_STATUS: u64 = 0x30;
-    /// FECTL, then FEDATA.
+    /// FECTL, and FEDATA in the upper half.
     pub(crate) const FAULT_EVENT_CONTROL: u64 = 0x38;
-    /// FEADDR, then FEUADDR.
+    /// FEADDR, and FEUADDR in the upper half.
     pub(crate) const FAULT_EVENT_ADDRESS: u64 = 0x40;
     pub(crate) const QUEUE_HEAD: u64 = 0x80;
     pub(crate) const QUEUE_TAIL: u64 = 0x88;
     pub(crate) const QUEUE_ADDRESS: u64 = 0x90;
     /// A reserved doubleword, then ICS.
     pub(crate) const COMPLETION_STATUS: u64 = 0x98;
-    /// IECTL, then IEDATA.
+    /// IECTL, and IEDATA in the upper half.
     pub(crate) const COMPLETION_EVENT_CONTROL: u64 = 0xa0;
-    /// IEADDR, then IEUADDR.
+    /// IEADDR, and IEUADDR in the upper half.
     pub(crate) const COMPLETION_EVENT_ADDRESS: u64 = 0xa8;
     pub(crate) const REMAP_TABLE_ADDRESS: u64 = 0xb8;
     /// IVA, at 16 times ECAP.IRO.
     pub(crate) const INVALIDATE_ADDRESS: u64 = 0xf0;
-    /// IOTLB, behind IVA.
+    /// The IOTLB register, which follows IVA.
     pub(crate) const IOTLB: u64 = 0xf8;
     /// FRCD, at 16 times CAP.FRO, two quadwords each.
     pub(crate) const FAULT_RECORDS: u64 = 0x220;
@@ -38,10 +38,10 @@ pub(crate) mod offset {
 
 /// Version 1.0 of the architecture.
 pub(crate) const VERSION_1_0: u32 = 0x10;
-/// Fault recording registers.
+/// How many fault recording registers there are.
 pub(crate) const FAULT_RECORDS: usize = 8;
 
-/// CAP (§11.4.2).
+/// CAP: what the unit can do (§11.4.2).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct Capability {
@@ -52,7 +52,7 @@ pub(crate) struct Capability {
     pub(crate) write_buffer_flush: bool,
     pub(crate) protected_low: bool,
     pub(crate) protected_high: bool,
-    /// CM.
+    /// CM: what becomes present is invalidated, too.
     pub(crate) caching_mode: bool,
     /// SAGAW: bit 1 for 3 levels, bit 2 for 4.
     #[bits(5)]
@@ -71,11 +71,11 @@ pub(crate) struct Capability {
     #[bits(4)]
     pub(crate) large_pages: u8,
     __: bool,
-    /// PSI.
+    /// PSI: ranges of pages can be invalidated.
     pub(crate) page_selective: bool,
     /// NFR: number of fault records less one.
     pub(crate) fault_records: u8,
-    /// MAMV.
+    /// MAMV: the largest AM of an invalidation.
     #[bits(6)]
     pub(crate) max_address_mask: u8,
     pub(crate) drain_writes: bool,
@@ -83,7 +83,7 @@ pub(crate) struct Capability {
     __: u8,
 }
 
-/// ECAP (§11.4.3).
+/// ECAP: what else it can do (§11.4.3).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct ExtendedCapability {
@@ -95,16 +95,16 @@ pub(crate) struct ExtendedCapability {
     /// EIM: 32-bit APIC ids.
     pub(crate) extended_interrupts: bool,
     __: bool,
-    /// PT.
+    /// PT: a context entry can pass requests.
     pub(crate) pass_through: bool,
-    /// SC.
+    /// SC: paging entries can have the SNP bit.
     pub(crate) snoop_control: bool,
     /// IRO, in units of 16 bytes.
     #[bits(10)]
     pub(crate) iotlb_offset: u16,
     #[bits(2)]
     __: u8,
-    /// MHMV.
+    /// MHMV: the largest IM of an invalidation.
     #[bits(4)]
     pub(crate) max_handle_mask: u8,
     #[bits(40)]
@@ -117,24 +117,24 @@ pub(crate) struct ExtendedCapability {
 pub(crate) struct Global {
     #[bits(23)]
     __: u32,
-    /// CFI.
+    /// CFI: messages in the old format pass.
     pub(crate) compatibility_interrupts: bool,
-    /// SIRTP, IRTPS.
+    /// SIRTP, IRTPS: the interrupt table is latched.
     pub(crate) remap_table: bool,
-    /// IRE.
+    /// IRE: interrupts are remapped.
     pub(crate) interrupt_remapping: bool,
-    /// QIE.
+    /// QIE: the queue is in use.
     pub(crate) queue: bool,
     pub(crate) write_buffer_flush: bool,
     pub(crate) advanced_fault_log: bool,
     pub(crate) set_fault_log: bool,
-    /// SRTP, RTPS.
+    /// SRTP, RTPS: the root table is latched.
     pub(crate) root_table: bool,
-    /// TE.
+    /// TE: requests are translated.
     pub(crate) translation: bool,
 }
 
-/// RTADDR (§11.4.5).
+/// RTADDR: where the root table is (§11.4.5).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct RootTableAddress {
@@ -155,7 +155,7 @@ pub(crate) mod granularity {
     pub(crate) const SINGLE: u8 = 3;
 }
 
-/// CCMD (§11.4.6.1).
+/// CCMD: invalidates context entries (§11.4.6.1).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct ContextCommand {
@@ -165,17 +165,17 @@ pub(crate) struct ContextCommand {
     pub(crate) function_mask: u8,
     #[bits(25)]
     __: u32,
-    /// CAIG.
+    /// CAIG: the granularity of what was done.
     #[bits(2)]
     pub(crate) actual: u8,
-    /// CIRG.
+    /// CIRG: the granularity that is asked for.
     #[bits(2)]
     pub(crate) requested: u8,
-    /// ICC.
+    /// ICC: written 1 to begin, 0 when it is done.
     pub(crate) busy: bool,
 }
 
-/// IOTLB (§11.4.6.2).
+/// IOTLB: invalidates translations (§11.4.6.2).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct IotlbCommand {
@@ -185,15 +185,15 @@ pub(crate) struct IotlbCommand {
     pub(crate) drain_reads: bool,
     #[bits(7)]
     __: u8,
-    /// IAIG.
+    /// IAIG: the granularity of what was done.
     #[bits(2)]
     pub(crate) actual: u8,
     __: bool,
-    /// IIRG.
+    /// IIRG: the granularity that is asked for.
     #[bits(2)]
     pub(crate) requested: u8,
     __: bool,
-    /// IVT.
+    /// IVT: written 1 to begin, 0 when it is done.
     pub(crate) busy: bool,
 }
 
@@ -201,7 +201,7 @@ pub(crate) struct IotlbCommand {
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct InvalidateAddress {
-    /// AM: 2^value pages.
+    /// AM: the range has 2^value pages.
     #[bits(6)]
     pub(crate) mask: u8,
     /// IH: only leaves changed.
@@ -212,21 +212,21 @@ pub(crate) struct InvalidateAddress {
     pub(crate) frame: u64,
 }
 
-/// FSTS (§11.4.7.1).
+/// FSTS: what went wrong (§11.4.7.1).
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct FaultStatus {
-    /// PFO.
+    /// PFO: there was no record left.
     pub(crate) overflow: bool,
-    /// PPF.
+    /// PPF: a record holds a fault.
     pub(crate) pending: bool,
     #[bits(2)]
     __: u8,
-    /// IQE.
+    /// IQE: the queue stopped at what it cannot obey.
     pub(crate) queue_error: bool,
     #[bits(3)]
     __: u8,
-    /// FRI.
+    /// FRI: the record with the first fault.
     pub(crate) first: u8,
     __: u16,
 }
@@ -237,9 +237,9 @@ pub(crate) struct FaultStatus {
 pub(crate) struct EventControl {
     #[bits(30)]
     __: u32,
-    /// IP.
+    /// IP: an event waits for its mask.
     pub(crate) pending: bool,
-    /// IM.
+    /// IM: events are held back.
     pub(crate) masked: bool,
 }
 
@@ -252,33 +252,33 @@ pub(crate) struct FaultRecord {
     pub(crate) reason: u8,
     #[bits(22)]
     __: u32,
-    /// T: a read.
+    /// T: the request was a read.
     pub(crate) read: bool,
-    /// F.
+    /// F: the record holds a fault.
     pub(crate) fault: bool,
 }
 
 /// IQH and IQT: a byte offset in the queue (§11.4.8.1).
 pub(crate) const QUEUE_OFFSET: u64 = 0x7_fff0;
 
-/// IQA (§11.4.8.3).
+/// IQA: where the queue is (§11.4.8.3).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct QueueAddress {
-    /// QS: 2^value pages.
+    /// QS: the ring has 2^value pages.
     #[bits(3)]
     pub(crate) size: u8,
     __: u8,
-    /// DW: 256-bit descriptors.
+    /// DW: descriptors have 256 bits.
     pub(crate) wide: bool,
     #[bits(52)]
     pub(crate) frame: u64,
 }
 
-/// ICS (§11.4.8.4).
+/// ICS: a wait was completed (§11.4.8.4).
 pub(crate) const WAIT_COMPLETE: u32 = 1;
 
-/// IRTA (§11.4.9).
+/// IRTA: where the interrupt table is (§11.4.9).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct RemapTableAddress {
@@ -287,7 +287,7 @@ pub(crate) struct RemapTableAddress {
     pub(crate) size: u8,
     #[bits(7)]
     __: u8,
-    /// EIME.
+    /// EIME: APIC ids have 32 bits.
     pub(crate) extended: bool,
     #[bits(52)]
     pub(crate) frame: u64,

@@ -27,13 +27,13 @@ pub(crate) struct RootEntry {
 #[bitfield(u64)]
 pub(crate) struct ContextLow {
     pub(crate) present: bool,
-    /// FPD.
+    /// FPD: faults of this entry are not recorded.
     pub(crate) silent: bool,
-    /// TT.
+    /// TT: what becomes of requests, see [`kind`].
     #[bits(2)]
     pub(crate) kind: u8,
     pub(crate) reserved: u8,
-    /// SLPTPTR.
+    /// SLPTPTR: page of the second-stage table.
     #[bits(52)]
     pub(crate) frame: u64,
 }
@@ -56,7 +56,7 @@ pub(crate) struct ContextHigh {
 pub(crate) mod kind {
     /// Untranslated requests walk the second stage, others are blocked.
     pub(crate) const TRANSLATE: u8 = 0;
-    /// Untranslated requests pass.
+    /// Untranslated requests pass as they are.
     pub(crate) const PASS_THROUGH: u8 = 2;
 }
 
@@ -71,13 +71,13 @@ pub(crate) struct PageEntry {
     pub(crate) large: bool,
     #[bits(3)]
     pub(crate) ignored_low: u8,
-    /// SNP.
+    /// SNP: accesses snoop the caches.
     pub(crate) snoop: bool,
     #[bits(40)]
     pub(crate) frame: u64,
     #[bits(10)]
     pub(crate) ignored_high: u16,
-    /// TM.
+    /// TM: a hint that needs device TLBs.
     pub(crate) transient: bool,
     pub(crate) ignored_top: bool,
 }

@@ -15,9 +15,9 @@ use crate::region::HostAddress;
 /// Numbers for those who measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShadowStats {
-    /// Calls of [`Domain::map`].
+    /// How often [`Domain::map`] was called.
     pub maps: u64,
-    /// Calls of [`Domain::unmap_all`].
+    /// How often [`Domain::unmap_all`] was called.
     pub unmaps: u64,
     /// Maps that the host refused, or that were beyond what a device may have.
     pub failed_maps: u64,

@@ -50,7 +50,7 @@ pub(in crate::iommu::vtd) struct Shadow {
     /// What was refused, for another try when there is room.
     failed: Vec<Range<Iova>>,
     sync: Option<Sync>,
-    /// [`BUDGET`].
+    /// Table entries that a walk may read; [`BUDGET`] but in tests.
     budget: u64,
     scratch: Scratch,
 }
@@ -105,7 +105,7 @@ struct Scratch {
     deletions: Vec<Deletion>,
 }
 
-/// All addresses.
+/// All addresses that a device can issue.
 pub(in crate::iommu::vtd) const EVERYTHING: Range<Iova> = Iova(0)..Iova(u64::MAX);
 
 impl Shadow {
