@@ -29,9 +29,9 @@ pub enum DeviceError {
     /// VFIO does not give the function.
     #[error("cannot open {bdf} through VFIO")]
     Open {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: GroupError,
     },
@@ -41,11 +41,11 @@ pub enum DeviceError {
     /// The kernel does not describe it.
     #[error("cannot ask VFIO about the {what} of {bdf}")]
     Describe {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// What was asked.
+        /// The part that the kernel was asked about.
         what: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },

@@ -14,9 +14,9 @@ use vfio_bindings::bindings::vfio as uapi;
 pub enum HardwareRegion {
     /// Base address register 0 to 5.
     Bar(u8),
-    /// The expansion ROM.
+    /// The expansion ROM, read through the kernel.
     Rom,
-    /// Configuration space.
+    /// Configuration space, 256 or 4,096 bytes.
     Config,
 }
 
@@ -76,7 +76,7 @@ pub enum InterruptKind {
 }
 
 impl InterruptKind {
-    /// All of them.
+    /// All kinds, in the order of their numbers.
     pub const ALL: [Self; 3] = [Self::Intx, Self::Msi, Self::Msix];
 
     /// The index of the interrupt type in VFIO.
@@ -102,7 +102,7 @@ impl fmt::Display for InterruptKind {
 /// What the host says of an interrupt type. The default is one that does not exist.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct InterruptInfo {
-    /// Vectors at most.
+    /// How many vectors there are at most.
     pub count: u32,
     /// Vectors beyond those of the first call can be added while others are live
     /// (no `VFIO_IRQ_INFO_NORESIZE`: MSI-X since Linux 6.5, where the interrupt controller allows it).

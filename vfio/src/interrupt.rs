@@ -31,32 +31,32 @@ pub enum BindVectorsError {
     /// The host's driver refused.
     #[error("cannot bind {kind} vector {first} and up of {device} to an event")]
     Refused {
-        /// Which device.
+        /// The function's name on the host.
         device: String,
-        /// Which type.
+        /// INTx, MSI or MSI-X.
         kind: InterruptKind,
         /// The first of the vectors.
         first: u16,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
     /// The host has fewer vectors than the guest uses.
     #[error("the host gives {device} only {available} {kind} vectors, the guest uses vector {wanted}")]
     TooFew {
-        /// Which device.
+        /// The function's name on the host.
         device: String,
-        /// Which type.
+        /// INTx, MSI or MSI-X.
         kind: InterruptKind,
         /// How many there are.
         available: u32,
-        /// The guest's vector.
+        /// The vector that the guest uses, from 0 on.
         wanted: u16,
     },
 }
 
 impl VectorSet {
-    /// Nothing bound.
+    /// The vectors, none of them bound.
     pub fn new(hardware: Arc<dyn Hardware>, kind: InterruptKind) -> Self {
         Self {
             hardware,

@@ -145,7 +145,7 @@ impl EndOfInterrupt for Intx {
     }
 }
 
-/// The host's signal.
+/// Readable when the host signals the wire.
 impl AsFd for Intx {
     fn as_fd(&self) -> BorrowedFd<'_> {
         sys::borrow(&self.event)

@@ -48,7 +48,7 @@ pub(crate) struct MockHardware {
     pub(crate) is_resettable: bool,
     /// Reads and writes fail.
     pub(crate) is_dead: AtomicBool,
-    /// These fail.
+    /// Operations that fail from now on.
     pub(crate) broken: HashSet<Operation>,
     /// Every other read of configuration space gives the bits inverted.
     pub(crate) flips: AtomicBool,
@@ -98,7 +98,7 @@ impl MockHardware {
         self.with_config(0x10 + 4 * u16::from(index), &register.to_le_bytes())
     }
 
-    /// Adds vectors.
+    /// Adds vectors of one kind.
     pub(crate) fn with_interrupts(mut self, kind: InterruptKind, count: u32, resizable: bool) -> Self {
         self.interrupts.insert(kind, InterruptInfo { count, resizable });
         self

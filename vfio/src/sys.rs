@@ -119,7 +119,7 @@ fn info<const WORDS: usize>(
     Err(io::Error::other("the answer keeps growing"))
 }
 
-/// Resets the function.
+/// Resets the function by itself (`VFIO_DEVICE_RESET`).
 pub(crate) fn device_reset(device: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: the ioctl takes no argument.
     let result = unsafe { ioctl(&device, DEVICE_RESET) };

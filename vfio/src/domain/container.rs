@@ -30,9 +30,9 @@ pub enum ContainerError {
     Map {
         /// Start as the devices see it.
         iova: u64,
-        /// Length.
+        /// Length of the range.
         len_bytes: u64,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
@@ -41,9 +41,9 @@ pub enum ContainerError {
     Unmap {
         /// Start as the devices see it.
         iova: u64,
-        /// Length.
+        /// Length of the range.
         len_bytes: u64,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },

@@ -15,9 +15,9 @@ pub enum GroupError {
     /// Its file does not open.
     #[error("cannot open /dev/vfio/{group}; is another process using the group?")]
     Open {
-        /// Which group.
+        /// Number of the group, as in /dev/vfio.
         group: u32,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
@@ -27,11 +27,11 @@ pub enum GroupError {
     /// The kernel refuses a step.
     #[error("cannot {step} group {group}")]
     Refused {
-        /// Which group.
+        /// Number of the group, as in /dev/vfio.
         group: u32,
-        /// What we wanted.
+        /// The step that failed, as part of a sentence.
         step: &'static str,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },

@@ -10,7 +10,7 @@ use super::usage::{LateUsage, Use};
 pub struct Host<'a> {
     /// Below it are its sysfs, procfs and dev.
     pub root: &'a Root,
-    /// Writes to them.
+    /// Writes to files below it, and asks for modules.
     pub kernel: &'a dyn Kernel,
     pub(super) remedies: &'a dyn Remedies,
 }

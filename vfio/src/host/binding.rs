@@ -18,7 +18,7 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 /// A function that did not go where it should.
 #[derive(Debug, thiserror::Error)]
 pub enum BindingError {
-    /// It is gone.
+    /// The function is not there any more.
     #[error("{0} vanished meanwhile; was it unplugged, or its physical function reset?")]
     Vanished(HostBdf),
     /// The kernel refuses a write.
@@ -38,44 +38,44 @@ pub enum BindingError {
     Pending {
         /// What was tried, with which function.
         doing: String,
-        /// The function.
+        /// The function's address on the host.
         bdf: HostBdf,
         /// How long it was waited for.
         #[source]
         source: io::Error,
     },
-    /// The driver stays.
+    /// The driver does not let go of it.
     #[error("{driver} does not let go of {bdf}; see the kernel's log")]
     Clings {
-        /// The function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The driver.
+        /// Name of the driver, as in sysfs.
         driver: String,
     },
-    /// Nobody took it.
+    /// The driver does not take it.
     #[error("{driver} does not take {bdf}; see the kernel's log")]
     NotTaken {
-        /// The function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The driver.
+        /// Name of the driver, as in sysfs.
         driver: String,
     },
-    /// Another was faster.
+    /// Another program gave it away meanwhile.
     #[error("another program gave {bdf} to {driver} meanwhile, instead of {wanted}; try again")]
     Stolen {
-        /// The function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Who has it.
+        /// Name of the driver that has it.
         driver: String,
-        /// Who should.
+        /// Name of the driver that should have it.
         wanted: String,
     },
     /// There is no such driver.
     #[error("there is no driver {driver}: it cannot be loaded")]
     NoDriver {
-        /// The driver.
+        /// Name of the driver, as in sysfs.
         driver: String,
-        /// What modprobe says.
+        /// What modprobe says, or why it cannot be run.
         #[source]
         source: io::Error,
     },

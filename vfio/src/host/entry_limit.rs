@@ -29,7 +29,7 @@ pub enum EntryLimitError {
     /// VFIO's module does not load, or has no such parameter.
     #[error("there is no /{PARAMETER}, where the limit of DMA mappings is set")]
     Missing(#[source] io::Error),
-    /// The kernel refuses.
+    /// The kernel refuses the limit.
     #[error("cannot set dma_entry_limit to {limit}{}", hint(.source))]
     Write {
         /// What it should be.

@@ -17,7 +17,7 @@ pub enum BindError {
     /// The undo journal does not work.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A step failed.
+    /// A step of giving the device away, or back, failed.
     #[error(transparent)]
     Binding(#[from] BindingError),
     /// The limit of DMA mappings stays as it is.
@@ -29,9 +29,9 @@ pub enum BindError {
              strait host bind --force {bdf}"
     )]
     InUse {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// How.
+        /// In what way, as the end of a sentence.
         state: String,
         /// What ends the use.
         remedy: String,
@@ -39,9 +39,9 @@ pub enum BindError {
     /// A virtual function ends when its physical one loses its driver.
     #[error("{vf} cannot be taken together with {physical}: {remedy}")]
     WithPhysical {
-        /// The virtual function.
+        /// Address of the virtual function.
         vf: HostBdf,
-        /// Its physical one.
+        /// Address of its physical function.
         physical: HostBdf,
         /// What else can be done.
         remedy: String,
@@ -49,11 +49,11 @@ pub enum BindError {
     /// The host needs it, and it cannot be taken even by force.
     #[error("{bdf} {state}; {remedy} (--force would not help)")]
     Needed {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// How.
+        /// In what way, as the end of a sentence.
         state: String,
-        /// What to do.
+        /// What to do about it, if something is known.
         remedy: String,
     },
     /// Somebody else has plans with it.
@@ -62,9 +62,9 @@ pub enum BindError {
          unset-override {bdf}), or overrule it with strait host bind --force {bdf}"
     )]
     Overridden {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The other driver.
+        /// Name of the driver that is wanted there.
         driver: String,
     },
     /// Another command was faster.
@@ -79,22 +79,22 @@ pub enum BindError {
     /// It cannot be repeated at boot.
     #[error("cannot save the binding of {bdf} in {path}")]
     Save {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
     /// Something failed, and so did the way back.
     #[error("{failure}; and {bdf} could not be given back: {undo}; try strait host restore {bdf}")]
     NotUndone {
-        /// What failed.
+        /// The failure after which all was to go back.
         failure: Box<BindError>,
         /// The device that is left.
         bdf: HostBdf,
-        /// Why.
+        /// Why it could not go back.
         undo: Box<BindError>,
     },
 }

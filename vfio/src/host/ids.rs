@@ -74,12 +74,12 @@ impl PciIds {
         }
     }
 
-    /// The vendor's name.
+    /// The vendor's name, if the list has it.
     pub fn vendor(&self, device: &PciDevice) -> Option<&str> {
         self.vendors.get(&device.vendor).map(String::as_str)
     }
 
-    /// The device's name.
+    /// The device's name, if the list has it.
     pub fn device(&self, device: &PciDevice) -> Option<&str> {
         let key = (device.vendor, device.device);
         self.devices.get(&key).map(String::as_str)

@@ -41,9 +41,9 @@ pub struct Function {
     pub sriov: Option<Sriov>,
     /// The physical function, if it is a virtual one.
     pub physical_function: Option<HostBdf>,
-    /// Network interfaces.
+    /// Names of its network interfaces.
     pub interfaces: Vec<String>,
-    /// Disks.
+    /// Names of its disks.
     pub disks: Vec<String>,
     /// What the host does with it.
     pub uses: Vec<Use>,

@@ -10,7 +10,7 @@ pub(super) enum Firmware {
     Intel,
     /// An ACPI table IVRS: AMD-Vi.
     Amd,
-    /// Neither.
+    /// No IOMMU of either kind.
     Nothing,
 }
 

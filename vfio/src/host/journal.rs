@@ -27,11 +27,11 @@ const NOTHING: &str = "-";
 /// A device that was taken, and from whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The device.
+    /// The function's address on the host.
     pub bdf: HostBdf,
-    /// Its driver before.
+    /// Name of the driver it had before.
     pub driver: Option<String>,
-    /// Its `driver_override` before.
+    /// What `driver_override` said before.
     pub override_driver: Option<String>,
     /// The driver it was given to.
     pub bound: String,
@@ -42,7 +42,7 @@ pub struct Entry {
 /// A process, told apart from a later one with the same number by when it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
-    /// Its number.
+    /// Number of the process.
     pub pid: u32,
     /// Field 22 of `/proc/<pid>/stat`.
     pub started: u64,
@@ -56,17 +56,17 @@ pub enum JournalError {
         "the undo journal {path} is damaged; `strait host restore {bdf}` gives the device back without it"
     )]
     Damaged {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The file.
+        /// Path of the file.
         path: String,
     },
     /// It cannot be read or written.
     #[error("cannot use the undo journal {path}{}", hint(.source))]
     File {
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
@@ -80,7 +80,7 @@ fn hint(error: &io::Error) -> &'static str {
 }
 
 impl Owner {
-    /// This process.
+    /// The process that runs this.
     pub fn this(root: &Root) -> Option<Self> {
         Self::read(root, std::process::id())
     }

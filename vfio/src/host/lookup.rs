@@ -21,7 +21,7 @@ pub enum LookupError {
     Ambiguous {
         /// Vendor and device id.
         ids: String,
-        /// Who has them.
+        /// The devices that it may stand for.
         candidates: String,
     },
 }

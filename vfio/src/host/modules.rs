@@ -24,7 +24,7 @@ pub struct Modules {
 pub enum ModuleState {
     /// Part of the kernel.
     BuiltIn,
-    /// Loaded.
+    /// It is loaded now.
     Loaded,
     /// There is a file for it.
     Loadable,

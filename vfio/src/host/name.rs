@@ -8,7 +8,7 @@ use std::str::FromStr;
 pub struct HostBdf {
     /// PCI domain. Above 16 bits for the buses behind Intel VMD.
     pub domain: u32,
-    /// Bus number.
+    /// Number of the bus in its domain.
     pub bus: u8,
     /// Device number, 0 to 31.
     pub device: u8,

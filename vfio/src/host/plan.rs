@@ -20,7 +20,7 @@ const VFIO_PCI: &str = "vfio-pci";
 /// What is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// The devices.
+    /// Addresses of the functions, as they were named.
     pub devices: Vec<HostBdf>,
     /// Whether what shares their groups comes along.
     pub group: bool,
@@ -39,11 +39,11 @@ pub struct Request {
 /// A device that will be moved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Move {
-    /// The device.
+    /// The function's address on the host.
     pub bdf: HostBdf,
-    /// Its driver now.
+    /// Name of its driver now, if it has one.
     pub from: Option<String>,
-    /// Its override now.
+    /// What `driver_override` says now.
     pub override_driver: Option<String>,
     /// Uses that are overridden by force.
     pub uses: Vec<Use>,

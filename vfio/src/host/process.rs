@@ -58,9 +58,9 @@ impl Node {
 /// A process that keeps a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
-    /// Its number.
+    /// Number of the process.
     pub pid: u32,
-    /// Its name.
+    /// Name of the process, as in comm.
     pub name: String,
     /// What `systemctl stop` ends it with, if it is a service that would only be started again.
     pub service: Option<String>,

@@ -10,9 +10,9 @@ use super::HostBdf;
 pub enum CheckError {
     /// sysfs does not answer.
     Sysfs {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
@@ -24,34 +24,34 @@ pub enum CheckError {
     Bridge(HostBdf),
     /// Its DMA carries the address of a controller that keeps its PCI domain (`pci_real_dma_dev`).
     Behind {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
         /// The controller, as Intel VMD.
         keeper: HostBdf,
-        /// Its driver.
+        /// Name of its driver, as in sysfs.
         driver: String,
     },
     /// There is no IOMMU.
     NoIommu {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
         /// How this host gets one.
         remedy: String,
     },
     /// Another driver has it.
     NotBound {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Who has it.
+        /// Name of the driver that has it.
         driver: String,
         /// How vfio-pci gets it.
         remedy: String,
     },
     /// Others in the group belong to the host.
     NotViable {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Its group.
+        /// Number of its IOMMU group.
         group: u32,
         /// The members and their drivers.
         culprits: String,
@@ -60,7 +60,7 @@ pub enum CheckError {
     },
     /// The firmware keeps a part of memory for itself in the device's address space.
     Reserved {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
         /// The range, first and last address.
         range: (u64, u64),
@@ -76,35 +76,35 @@ pub enum CheckError {
     NoVfio(&'static str),
     /// Another process has the group.
     InUse {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The group's file.
+        /// Path of the group's file.
         path: String,
-        /// Who.
+        /// The process that holds it, as far as it can be seen.
         holder: String,
     },
     /// The group's file is not ours to open.
     Permission {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The file.
+        /// Path of the file.
         path: String,
     },
     /// The group's file does not open.
     Open {
-        /// Which function.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// The file.
+        /// Path of the file.
         path: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
     /// The guest's memory cannot be locked.
     Memlock {
-        /// Needed, in bytes.
+        /// Bytes that must be lockable.
         needed: u64,
-        /// Allowed, in bytes.
+        /// Bytes that this process may lock.
         limit: u64,
     },
 }

@@ -38,7 +38,7 @@ pub enum RestoreError {
     /// The journal does not work.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// A step failed.
+    /// A step of giving the device away, or back, failed.
     #[error(transparent)]
     Binding(#[from] BindingError),
     /// It is back, but the limit of DMA mappings is not.
@@ -47,11 +47,11 @@ pub enum RestoreError {
     /// A guest has it.
     #[error("{bdf} is in use by process {pid} ({name}); end it first, or give the device back with --force")]
     InUse {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Who.
+        /// Number of the process.
         pid: u32,
-        /// Its name.
+        /// Name of the process, as in comm.
         name: String,
     },
     /// A guest may have it.
@@ -66,19 +66,19 @@ pub enum RestoreError {
          --force"
     )]
     Moved {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Who has it.
+        /// Name of the driver that has it.
         driver: String,
-        /// Who had it.
+        /// Name of the driver that had it.
         bound: String,
     },
     /// It would be bound again at the next boot.
     #[error("cannot take away the files that bind {bdf} at boot")]
     Saved {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },

@@ -29,13 +29,13 @@ const SETTLE_PAUSE: Duration = Duration::from_millis(100);
 /// A virtual function as it is after a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VirtualFunction {
-    /// Its name.
+    /// Its address on the host.
     pub bdf: HostBdf,
-    /// Its group.
+    /// Number of its IOMMU group.
     pub group: Option<u32>,
-    /// Its driver.
+    /// Name of its driver, as in sysfs.
     pub driver: Option<String>,
-    /// Its network interface.
+    /// Name of its network interface.
     pub interface: Option<String>,
     /// Its address, where its interface shows one.
     pub mac: Option<String>,
@@ -58,18 +58,18 @@ pub enum SriovError {
         "{0} has no SR-IOV, or the firmware keeps it off; strait host list shows VFs n/max where there is"
     )]
     None(HostBdf),
-    /// It is one.
+    /// It is a virtual function itself.
     #[error("{bdf} is a virtual function itself; name its physical function {physical}")]
     IsVirtual {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Its physical function.
+        /// Address of its physical function.
         physical: HostBdf,
     },
     /// It can have less.
     #[error("{bdf} can have at most {max} virtual functions, not {wanted}")]
     TooMany {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
         /// What it can have.
         max: u32,
@@ -79,9 +79,9 @@ pub enum SriovError {
     /// Its driver makes them, and it has none or one for passing.
     #[error("{bdf} has {driver}, and only the device's own driver makes virtual functions; {remedy}")]
     Driver {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// Its driver.
+        /// Name of its driver, as in sysfs.
         driver: String,
         /// How it comes to its own.
         remedy: String,
@@ -92,13 +92,13 @@ pub enum SriovError {
          functions vanish when their number changes"
     )]
     Guest {
-        /// The physical function.
+        /// Address of the physical function.
         bdf: HostBdf,
-        /// The virtual one.
+        /// Address of the virtual function.
         vf: HostBdf,
-        /// Who.
+        /// Number of the process.
         pid: u32,
-        /// Its name.
+        /// Name of the process, as in comm.
         name: String,
     },
     /// The host uses one.
@@ -107,19 +107,19 @@ pub enum SriovError {
          changes, do it all the same with --force"
     )]
     InUse {
-        /// The physical function.
+        /// Address of the physical function.
         bdf: HostBdf,
-        /// The virtual one.
+        /// Address of the virtual function.
         vf: HostBdf,
-        /// How.
+        /// In what way, as the end of a sentence.
         state: String,
     },
-    /// The driver refuses.
+    /// Its driver refuses the number.
     #[error("cannot set the number of virtual functions of {bdf} to {wanted}{}", hint(.source))]
     Write {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// How many.
+        /// Virtual functions that were asked for.
         wanted: u32,
         /// What the kernel says.
         #[source]
@@ -131,11 +131,11 @@ pub enum SriovError {
          was undone, see how far it is with: strait host list {bdf}"
     )]
     Pending {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
         /// How many are there.
         made: u32,
-        /// How many should.
+        /// Virtual functions that were asked for.
         wanted: u32,
         /// How long it was waited for.
         #[source]
@@ -144,11 +144,11 @@ pub enum SriovError {
     /// They did not come.
     #[error("{bdf} made {made} of {wanted} virtual functions; see the kernel's log")]
     Missing {
-        /// The device.
+        /// The function's address on the host.
         bdf: HostBdf,
-        /// How many came.
+        /// Virtual functions that are there.
         made: u32,
-        /// How many should.
+        /// Virtual functions that were asked for.
         wanted: u32,
     },
     /// Who has no interface can set no address.
@@ -159,7 +159,7 @@ pub enum SriovError {
     Link {
         /// The physical function's interface.
         interface: String,
-        /// Which virtual function.
+        /// Number of the virtual function, from 0 on.
         index: usize,
         /// What the kernel says.
         #[source]

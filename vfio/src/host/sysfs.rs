@@ -25,7 +25,7 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 pub struct Root(PathBuf);
 
 impl Root {
-    /// This host.
+    /// The files of this very host.
     pub fn real() -> Self {
         Self(PathBuf::from("/"))
     }
@@ -89,13 +89,13 @@ impl Root {
 /// A PCI function of the host, as it was when it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PciDevice {
-    /// Its name.
+    /// Its address on the host.
     pub bdf: HostBdf,
     /// Class, subclass and programming interface.
     pub class: u32,
-    /// Vendor id.
+    /// Vendor id in configuration space.
     pub vendor: u16,
-    /// Device id.
+    /// Device id in configuration space.
     pub device: u16,
     /// The driver bound to it.
     pub driver: Option<String>,
@@ -103,7 +103,7 @@ pub struct PciDevice {
     pub is_bridge: bool,
     /// Its driver offers it to guests through VFIO.
     pub is_given: bool,
-    /// Its IOMMU group.
+    /// Number of its IOMMU group.
     pub group: Option<u32>,
     /// It is a virtual function of another.
     pub is_virtual: bool,

@@ -49,11 +49,11 @@ pub struct Fault {
     pub file: &'static str,
     /// How many such writes go well before.
     pub nth: u32,
-    /// What happens instead.
+    /// What happens instead of the write.
     pub does: Does,
 }
 
-/// What goes wrong.
+/// How a write goes wrong.
 #[derive(Clone, Copy, Debug)]
 pub enum Does {
     /// The write fails with this errno.
@@ -81,9 +81,9 @@ pub struct FakeFunction {
     pub path: &'static str,
     /// Class, subclass and programming interface.
     pub class: u32,
-    /// Vendor and device.
+    /// Vendor id and device id.
     pub ids: (u16, u16),
-    /// Its IOMMU group.
+    /// Number of its IOMMU group.
     pub group: Option<u32>,
     /// The driver that has it, and that the kernel chooses for it.
     pub driver: Option<&'static str>,
@@ -139,7 +139,7 @@ impl FakeHost {
         host
     }
 
-    /// The files.
+    /// Where its files are.
     pub fn root(&self) -> Root {
         Root::at(self.folder.path())
     }
@@ -321,7 +321,7 @@ impl FakeHost {
         picture
     }
 
-    /// Registers a driver.
+    /// Registers a driver with the fake kernel.
     pub fn add_driver(&self, driver: &str) {
         for file in ["bind", "unbind", "new_id"] {
             self.file(&format!("{DRIVERS}/{driver}/{file}"), "");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// alone in its slot.
 #[derive(Clone, Debug, Default)]
 pub struct Appearance {
-    /// The expansion ROM.
+    /// What becomes of the expansion ROM.
     pub rom: RomSource,
     /// Other functions stand beside it in its slot.
     pub is_multi_function: bool,
@@ -20,8 +20,8 @@ pub enum RomSource {
     /// The function's own, if it has one that can be read.
     #[default]
     Hardware,
-    /// None.
+    /// The guest sees no ROM.
     Hidden,
-    /// These bytes.
+    /// The guest sees these bytes.
     Bytes(Arc<[u8]>),
 }

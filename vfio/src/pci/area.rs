@@ -48,7 +48,7 @@ pub(super) trait Area: Send {
 /// What a write asks of the function beyond its area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Request {
-    /// Nothing.
+    /// Nothing beyond the register.
     Nothing,
     /// A function level reset.
     Reset,

@@ -85,7 +85,7 @@ impl Configuration {
         self.areas().find_map(|area| area.window(bar))
     }
 
-    /// A guest's read.
+    /// What the guest reads from `register` on.
     pub(super) fn read(&self, hardware: &dyn Hardware, register: u16, data: &mut [u8]) {
         self.overlay.read(hardware, register, data);
         for area in self.areas() {
@@ -133,7 +133,7 @@ impl Configuration {
         self.capabilities.iter_mut().for_each(|area| area.reset());
     }
 
-    /// The command register.
+    /// The command register, as the guest wrote it.
     pub(super) fn command(&self) -> u16 {
         self.overlay.copy().u16(header::COMMAND)
     }

@@ -38,9 +38,9 @@ pub(crate) enum MsixError {
     /// The table is not wholly inside its BAR.
     #[error("its MSI-X table at {offset:#x} of BAR {bar} is not inside that BAR")]
     Outside {
-        /// Which BAR.
+        /// Number of the BAR it is in.
         bar: u8,
-        /// Where in it.
+        /// Bytes from the BAR's start.
         offset: u64,
     },
     /// The table is in ports, or in a BAR that does not exist.
@@ -185,7 +185,7 @@ pub(crate) enum Part<'a> {
     Table(u64, &'a Mutex<Msix>),
     /// Only the pending bits, at this offset in them.
     Pending(u64, &'a Mutex<Msix>),
-    /// Neither.
+    /// Neither: it is the hardware's to answer.
     Hardware,
     /// An edge of one of them.
     Mixed,

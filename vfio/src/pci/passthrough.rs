@@ -33,42 +33,42 @@ pub enum PassthroughError {
     /// Its configuration space cannot be read.
     #[error("cannot read the configuration space of {device}")]
     ReadConfig {
-        /// Which function.
+        /// The function's name on the host.
         device: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
     /// Its configuration space cannot be written.
     #[error("cannot turn on memory decoding of {device}")]
     Enable {
-        /// Which function.
+        /// The function's name on the host.
         device: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
     /// There is no event for its interrupt wire.
     #[error("cannot make an event for INTx of {device}")]
     Event {
-        /// Which function.
+        /// The function's name on the host.
         device: String,
-        /// Why.
+        /// The cause, as the kernel tells it.
         #[source]
         source: io::Error,
     },
     /// It answers nothing but ones: unplugged, powered off, or dead.
     #[error("{device} does not answer; is it powered off or dead? A cold boot of the host may revive it")]
     Dead {
-        /// Which function.
+        /// The function's name on the host.
         device: String,
     },
     /// It is no endpoint.
     #[error("{device} has header type {header_type}, only endpoints (type 0) can be passed through")]
     Header {
-        /// Which function.
+        /// The function's name on the host.
         device: String,
-        /// What it says.
+        /// The type that its header tells.
         header_type: u8,
     },
 }

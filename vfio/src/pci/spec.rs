@@ -1,7 +1,7 @@
 //! Registers of capabilities that a passed-through function takes over. Layout only; offsets are bytes from
 //! the capability's start, section numbers are of PCI Express Base 5.0.
 
-/// Any capability (§7.5.1.1.11).
+/// What every capability has (§7.5.1.1.11).
 pub(crate) mod capability {
     /// Bytes of id and next pointer.
     pub(crate) const HEADER_LEN: u16 = 2;
@@ -19,15 +19,15 @@ pub(crate) mod extended {
     pub(crate) const HEADER_LEN: u16 = 4;
     /// The first one stands here.
     pub(crate) const FIRST: u16 = 0x100;
-    /// Where they end.
+    /// Where extended configuration space ends.
     pub(crate) const END: u16 = 0x1000;
 }
 
 /// Capability ids beyond those of the devices crate (PCI Code and ID Assignment §2).
 pub(crate) mod capability_id {
-    /// Vital product data.
+    /// Vital product data, read through two registers.
     pub(crate) const VPD: u8 = 0x03;
-    /// PCI-X.
+    /// PCI-X, of a bus that is gone.
     pub(crate) const PCI_X: u8 = 0x07;
     /// Vendor specific, with a length byte after the header.
     pub(crate) const VENDOR: u8 = 0x09;
@@ -41,11 +41,11 @@ pub(crate) mod capability_id {
 
 /// Extended capability ids beyond those of the devices crate (PCI Code and ID Assignment §3).
 pub(crate) mod extended_capability_id {
-    /// Vendor specific.
+    /// A capability of the vendor's own.
     pub(crate) const VENDOR: u16 = 0x000b;
-    /// Address translation services.
+    /// Address translation services: a TLB in the device.
     pub(crate) const ATS: u16 = 0x000f;
-    /// Page requests.
+    /// Page requests, which need such a TLB.
     pub(crate) const PAGE_REQUEST: u16 = 0x0013;
     /// Process address space ids.
     pub(crate) const PASID: u16 = 0x001b;
@@ -55,13 +55,13 @@ pub(crate) mod extended_capability_id {
 pub(crate) mod power {
     /// Bytes of the capability.
     pub(crate) const LEN: u16 = 8;
-    /// Capabilities, 16 bits.
+    /// Where the capabilities stand, 16 bits.
     pub(crate) const CAPABILITIES: u16 = 2;
     /// States in which PME can be raised.
     pub(crate) const PME_SUPPORT: u16 = 0xf800;
-    /// State D1 exists.
+    /// The function has state D1.
     pub(crate) const D1_SUPPORT: u16 = 1 << 9;
-    /// State D2 exists.
+    /// The function has state D2.
     pub(crate) const D2_SUPPORT: u16 = 1 << 10;
     /// Control and status, 16 bits.
     pub(crate) const CONTROL: u16 = 4;
@@ -75,7 +75,7 @@ pub(crate) mod power {
 pub(crate) mod vpd {
     /// Bytes of the capability.
     pub(crate) const LEN: u16 = 8;
-    /// Address, 16 bits.
+    /// Where the address stands, 16 bits.
     pub(crate) const ADDRESS: u16 = 2;
     /// Bit 15 of the address: written 1 it starts a write to the device's storage.
     pub(crate) const WRITE: u16 = 1 << 15;
@@ -105,11 +105,11 @@ pub(crate) mod vendor {
 pub(crate) mod advanced_features {
     /// Bytes of the capability.
     pub(crate) const LEN: u16 = 6;
-    /// Capabilities, 8 bits.
+    /// Where the capabilities stand, 8 bits.
     pub(crate) const CAPABILITIES: u16 = 3;
     /// Function level reset exists.
     pub(crate) const FLR_CAPABLE: u8 = 1 << 1;
-    /// Control, 8 bits.
+    /// Where the control register stands, 8 bits.
     pub(crate) const CONTROL: u16 = 4;
     /// Initiates a function level reset; reads as zero.
     pub(crate) const INITIATE_FLR: u8 = 1 << 0;

@@ -19,7 +19,7 @@ const GROUP_SET_CONTAINER: c_ulong = request(4);
 const GROUP_UNSET_CONTAINER: c_ulong = request(5);
 const GROUP_GET_DEVICE_FD: c_ulong = request(6);
 
-/// The container's descriptor.
+/// The descriptor of the container's file.
 pub(crate) fn container_file(container: &VfioContainer) -> BorrowedFd<'_> {
     // SAFETY: the descriptor is open as long as `container` lives, which the result borrows.
     unsafe { BorrowedFd::borrow_raw(container.as_raw_fd()) }

@@ -15,7 +15,7 @@ use crate::host::access::Host;
 /// How an answer is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It will do.
+    /// Nothing stands in the way.
     Pass,
     /// The host does not tell.
     Unknown,
@@ -32,20 +32,20 @@ pub struct Finding {
     pub check: &'static str,
     /// The device that was asked about; `None` for the machine.
     pub device: Option<HostBdf>,
-    /// What was asked.
+    /// The question, as words before a colon.
     pub question: &'static str,
-    /// What was found.
+    /// What was found on this host.
     pub evidence: String,
     /// Whether it will do.
     pub verdict: Verdict,
-    /// What to do.
+    /// What to do about it, if something is known.
     pub remedy: Option<String>,
 }
 
 /// The guest that is to be run.
 #[derive(Clone, Debug)]
 pub struct Wishes {
-    /// Its memory.
+    /// Memory of the guest that is planned, in bytes.
     pub memory_bytes: u64,
     /// Address spaces that it will have: one, or with an IOMMU of its own one for each device.
     pub address_spaces: u64,

@@ -10,11 +10,11 @@ use crate::host::HostBdf;
 use crate::host::process::Node;
 use crate::host::sysfs::{Root, link_name, names_in, owners, read_text};
 
-/// A block device.
+/// A block device, whole or a part.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
     pub(super) name: String,
-    /// Its file.
+    /// Its device file below /dev.
     pub(super) node: Node,
     /// The functions that it hangs on, where it is a whole disk: one for each of its controllers.
     pub(super) functions: Vec<HostBdf>,

@@ -11,7 +11,7 @@ struct Console {
     functions: Vec<HostBdf>,
 }
 
-/// All active ones.
+/// Every console that is active.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Consoles(Vec<Console>);
 

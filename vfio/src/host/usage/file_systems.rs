@@ -11,7 +11,7 @@ use crate::host::sysfs::{Root, names_in};
 pub(super) struct FileSystem {
     /// What it is where it has members, or keeps something on another device.
     pub(super) whole: Option<Whole>,
-    /// Block devices.
+    /// Names of the block devices it is on.
     pub(super) devices: Vec<String>,
     /// Where it is mounted, as far as that is seen from here.
     pub(super) at: Vec<String>,

@@ -83,7 +83,7 @@ impl Names {
 }
 
 impl Usage {
-    /// Reads it all.
+    /// Reads all of it, once.
     pub fn read(root: &Root) -> Self {
         let names = Names::read(root);
         Self {
@@ -189,7 +189,7 @@ pub(crate) enum Held {
     By(Process),
     /// Nobody that can be seen, but not all can.
     Unseen,
-    /// Nobody.
+    /// Nobody has it open.
     Free,
 }
 

@@ -23,7 +23,7 @@ const ROUTE_REJECT: u32 = 0x200;
 /// Scope of an address that every interface gives itself (`IPV6_ADDR_LINKLOCAL`, net/ipv6.h).
 const SCOPE_LINK: &str = "20";
 
-/// A physical interface.
+/// An interface that is a device's own.
 #[derive(Clone, Debug)]
 struct Interface {
     name: String,

@@ -30,7 +30,7 @@ const BARREN: [&str; 7] = [
 /// The device files of a function, and what else its folders tell.
 #[derive(Debug, Default)]
 pub(super) struct Subtree {
-    /// Files below /dev.
+    /// Device files below /dev.
     pub(super) nodes: Vec<Node>,
     /// A folder for network interfaces without one: it is in another network namespace.
     pub(super) interface_elsewhere: bool,

@@ -14,26 +14,26 @@ const SHOWN: usize = 4;
 pub enum Use {
     /// A network interface is up.
     InterfaceUp {
-        /// Its name.
+        /// Name of the network interface.
         interface: String,
     },
     /// An address of the host is reached through it.
     Address {
-        /// The interface.
+        /// Name of the network interface.
         interface: String,
         /// The bond, bridge or VLAN above it that has the address, or the interface itself.
         holder: String,
     },
     /// The default route goes through it.
     DefaultRoute {
-        /// The interface.
+        /// Name of the network interface.
         interface: String,
         /// The bond, bridge or VLAN above it that has the route, or the interface itself.
         holder: String,
     },
     /// Another interface stands on it.
     Carries {
-        /// The interface.
+        /// Name of the network interface.
         interface: String,
         /// The bond, bridge, VLAN, macvlan or switch.
         upper: String,
@@ -42,7 +42,7 @@ pub enum Use {
     },
     /// A process receives everything that passes it.
     Watched {
-        /// The interface.
+        /// Name of the network interface.
         interface: String,
         /// The process, where it can be seen.
         process: Option<Process>,
@@ -51,66 +51,66 @@ pub enum Use {
     InterfaceElsewhere,
     /// File systems on it are mounted.
     Mounted {
-        /// The disk.
+        /// Name of the disk below /dev.
         disk: String,
-        /// Where.
+        /// Where it is mounted.
         at: Vec<String>,
     },
     /// The host swaps to it.
     Swap {
-        /// The disk.
+        /// Name of the disk below /dev.
         disk: String,
         /// The partition or volume, as /proc/swaps names it.
         file: String,
     },
     /// It holds what the host would wake up from.
     Resume {
-        /// The disk.
+        /// Name of the disk below /dev.
         disk: String,
     },
     /// Something that is active is made of it.
     Part {
-        /// The disk.
+        /// Name of the disk below /dev.
         disk: String,
-        /// What.
+        /// What it is a part of.
         whole: Whole,
         /// How many more there are.
         others: usize,
     },
     /// The kernel keeps it from others, and nothing tells for whom.
     Claimed {
-        /// The disk.
+        /// Name of the disk below /dev.
         disk: String,
     },
     /// The kernel's console is on it.
     Console {
-        /// Which console.
+        /// Name of the console, as in /sys/class/tty.
         console: String,
         /// Whether there is no other one.
         last: bool,
     },
     /// It has virtual functions, which vanish with its driver.
     VirtualFunctions {
-        /// How many.
+        /// How many there are.
         count: u32,
     },
     /// A process has a device file of it open.
     Process {
-        /// The process.
+        /// The process that has it open.
         process: Process,
-        /// The file.
+        /// Path of the open file.
         file: String,
         /// Whether its driver would wait for the process, for ever and with no way back.
         hangs: bool,
     },
     /// More processes than are worth a line each.
     OtherProcesses {
-        /// How many.
+        /// How many there are.
         count: usize,
     },
     /// Something could not be found out.
     Unknown {
-        /// What: `whether ...`.
+        /// What is not known, as `whether ...`.
         what: String,
         /// How it can be.
         remedy: String,
@@ -232,7 +232,7 @@ fn unmount(at: &[String]) -> String {
     }
 }
 
-/// For a shell.
+/// A path as a shell takes it.
 fn quoted(path: &str) -> String {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);
     match path.bytes().all(is_plain) {

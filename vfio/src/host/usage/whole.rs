@@ -23,9 +23,9 @@ pub enum Whole {
     },
     /// A device of bcache.
     Cache(String),
-    /// A loop device.
+    /// A loop device, by its name.
     Loop(String),
-    /// A mounted btrfs.
+    /// A btrfs, by where it is mounted.
     Btrfs(String),
     /// An imported ZFS pool.
     Pool(String),

@@ -10,7 +10,7 @@ use crate::pci::area::Area;
 use crate::pci::discover::Capability;
 use crate::pci::overlay::Overlay;
 
-/// One kind.
+/// One kind of capability.
 pub(super) struct Kind {
     /// Its id (PCI Code and ID Assignment §2).
     pub(super) id: u8,
