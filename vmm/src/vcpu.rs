@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 
 use strait_devices::address_space::AddressSpace;
 use strait_devices::irq::ioapic::Ioapic;
-use strait_devices::{Effect, GuestAddress, Place};
+use strait_devices::{Effect, Place};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use crate::events::{Event, Events};
@@ -111,10 +111,10 @@ fn handle(exit: Exit<'_>, to: &Surroundings, stop: &StopFlag) -> Option<Event> {
             units.find_map(|unit| write(Place::Port(port), unit, to, stop))
         }
         Exit::MemoryRead(address, data) => {
-            to.space.read(GuestAddress(address), data);
+            to.space.read(address, data);
             None
         }
-        Exit::MemoryWrite(address, data) => write(Place::Memory(GuestAddress(address)), data, to, stop),
+        Exit::MemoryWrite(address, data) => write(Place::Memory(address), data, to, stop),
         Exit::EndOfInterrupt(vector) => {
             to.ioapic.end_of_interrupt(vector);
             None

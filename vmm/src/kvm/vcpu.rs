@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd};
-use strait_devices::Place;
+use strait_devices::{GuestAddress, Place};
 
 use super::cpuid::{self, Identity};
 use super::reset_state::ResetState;
@@ -66,9 +66,9 @@ pub enum Exit<'a> {
         data: &'a [u8],
     },
     /// Reads guest physical memory that no slot backs.
-    MemoryRead(u64, &'a mut [u8]),
+    MemoryRead(GuestAddress, &'a mut [u8]),
     /// Writes such memory.
-    MemoryWrite(u64, &'a [u8]),
+    MemoryWrite(GuestAddress, &'a [u8]),
     /// The local APIC saw the end of a level interrupt that an I/O APIC pin raised.
     EndOfInterrupt(u8),
     /// Kicked by a signal.
@@ -84,8 +84,8 @@ enum Reason {
     PortRead,
     PortWrite,
     /// Address and length.
-    MemoryRead(u64, usize),
-    MemoryWrite(u64, usize),
+    MemoryRead(GuestAddress, usize),
+    MemoryWrite(GuestAddress, usize),
     EndOfInterrupt(u8),
     Interrupted,
     Shutdown,
@@ -222,8 +222,8 @@ impl Vcpu {
         match self.fd.run() {
             Ok(VcpuExit::IoIn(..)) => Reason::PortRead,
             Ok(VcpuExit::IoOut(..)) => Reason::PortWrite,
-            Ok(VcpuExit::MmioRead(address, data)) => Reason::MemoryRead(address, data.len()),
-            Ok(VcpuExit::MmioWrite(address, data)) => Reason::MemoryWrite(address, data.len()),
+            Ok(VcpuExit::MmioRead(address, data)) => Reason::MemoryRead(GuestAddress(address), data.len()),
+            Ok(VcpuExit::MmioWrite(address, data)) => Reason::MemoryWrite(GuestAddress(address), data.len()),
             Ok(VcpuExit::IoapicEoi(vector)) => Reason::EndOfInterrupt(vector),
             Ok(VcpuExit::Intr) => Reason::Interrupted,
             Ok(VcpuExit::Shutdown) => Reason::Shutdown,

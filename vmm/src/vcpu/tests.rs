@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::region::Region;
 use strait_devices::testing::FakeRouter;
-use strait_devices::{Device, Effect, Place};
+use strait_devices::{Device, Effect, GuestAddress, Place};
 
 use super::*;
 use crate::kvm::testing::{TinyMachine, entry};
