@@ -6,10 +6,11 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::guest::Vmm;
 use crate::probe::{self, Probe};
 use crate::scenario::{self, Selection};
-use crate::vmm::Vmm;
-use crate::{agent, bench, cache, demo, shell};
+use crate::supplies::cache;
+use crate::{agent, bench, demo, shell};
 
 /// The lab of Strait: a machine with an IOMMU, KVM and PCI devices in software.
 ///

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::guest::Guest;
+use crate::guest::{GuestConfig, Vmm};
+use crate::lab::Outside;
 use crate::lab::{Assigned, Host, LabHost, Logs, NIC, build_strait};
-use crate::outside::Outside;
 use crate::supplies::Supplies;
-use crate::vmm::{GuestConfig, Vmm};
 
 const LIMIT: Duration = Duration::from_secs(300);
 

@@ -3,34 +3,17 @@
 //! changed outside the cache folder and the checkout's `.lab` folder.
 
 mod agent;
-mod apt;
-#[cfg(test)]
-mod architecture;
 mod bench;
-mod cache;
-#[cfg(test)]
-mod circles;
 mod cli;
-mod command;
 mod demo;
-mod emulator;
 mod guest;
-mod initramfs;
-mod kernel;
+#[cfg(test)]
+mod house;
 mod lab;
-mod modules;
-mod needs;
-mod outside;
 mod probe;
-mod progress;
-mod root;
 mod scenario;
 mod shell;
 mod supplies;
-#[cfg(test)]
-mod threads_and_locks;
-mod tiny;
-mod vmm;
 
 use std::process::ExitCode;
 

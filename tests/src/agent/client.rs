@@ -64,7 +64,7 @@ impl Agent {
     pub(crate) fn sh(&self, script: &str) -> Result<String> {
         let finished = self.exec(script, SHORT)?;
         if finished.code != 0 {
-            let said = crate::command::last_line(&finished.errors).to_owned();
+            let said = crate::supplies::command::last_line(&finished.errors).to_owned();
             bail!("In the lab host `{script}` failed ({}): {said}", finished.code);
         }
         Ok(finished.output)

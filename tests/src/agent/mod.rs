@@ -4,7 +4,7 @@
 mod client;
 mod idle_vm;
 mod lost_eoi;
-mod process;
+mod program;
 pub(crate) mod protocol;
 mod server;
 

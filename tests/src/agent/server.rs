@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::lost_eoi;
-use super::process::{self, Started};
+use super::program::{self, Started};
 use super::protocol::{Answer, Numbered, PORT, Request};
 
 /// Serves requests until the port closes for good, which it never does.
@@ -65,7 +65,7 @@ impl Server {
     fn answer(&self, request: Request) -> Result<Answer> {
         let answer = match request {
             Request::Exec { script, limit_ms } => {
-                Answer::Done(process::exec(&script, Duration::from_millis(limit_ms))?)
+                Answer::Done(program::exec(&script, Duration::from_millis(limit_ms))?)
             }
             Request::Start { name, arguments } => {
                 let started = Started::new(&name, &arguments)?;

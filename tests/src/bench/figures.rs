@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::table::Table;
-use crate::vmm::Vmm;
+use crate::guest::Vmm;
 
 /// Results by the name of the VMM that they are of.
 #[derive(Debug, Default, Serialize)]

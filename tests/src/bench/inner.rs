@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Bench;
 use crate::guest::INNER;
-use crate::vmm::{GuestConfig, Vmm};
+use crate::guest::{GuestConfig, Vmm};
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]

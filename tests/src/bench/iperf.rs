@@ -6,9 +6,9 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::command;
-use crate::root::Root;
 use crate::supplies::STREAM_PROGRAM;
+use crate::supplies::command;
+use crate::supplies::root::Root;
 
 /// A server, killed with this value.
 pub(super) struct Iperf {

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::Bench;
 use super::process;
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::{Assigned, NIC, NVME};
-use crate::vmm::{GuestConfig, Vmm};
 
 /// Devices and what the guest's kernel is told.
 #[derive(Debug, Clone, Serialize)]

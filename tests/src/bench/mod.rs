@@ -1,17 +1,17 @@
 //! Strait beside QEMU: the same kernel, initramfs and device, one after the other in one lab host,
 //! round after round, so that whatever disturbs the machine disturbs both.
 
-mod boot;
-mod bulk;
+mod behind_iommu;
 mod counts;
 mod figures;
 mod inner;
 mod iperf;
+mod large_maps;
 mod locked;
 mod names;
-mod nested;
 mod plain;
 mod process;
+mod start;
 mod table;
 mod trace;
 mod traffic;
@@ -27,9 +27,9 @@ use serde::Serialize;
 
 use crate::agent::Agent;
 use crate::guest::Guest;
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::{Host, LabHost, Logs, build_strait};
 use crate::supplies::Supplies;
-use crate::vmm::{GuestConfig, Vmm};
 
 use figures::Figures;
 use iperf::Iperf;
@@ -58,7 +58,7 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
         vmms,
     };
     if is_nested {
-        bench.report("bench-nested.json", nested::measure, nested::print)?;
+        bench.report("bench-nested.json", behind_iommu::measure, behind_iommu::print)?;
     } else {
         bench.report("bench.json", plain::measure, plain::print)?;
     }

@@ -6,11 +6,11 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::Bench;
-use super::boot::{self, Boot};
 use super::counts::{Counts, all_keys, median};
 use super::figures::Figures;
 use super::names;
 use super::process::Process;
+use super::start::{self, Boot};
 use super::table::{Asked, Table};
 use super::traffic::{self, Traffic};
 use super::vectors::{self, SetUp};
@@ -32,12 +32,12 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
     let nic = Assigned::bind(bench.agent, NIC)?;
     for vmm in bench.vmms {
         // Also the warm-up: it reads the files into the host's cache.
-        let process =
-            boot::look(bench, *vmm, &nic.bdf).with_context(|| format!("Looking at {} failed", vmm.name()))?;
+        let process = start::look(bench, *vmm, &nic.bdf)
+            .with_context(|| format!("Looking at {} failed", vmm.name()))?;
         figures.of(*vmm).process = Some(process);
     }
     bench.rounds("boot", |vmm| {
-        let boot = boot::measure(bench, vmm, &nic.bdf)?;
+        let boot = start::measure(bench, vmm, &nic.bdf)?;
         let shown = format!("{:.2} s", boot.wall_s);
         figures.of(vmm).boots.push(boot);
         Ok(shown)

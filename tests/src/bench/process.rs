@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::agent::Agent;
-use crate::vmm::Vmm;
+use crate::guest::Vmm;
 
 /// What a VMM costs beside its guest.
 #[derive(Debug, Default, Clone, Serialize)]

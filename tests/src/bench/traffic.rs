@@ -13,7 +13,7 @@ use super::process::{self, Cpu};
 use super::trace::{Stopwatch, Trace, WORK};
 use crate::agent::Agent;
 use crate::guest::Guest;
-use crate::vmm::{GuestConfig, Vmm};
+use crate::guest::{GuestConfig, Vmm};
 
 /// How long each stream lasts.
 const STREAM_S: u32 = 12;

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::Bench;
 use super::trace::{Trace, VECTORS};
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::{Assigned, NVME};
-use crate::vmm::{GuestConfig, Vmm};
 
 /// VFIO_PCI_INTX_IRQ_INDEX and VFIO_PCI_MSIX_IRQ_INDEX.
 const INTX: &str = "0";

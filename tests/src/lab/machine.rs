@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::card;
 use super::share::Share;
 use crate::agent::protocol::PORT;
-use crate::command;
+use crate::supplies::command;
 use crate::supplies::{QEMU, Supplies};
 
 /// The monitor's socket in the shared folder.

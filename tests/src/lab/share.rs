@@ -10,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 use super::logs::workspace;
-use crate::initramfs::{self, Contents};
-use crate::progress;
+use crate::supplies::initramfs::{self, Contents};
+use crate::supplies::progress;
 use crate::supplies::{
     DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, INNER_DRIVERS, KEXEC, NESTED_DRIVERS,
     OLD_SERIES, QEMU, QEMU_FIRMWARE, STREAM_PROGRAM, Supplies, VFIO_DRIVERS,

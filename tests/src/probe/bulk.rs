@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use strait_devices::dma::Access;
 
 use super::Bench;
-use super::memory::{PAGE, Pages, unmap};
+use super::pages::{PAGE, Pages, unmap};
 
 /// Where the device sees the memory.
 const START: u64 = 0x4000_0000;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use strait_vfio::{Device, Hardware, HardwareRegion};
 
-use super::memory::PAGE;
+use super::pages::PAGE;
 
 const REGISTERS: HardwareRegion = HardwareRegion::Bar(0);
 const IDENTIFICATION: u64 = 0x00;

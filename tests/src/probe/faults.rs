@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use strait_devices::dma::Access;
 
 use super::Bench;
-use super::memory::{Pages, unmap};
+use super::pages::{Pages, unmap};
 
 /// Where the device sees its page of input, and where the pages it writes.
 const INPUT: u64 = 0x100_0000;

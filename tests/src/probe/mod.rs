@@ -7,8 +7,8 @@
 mod bulk;
 mod edu;
 mod faults;
-mod memory;
 mod neighbours;
+mod pages;
 mod small_pages;
 
 use std::sync::Arc;

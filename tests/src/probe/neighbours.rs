@@ -6,7 +6,7 @@ use anyhow::{Error, Result, anyhow, ensure};
 use strait_devices::dma::Access;
 
 use super::Bench;
-use super::memory::{PAGE, Pages, unmap};
+use super::pages::{PAGE, Pages, unmap};
 
 /// Where the device sees the page it is busy with. The pages beside it share its tables.
 const BUSY: u64 = 0x100_1000;

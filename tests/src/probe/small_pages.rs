@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use strait_devices::dma::Access;
 
 use super::Bench;
-use super::memory::{PAGE, Pages, unmap};
+use super::pages::{PAGE, Pages, unmap};
 
 /// Where the device sees the memory, and where the page it reads from.
 const BULK: u64 = 0x4000_0000;

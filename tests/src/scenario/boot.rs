@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
+use crate::guest::GuestConfig;
 use crate::supplies::{HOST_SERIES, OLD_SERIES};
-use crate::vmm::GuestConfig;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![

@@ -4,12 +4,11 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::late;
 use crate::agent::Agent;
-use crate::guest::Guest;
+use crate::guest::{Guest, judge};
+use crate::guest::{GuestConfig, Vmm};
+use crate::lab::Outside;
 use crate::lab::{Assigned, LabHost, Logs, NIC};
-use crate::outside::Outside;
-use crate::vmm::{GuestConfig, Vmm};
 
 /// The lab as a scenario sees it.
 pub(crate) struct Context<'a> {
@@ -75,7 +74,7 @@ impl Context<'_> {
         let line = command.join(" ");
         let mut guest = Guest::start(self.agent, command, self.deadline, self.live)?;
         let result = work(&mut guest);
-        let result = late::judge(result, guest.console());
+        let result = judge(result, guest.console());
         let picture = result.as_ref().err().map(|_| guest.picture());
         let text = format!("{line}\n\n{}{}", guest.transcript(), picture.unwrap_or_default());
         self.logs.append(&format!("{}.log", self.name), &text);

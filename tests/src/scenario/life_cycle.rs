@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
-use crate::vmm::{GuestConfig, Vmm};
+use crate::guest::{GuestConfig, Vmm};
 
 /// What strait answers when the guest asks for a reset under `--no-reboot`.
 const RESET: i32 = 32;

@@ -4,25 +4,24 @@
 mod bad_input;
 mod boot;
 mod context;
+mod device_leaves;
 mod devices;
-mod host;
-mod host_events;
-mod host_kinds;
-mod late;
+mod host_command;
 mod life_cycle;
 mod mistakes;
 mod nested;
 mod next_kernel;
 mod nic;
+mod odd_machines;
 mod outputs;
 mod reset;
 mod runner;
 mod session;
 mod tiny;
-mod unit;
+mod unit_tests;
 mod viommu;
+mod viommu_affinity;
 mod viommu_dma;
-mod viommu_interrupts;
 
 use std::time::Duration;
 
@@ -118,16 +117,16 @@ pub(crate) fn all() -> Vec<Scenario> {
     all.extend(devices::scenarios());
     all.extend(viommu::scenarios());
     all.extend(viommu_dma::scenarios());
-    all.extend(viommu_interrupts::scenarios());
+    all.extend(viommu_affinity::scenarios());
     all.extend(next_kernel::scenarios());
     all.extend(nested::scenarios());
     all.extend(life_cycle::scenarios());
     all.extend(reset::scenarios());
-    all.extend(host_events::scenarios());
+    all.extend(device_leaves::scenarios());
     all.extend(outputs::scenarios());
     all.extend(tiny::scenarios());
-    all.extend(host::scenarios());
+    all.extend(host_command::scenarios());
     all.extend(bad_input::scenarios());
-    all.extend(host_kinds::scenarios());
+    all.extend(odd_machines::scenarios());
     all
 }

@@ -9,8 +9,8 @@ use super::viommu::check_complaints;
 use super::{Context, Scenario, Verdict};
 use crate::agent::protocol::Finished;
 use crate::guest::{Guest, INNER};
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::{Assigned, NVME, pinned_pages};
-use crate::vmm::{GuestConfig, Vmm};
 
 /// What L1 does, see resources/lab/nested.sh: L2 runs, and then L1 drives the NIC itself.
 const STEPS: &str = "hypervisor,give,inner,take_back,net,ping3,dmar";

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use super::viommu::check_complaints;
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
-use crate::vmm::GuestConfig;
+use crate::guest::GuestConfig;
 
 /// What the next kernel does.
 const NEXT: &str = "dmar,net,ping3,fetch";

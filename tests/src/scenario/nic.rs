@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
+use crate::guest::GuestConfig;
 use crate::lab::Assigned;
-use crate::vmm::GuestConfig;
 
 const STEPS: &str = "net,ping3,irqs,fetch,irqs";
 

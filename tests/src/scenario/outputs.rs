@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
-use crate::tiny;
+use crate::guest::machine_code as tiny;
 
 /// Runs the guest in /tmp/tiny with `$options` and its outputs at `$out` and `$errors`, where descriptor 3 is a
 /// full pipe that nobody reads; asks strait what it does, ends it, and says how it ended. `$pace` stretches its limits.

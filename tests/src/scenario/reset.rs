@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
+use crate::guest::GuestConfig;
 use crate::lab::{Assigned, EDU, NIC};
-use crate::vmm::GuestConfig;
 
 /// The USB controller.
 const XHCI: &str = "0000:06:00.0";

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 
 use super::session::Session;
-use super::unit::{self, Counts};
+use super::unit_tests::{self, Counts};
 use super::{Scenario, all};
-use crate::vmm::Vmm;
+use crate::guest::Vmm;
 
 /// The name under which the unit tests are chosen.
 const UNIT: &str = "unit";
@@ -39,7 +39,7 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
         .transpose()?;
     let mut counts = Counts::default();
     if selection.names.is_empty() || selection.names.iter().any(|name| name == UNIT) {
-        counts = unit::run()?;
+        counts = unit_tests::run()?;
         println!(
             "{UNIT:22} {} passed, {} failed, {} skipped",
             counts.passed, counts.failed, counts.skipped

@@ -6,12 +6,12 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow};
 
 use super::runner::Selection;
-use super::unit::Counts;
+use super::unit_tests::Counts;
 use super::{Context, Scenario, Verdict};
+use crate::guest::Vmm;
+use crate::lab::Outside;
 use crate::lab::{Host, HostState, LabHost, Logs, build_strait};
-use crate::outside::Outside;
 use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies};
-use crate::vmm::Vmm;
 
 /// All that scenarios share.
 pub(super) struct Session<'a> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
-use crate::tiny;
+use crate::guest::machine_code as tiny;
 
 /// Thousands of exits under emulation.
 const LIMIT: Duration = Duration::from_secs(90);

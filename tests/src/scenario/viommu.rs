@@ -5,9 +5,9 @@ use anyhow::{Result, ensure};
 use super::nested::both;
 use super::nic::{PF_VECTORS, exchange};
 use super::{Context, Scenario, Verdict};
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::{Assigned, NVME};
 use crate::supplies::{HOST_SERIES, OLD_SERIES};
-use crate::vmm::{GuestConfig, Vmm};
 
 const STEPS: &str = "dmar,groups,net,ping3,irqs,fetch,irqs";
 

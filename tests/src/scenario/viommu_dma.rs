@@ -7,8 +7,8 @@ use anyhow::{Context as _, Error, Result, bail, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
+use crate::guest::GuestConfig;
 use crate::lab::{Assigned, EDU};
-use crate::vmm::GuestConfig;
 
 const SIGUSR1: i32 = 10;
 

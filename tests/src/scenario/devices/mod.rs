@@ -1,9 +1,9 @@
 //! Devices of every kind, each with the guest's own driver, and every way to interrupt.
 
-mod edu;
+mod by_hand;
 mod groups;
+mod interrupts;
 mod media;
-mod nic;
 mod rom;
 mod storage;
 mod sweep;
@@ -12,8 +12,8 @@ use anyhow::{Result, ensure};
 
 use super::{Context, Scenario, Verdict};
 use crate::guest::Guest;
+use crate::guest::GuestConfig;
 use crate::lab::{Assigned, NVME};
-use crate::vmm::GuestConfig;
 
 /// The conventional PCI NIC, behind a bridge.
 const RTL8139: &str = "0000:04:00.0";
@@ -38,9 +38,9 @@ const SHARED_MEMORY: &str = "0000:00:14.0";
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     let kinds = [
-        nic::scenarios(),
+        interrupts::scenarios(),
         storage::scenarios(),
-        edu::scenarios(),
+        by_hand::scenarios(),
         media::scenarios(),
         rom::scenarios(),
         groups::scenarios(),

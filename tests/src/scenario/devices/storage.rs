@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 
 use super::{E1000E, NVME, RTL8139, XHCI, bind, config, restore, run, says, says_the_same};
+use crate::guest::GuestConfig;
 use crate::scenario::{Context, Host, Scenario, Verdict};
-use crate::vmm::GuestConfig;
 
 /// The drive's, its file system's, and the check sums that this one uses.
 const DRIVERS: &str = "nvme,crc32c_generic,ext4";

@@ -1,11 +1,18 @@
 //! A guest that runs in the lab host, seen through its console.
 
+mod late;
+pub(crate) mod machine_code;
+mod vmm;
+
 use std::cell::Cell;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
+
+pub(crate) use late::judge;
+pub(crate) use vmm::{GuestConfig, Vmm};
 
 use crate::agent::Agent;
 use crate::agent::protocol::Finished;
@@ -111,7 +118,7 @@ impl<'a> Guest<'a> {
                 bail!(
                     "The VMM ended (code {}) before the guest's `{word}`: {}",
                     finished.code,
-                    crate::command::last_line(&finished.errors)
+                    crate::supplies::command::last_line(&finished.errors)
                 );
             }
         }
@@ -204,7 +211,7 @@ impl<'a> Guest<'a> {
     pub(crate) fn expect_end(&mut self, code: i32) -> Result<Finished> {
         let finished = self.wait()?;
         if finished.code != code {
-            let said = crate::command::last_line(&finished.errors);
+            let said = crate::supplies::command::last_line(&finished.errors);
             bail!(
                 "The VMM ended with code {}, expected {code}: {said}",
                 finished.code

@@ -7,9 +7,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command;
-use crate::root::{LIBRARIES, Root};
 use crate::supplies::QEMU;
+use crate::supplies::command;
+use crate::supplies::root::{LIBRARIES, Root};
 
 /// A QEMU that runs and has what the lab needs.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::command;
+use crate::supplies::command;
 
 /// The dynamic loader.
 const LOADER: &str = "usr/lib64/ld-linux-x86-64.so.2";

@@ -10,8 +10,8 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 
 use super::Apt;
-use crate::command;
-use crate::progress::Counter;
+use crate::supplies::command;
+use crate::supplies::progress::Counter;
 
 impl Apt {
     /// Unpacks the packages into `root`, which is created with the merged /usr of Debian.

@@ -10,8 +10,8 @@ use super::counts::Counts;
 use super::trace::{CALLS, Trace};
 use super::{MAP, UNMAP};
 use crate::guest::Guest;
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::{Assigned, EDU};
-use crate::vmm::{GuestConfig, Vmm};
 
 /// What an ioctl returns where the host has no room for another mapping (ENOSPC).
 const NO_ROOM: [&str; 2] = ["-28", "18446744073709551588"];

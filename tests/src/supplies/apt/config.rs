@@ -10,8 +10,8 @@ use tempfile::TempDir;
 
 use super::Release;
 use super::sources::{self, Source};
-use crate::cache::Cache;
-use crate::command;
+use crate::supplies::cache::Cache;
+use crate::supplies::command;
 
 /// Where the release's own keyring package keeps the keys of all releases.
 const KEYRING: &str = "usr/share/keyrings/debian-archive-keyring.gpg";

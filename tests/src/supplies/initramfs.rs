@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, ModeFileType, trailer};
 
-use crate::modules;
-use crate::root::Root;
+use crate::supplies::modules;
+use crate::supplies::root::Root;
 
 const FOLDERS: [&str; 9] = ["bin", "dev", "lab", "lib", "modules", "new", "proc", "run", "sys"];
 

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Context, Scenario, Verdict};
 use crate::agent::protocol::Finished;
 use crate::guest::Guest;
+use crate::guest::GuestConfig;
 use crate::lab::Assigned;
-use crate::vmm::GuestConfig;
 
 /// Longer than a guest may keep a device that is asked for.
 const UNBIND_LIMIT: Duration = Duration::from_secs(120);

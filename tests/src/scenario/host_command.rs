@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, ensure};
 
 use super::{Context, Scenario, Verdict};
+use crate::guest::GuestConfig;
 use crate::lab::NIC;
 use crate::supplies::HOST_SERIES;
-use crate::vmm::GuestConfig;
 
 const COLUMNS: usize = 80;
 
@@ -222,7 +222,7 @@ fn script_output(lab: &Context, text: &str) -> Result<String> {
         finished.code == 0,
         "The script failed ({}): {}",
         finished.code,
-        crate::command::last_line(&finished.output)
+        crate::supplies::command::last_line(&finished.output)
     );
     undone.context("Cannot restore what was taken")?;
     Ok(finished.output)

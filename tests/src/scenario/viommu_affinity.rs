@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::nic::moved_interrupts;
 use super::{Context, Scenario, Verdict};
-use crate::vmm::GuestConfig;
+use crate::guest::GuestConfig;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario::new(

@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use super::Apt;
-use crate::command;
-use crate::progress::{self, Counter};
+use crate::supplies::command;
+use crate::supplies::progress::{self, Counter};
 
 /// A mirror has a bad minute now and then.
 const TRIES: u32 = 3;

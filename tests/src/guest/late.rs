@@ -11,7 +11,7 @@ const HARMLESS: [(&str, &str); 2] = [
 
 /// A guest whose drivers waited in vain has failed, whatever else it did. Guests print such messages at their end,
 /// those of the guest's own guest too (`late` in resources/lab/guest-init.sh).
-pub(super) fn judge<T>(result: Result<T>, console: &str) -> Result<T> {
+pub(crate) fn judge<T>(result: Result<T>, console: &str) -> Result<T> {
     let Some(line) = lost(console) else {
         return result;
     };

@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 
 use super::viommu::check_complaints;
 use super::{Context, Host, Scenario, Verdict};
+use crate::guest::GuestConfig;
 use crate::lab::{Assigned, NIC};
-use crate::vmm::GuestConfig;
 
 /// The drive, whose BAR has 64 bits.
 const NVME: &str = "0000:02:00.0";

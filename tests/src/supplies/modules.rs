@@ -6,9 +6,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::command;
-use crate::kernel::filter;
-use crate::root::Root;
+use crate::supplies::command;
+use crate::supplies::kernel::filter;
+use crate::supplies::root::Root;
 
 /// Writes `modules.dep` and its companions, by the rules that the tree has and not by the build machine's.
 pub(crate) fn index(root: &Root, version: &str) -> Result<()> {

@@ -6,16 +6,16 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::Bench;
-use super::bulk::{self, Bulk, ONE_GIB, Size, TWO_MIB};
 use super::counts::median;
 use super::figures::Figures;
 use super::inner::{self, Nested};
+use super::large_maps::{self, Bulk, ONE_GIB, Size, TWO_MIB};
 use super::locked::{self, Locked};
 use super::table::{Asked, Table};
 use super::traffic::{self, Stream, Traffic};
 use super::{MAP, UNMAP};
+use crate::guest::Vmm;
 use crate::lab::{Assigned, NIC};
-use crate::vmm::Vmm;
 
 /// An invalidation for each unmapping, and none put off.
 const STRICT: &str = "intel_iommu=on,strict";
@@ -72,7 +72,7 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
 
 fn bulk_maps(figures: &mut Figures<Runs>, bench: &Bench<'_>, vmm: Vmm) -> Result<()> {
     for size in [TWO_MIB, ONE_GIB] {
-        let bulk = bulk::measure(bench, vmm, size).with_context(|| size.name)?;
+        let bulk = large_maps::measure(bench, vmm, size).with_context(|| size.name)?;
         eprintln!("  {} mapped at once, {}: {bulk}", size.name, vmm.name());
         figures.of(vmm).bulk.insert(size.name, bulk);
     }

@@ -1,18 +1,26 @@
 //! Everything the lab is built from, downloaded and unpacked once.
 
+mod apt;
+pub(crate) mod cache;
+pub(crate) mod command;
+mod emulator;
+pub(crate) mod initramfs;
+mod kernel;
+mod modules;
+mod needs;
+pub(crate) mod progress;
+pub(crate) mod root;
+
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::apt::{Apt, Package, Release};
-use crate::cache::Cache;
-use crate::emulator::Emulator;
-use crate::kernel::Kernel;
-use crate::modules;
-use crate::needs;
-use crate::progress;
-use crate::root::Root;
+use apt::{Apt, Package, Release};
+use cache::Cache;
+use emulator::Emulator;
+use kernel::Kernel;
+use root::Root;
 
 /// Raise this when the way the tree is made changes, so that old caches are rebuilt.
 const RECIPE: u32 = 2;

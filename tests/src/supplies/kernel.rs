@@ -8,7 +8,7 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 
-use crate::root::Root;
+use crate::supplies::root::Root;
 
 /// Offsets in the setup header: Documentation/arch/x86/boot.rst, "The real-mode kernel header".
 const SETUP_SECTS: usize = 0x1f1;

@@ -9,7 +9,7 @@ use super::Bench;
 use super::counts::Counts;
 use super::process::Process;
 use super::trace::{BOOT, MAPPINGS, Trace};
-use crate::vmm::{GuestConfig, Vmm};
+use crate::guest::{GuestConfig, Vmm};
 
 /// What the guest does: load the NIC's driver and power off.
 const STEPS: &str = "load";
