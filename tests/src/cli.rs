@@ -92,10 +92,7 @@ enum Command {
 /// Does what the command line says.
 pub(crate) fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Test { list: true, .. } => {
-            scenario::list();
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Test { list: true, .. } => scenario::list().map(|()| ExitCode::SUCCESS),
         Command::Test {
             names,
             full,

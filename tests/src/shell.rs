@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::lab::{Console, Host, LabHost, Logs, Machine, Share, build_strait};
+use crate::lab::{Console, Kind, LabHost, Logs, Machine, Share, build_strait};
 use crate::supplies::Supplies;
 
 /// Boots the lab host with its console on this terminal.
@@ -16,7 +16,7 @@ pub(crate) fn shell() -> Result<ExitCode> {
     let strait = build_strait()?;
     let share = Share::new(&supplies, Some(&strait))?;
     let _raw = RawTerminal::enter();
-    let machine = Machine::start(&supplies, &share, Host::Whole, &Console::Terminal)?;
+    let machine = Machine::start(&supplies, &share, Kind::Whole, &Console::Terminal)?;
     let status = machine.wait()?;
     Ok(if status.success() {
         ExitCode::SUCCESS
@@ -32,7 +32,7 @@ pub(crate) fn run(script: &Path, limit_s: u64, with_strait: bool) -> Result<Exit
     let supplies = Supplies::prepare()?;
     let logs = Logs::open()?;
     let strait = with_strait.then(build_strait).transpose()?;
-    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Host::Whole)?;
+    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Kind::Whole)?;
     let finished = host.agent.exec(&script, Duration::from_secs(limit_s))?;
     print!("{}", finished.output);
     eprint!("{}", finished.errors);

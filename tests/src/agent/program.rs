@@ -18,7 +18,7 @@ use super::protocol::Finished;
 const FOLDER: &str = "/run/lab";
 
 /// How often a program's output file is looked at.
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(20);
 
 /// Runs a shell script to its end or its time limit.
 pub(crate) fn exec(script: &str, limit: Duration) -> Result<Finished> {

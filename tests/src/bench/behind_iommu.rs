@@ -15,7 +15,8 @@ use super::table::{Asked, Table};
 use super::traffic::{self, Stream, Traffic};
 use super::{MAP, UNMAP};
 use crate::guest::Vmm;
-use crate::lab::{Assigned, NIC};
+use crate::lab::Assigned;
+use crate::lab::devices::NIC;
 
 /// An invalidation for each unmapping, and none put off.
 const STRICT: &str = "intel_iommu=on,strict";
@@ -40,7 +41,7 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
         figures.of(*vmm).locked =
             locked::measure(bench, *vmm).with_context(|| format!("{name}: locked memory failed"))?;
     }
-    let nic = Assigned::bind(bench.agent, NIC)?;
+    let nic = Assigned::bind(bench.agent, NIC.at())?;
     bench.rounds("strict streams", |vmm| {
         let traffic = traffic::measure(bench, vmm, &nic.bdf, Some(STRICT))?;
         let shown = traffic.to_string();

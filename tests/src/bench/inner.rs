@@ -2,12 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use serde::Serialize;
 
 use super::Bench;
-use crate::guest::INNER;
-use crate::guest::{GuestConfig, Vmm};
+use crate::guest::{Boot, Vmm, hypervisor};
 
 /// One run.
 #[derive(Debug, Clone, Serialize)]
@@ -23,34 +22,18 @@ pub(super) struct Nested {
 /// Runs `inner` in a guest of `outer`: L1 boots, gives its NIC to vfio-pci and runs L2, which brings the NIC
 /// up, pings and powers off; then L1 powers off. The initial file system is the same for all combinations.
 pub(super) fn measure(bench: &Bench<'_>, outer: Vmm, inner: Vmm, nic: &str) -> Result<Nested> {
-    let config = GuestConfig {
-        initrd: "nested-qemu",
-        memory_mib: 1024,
-        devices: vec![nic.to_owned()],
-        cmdline: format!(
-            "console=ttyS0 panic=-1 quiet intel_iommu=on iommu=pt lab.do=hypervisor,give,inner \
-             lab.drivers=kvm_amd,vfio_iommu_type1,vfio_pci,igb lab.pass=01:00.0 lab.vmm={} \
-             lab.inner=net,ping3 lab.inner_drivers=igb lab.address=10.0.2.15",
-            inner.name()
-        ),
-        viommu: true,
-        ..GuestConfig::default()
-    };
+    let config = hypervisor::outer(&[nic], Vmm::Qemu);
     let start = Instant::now();
     bench.with_guest(outer, &config, |guest| {
-        guest.expect("init")?;
+        guest.ready()?;
         let outer_init_s = start.elapsed().as_secs_f64();
-        guest.expect("bound")?;
+        hypervisor::give(guest, "igb", &["01:00.0"])?;
         let inner_start = Instant::now();
-        let answered = guest.expect(&format!("{INNER}ping"))?;
-        ensure!(
-            answered == "3",
-            "{answered} of 3 pings of the inner guest were answered"
-        );
-        let code = guest.expect(&format!("{INNER}exit"))?;
-        ensure!(code == "0", "The inner VMM ended with code {code}");
+        guest.enter(&hypervisor::inner(&Boot::default(), inner, &["0000:01:00.0"], 1))?;
+        guest.sh("load igb; net eth0 10.0.2.15; ping -c 3 -W 10 10.0.2.2")?;
+        guest.leave()?;
         let inner_s = inner_start.elapsed().as_secs_f64();
-        let finished = guest.expect_power_off()?;
+        let finished = guest.power_off()?;
         Ok(Nested {
             outer_init_s,
             inner_s,

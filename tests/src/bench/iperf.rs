@@ -6,8 +6,8 @@ use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::supplies::STREAM_PROGRAM;
 use crate::supplies::command;
+use crate::supplies::guests::STREAM_PROGRAM;
 use crate::supplies::root::Root;
 
 /// A server, killed with this value.

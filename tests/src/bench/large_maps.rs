@@ -9,9 +9,9 @@ use super::Bench;
 use super::counts::Counts;
 use super::trace::{CALLS, Trace};
 use super::{MAP, UNMAP};
-use crate::guest::Guest;
-use crate::guest::{GuestConfig, Vmm};
-use crate::lab::{Assigned, EDU};
+use crate::guest::{Guest, GuestConfig, Vmm, hypervisor};
+use crate::lab::Assigned;
+use crate::lab::devices::EDU;
 
 /// What an ioctl returns where the host has no room for another mapping (ENOSPC).
 const NO_ROOM: [&str; 2] = ["-28", "18446744073709551588"];
@@ -23,6 +23,8 @@ pub(super) struct Size {
     pages: u64,
     memory_mib: u64,
     words: &'static str,
+    /// Whether the guest's memory may be large pages.
+    large_pages: &'static str,
 }
 
 /// One large page of the guest's kernel, which its IOMMU driver is told to map by small ones: one
@@ -31,7 +33,8 @@ pub(super) const TWO_MIB: Size = Size {
     name: "2 MiB",
     pages: 512,
     memory_mib: 512,
-    words: "intel_iommu=on,sp_off lab.huge=always",
+    words: "intel_iommu=on,sp_off",
+    large_pages: "always",
 };
 
 /// Ordinary memory, as contiguous as the guest's kernel happens to have it.
@@ -39,7 +42,8 @@ pub(super) const ONE_GIB: Size = Size {
     name: "1 GiB",
     pages: 1 << 18,
     memory_mib: 2048,
-    words: "intel_iommu=on lab.huge=never",
+    words: "intel_iommu=on",
+    large_pages: "never",
 };
 
 /// What the host was asked.
@@ -58,25 +62,28 @@ pub(super) struct Bulk {
 
 /// Runs one guest with the teaching device.
 pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, size: Size) -> Result<Bulk> {
-    let device = Assigned::bind(bench.agent, EDU)?;
+    let device = Assigned::bind(bench.agent, EDU.at())?;
     let config = GuestConfig {
         initrd: "probe",
         memory_mib: size.memory_mib,
-        devices: vec![device.bdf.clone()],
-        cmdline: format!(
-            "console=ttyS0 panic=-1 quiet lab.do=probe lab.probe=bulk,--pages,{} {}",
-            size.pages, size.words
-        ),
-        viommu: true,
-        ..GuestConfig::default()
+        ..GuestConfig::with(&[EDU.at()]).behind_iommu(size.words)
     };
     let bulk = bench.with_guest(vmm, &config, |guest| {
-        let runs = number(guest, "runs")?;
+        guest.ready()?;
+        hypervisor::give_by_hand(guest, "01:00.0")?;
+        guest.sh(&format!(
+            "echo {} > /sys/kernel/mm/transparent_hugepage/enabled",
+            size.large_pages
+        ))?;
+        let probe = format!("lab probe bulk --pages {} 0000:01:00.0", size.pages);
+        guest.type_script(&probe)?;
+        let runs = line(guest, "runs")?;
         let (mapped, map_ms) = step(bench, guest, "before", "mapped")?;
         let (unmapped, unmap_ms) = step(bench, guest, "between", "unmapped")?;
-        guest.expect("behind")?;
-        guest.type_line("go")?;
-        guest.expect_power_off()?;
+        guest.line_with("behind")?;
+        guest.type_text("\n")?;
+        guest.answer(&probe)?;
+        guest.power_off()?;
         Ok(Bulk {
             runs: runs as u64,
             maps: mapped.ioctls(MAP),
@@ -92,17 +99,20 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, size: Size) -> Result<Bulk> {
 
 /// Lets the guest's program go on to its next pause, and counts meanwhile.
 fn step(bench: &Bench<'_>, guest: &mut Guest<'_>, at: &str, word: &str) -> Result<(Counts, f64)> {
-    guest.expect(at)?;
+    guest.line_with(at)?;
     let trace = Trace::start(bench.agent, CALLS)?;
-    guest.type_line("go")?;
-    let ms = number(guest, word)?;
+    guest.type_text("\n")?;
+    let ms = line(guest, word)?;
     Ok((trace.finish()?, ms))
 }
 
-fn number(guest: &mut Guest<'_>, word: &str) -> Result<f64> {
-    let text = guest.expect(word)?;
-    text.parse()
-        .with_context(|| format!("The guest's `{word}` is no number: {text}"))
+/// The number on the next line that begins with this word.
+fn line(guest: &mut Guest<'_>, word: &str) -> Result<f64> {
+    let text = guest.line_with(&format!("{word} "))?;
+    let number = text.trim_start_matches(word).trim();
+    number
+        .parse()
+        .with_context(|| format!("The guest's program says `{text}`"))
 }
 
 impl std::fmt::Display for Bulk {

@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::Bench;
 use super::process;
 use crate::guest::{GuestConfig, Vmm};
-use crate::lab::{Assigned, NIC, NVME};
+use crate::lab::Assigned;
+use crate::lab::devices::{NIC, NVME};
 
 /// Devices and what the guest's kernel is told.
 #[derive(Debug, Clone, Serialize)]
@@ -28,32 +29,24 @@ pub(super) const CASES: [(usize, &str); 4] = [
 
 /// One guest for each case.
 pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<Locked>> {
-    let devices = [
-        Assigned::bind(bench.agent, NIC)?,
-        Assigned::bind(bench.agent, NVME)?,
-    ];
+    let functions = [NIC.at(), NVME.at()];
+    let taken = functions
+        .iter()
+        .map(|function| Assigned::bind(bench.agent, function))
+        .collect::<Result<Vec<_>>>()?;
     let mut all = Vec::new();
     for (count, words) in CASES {
         let config = GuestConfig {
             initrd: "devices",
-            devices: devices
-                .iter()
-                .take(count)
-                .map(|device| device.bdf.clone())
-                .collect(),
-            cmdline: format!(
-                "console=ttyS0 panic=-1 quiet lab.do=net,ask lab.drivers=igb,nvme lab.address=10.0.2.15 {words}"
-            ),
-            viommu: true,
-            ..GuestConfig::default()
+            ..GuestConfig::with(&functions[..count]).behind_iommu(words)
         };
         let kib = bench.with_guest(vmm, &config, |guest| {
-            guest.expect("ask")?;
+            guest.ready()?;
+            guest.sh("load igb nvme; net eth0 10.0.2.15")?;
             // The second driver may still be at its start.
             std::thread::sleep(Duration::from_secs(2));
             let kib = process::locked_kib(bench.agent, guest.pid)?;
-            guest.type_line("poweroff")?;
-            guest.expect_power_off()?;
+            guest.power_off()?;
             Ok(kib)
         })?;
         all.push(Locked {
@@ -62,8 +55,6 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<Locked>> {
             kib,
         });
     }
-    for device in devices {
-        device.restore()?;
-    }
+    taken.into_iter().try_for_each(Assigned::restore)?;
     Ok(all)
 }

@@ -26,9 +26,8 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use crate::agent::Agent;
-use crate::guest::Guest;
-use crate::guest::{GuestConfig, Vmm};
-use crate::lab::{Host, LabHost, Logs, build_strait};
+use crate::guest::{Boot, Guest, GuestConfig, Vmm};
+use crate::lab::{Kind, LabHost, Logs, build_strait};
 use crate::supplies::Supplies;
 
 use figures::Figures;
@@ -48,7 +47,7 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
     let logs = Logs::open()?;
     let iperf = Iperf::start(&supplies.root)?;
     let strait = vmms.contains(&Vmm::Strait).then(build_strait).transpose()?;
-    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Host::Whole)?;
+    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Kind::Whole)?;
     let bench = Bench {
         host: &host,
         agent: &host.agent,
@@ -109,14 +108,19 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Runs `work` on a freshly started guest and keeps the console, whatever happens.
+    /// Runs `work` on a freshly started guest and keeps the console, whatever happens. `work` waits for the guest to
+    /// be ready, and for its end.
     fn with_guest<T>(
         &self,
         vmm: Vmm,
         config: &GuestConfig,
         work: impl FnOnce(&mut Guest<'a>) -> Result<T>,
     ) -> Result<T> {
-        let command = vmm.command(config);
+        let boot = Boot {
+            pace: self.host.pace.factor(),
+            ..Boot::default()
+        };
+        let command = vmm.command(config, &boot.cmdline(&config.words));
         let mut guest = Guest::start(
             self.agent,
             command,

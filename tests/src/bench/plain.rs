@@ -14,7 +14,8 @@ use super::start::{self, Boot};
 use super::table::{Asked, Table};
 use super::traffic::{self, Traffic};
 use super::vectors::{self, SetUp};
-use crate::lab::{Assigned, NIC};
+use crate::lab::Assigned;
+use crate::lab::devices::NIC;
 
 /// How many keys of a histogram are shown; the file has all.
 const SHOWN: usize = 8;
@@ -29,7 +30,7 @@ pub(super) struct Runs {
 }
 
 pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<()> {
-    let nic = Assigned::bind(bench.agent, NIC)?;
+    let nic = Assigned::bind(bench.agent, NIC.at())?;
     for vmm in bench.vmms {
         // Also the warm-up: it reads the files into the host's cache.
         let process = start::look(bench, *vmm, &nic.bdf)

@@ -12,8 +12,7 @@ use super::counts::Counts;
 use super::process::{self, Cpu};
 use super::trace::{Stopwatch, Trace, WORK};
 use crate::agent::Agent;
-use crate::guest::Guest;
-use crate::guest::{GuestConfig, Vmm};
+use crate::guest::{Guest, GuestConfig, Vmm};
 
 /// How long each stream lasts.
 const STREAM_S: u32 = 12;
@@ -73,23 +72,20 @@ impl fmt::Display for Traffic {
 
 /// Runs one guest that sends, then receives. With an IOMMU for the guest, `iommu` is what its kernel is told.
 pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, iommu: Option<&str>) -> Result<Traffic> {
-    let config = GuestConfig {
+    let mut config = GuestConfig {
         initrd: "bench",
-        devices: vec![nic.to_owned()],
-        cmdline: format!(
-            "console=ttyS0 panic=-1 quiet lab.do=net,streams lab.address=10.0.2.15 lab.iperf={} \
-             lab.seconds={STREAM_S} {}",
-            bench.iperf.port,
-            iommu.unwrap_or_default()
-        ),
-        viommu: iommu.is_some(),
-        ..GuestConfig::default()
+        ..GuestConfig::with(&[nic])
     };
+    if let Some(words) = iommu {
+        config = config.behind_iommu(words);
+    }
     bench.with_guest(vmm, &config, |guest| {
-        let sent = stream(bench, guest, "sent")?;
+        guest.ready()?;
+        guest.sh("net eth0 10.0.2.15")?;
+        let sent = stream(bench, guest, "")?;
         let locked_kib = process::locked_kib(bench.agent, guest.pid)?;
-        let received = stream(bench, guest, "received")?;
-        guest.expect_power_off()?;
+        let received = stream(bench, guest, "-R")?;
+        guest.power_off()?;
         Ok(Traffic {
             sent,
             received,
@@ -98,10 +94,11 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, iommu: Option<&str
     })
 }
 
-/// Two streams: one that nothing disturbs has the rate, one that is traced has the counts and times.
-fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, word: &str) -> Result<Stream> {
-    let (rate, ()) = run(bench, guest, word, |_| Ok(()))?;
-    let (traced, window) = run(bench, guest, word, |pid| Window::take(bench.agent, pid))?;
+/// Two streams, with an option for the direction: one that nothing disturbs has the rate, one that is traced has the
+/// counts and times.
+fn stream(bench: &Bench<'_>, guest: &mut Guest<'_>, option: &str) -> Result<Stream> {
+    let (rate, ()) = run(bench, guest, option, |_| Ok(()))?;
+    let (traced, window) = run(bench, guest, option, |pid| Window::take(bench.agent, pid))?;
     Ok(Stream {
         mbit_s: rate.mbit_s,
         mbit_cpu_s: rate.mbit_cpu_s,
@@ -120,26 +117,34 @@ struct Rate {
     packets_s: f64,
 }
 
-/// Lets the guest stream, does `meanwhile` with the VMM's process beside it, and waits for the end.
+/// Lets the guest stream, does `meanwhile` with the VMM's process beside it, and waits for the end. Nothing is said
+/// meanwhile; the program wants a folder for what it sends from.
 fn run<T>(
     bench: &Bench<'_>,
     guest: &mut Guest<'_>,
-    word: &str,
+    option: &str,
     meanwhile: impl FnOnce(u32) -> Result<T>,
 ) -> Result<(Rate, T)> {
-    guest.expect("ask")?;
+    let packets =
+        "packets() { cd /sys/class/net/eth0/statistics; echo $(($(cat rx_packets) + $(cat tx_packets))); }
+        before=$(packets)";
+    let script = format!(
+        "{packets}
+         iperf3 -c 10.0.2.2 -p {} -t {STREAM_S} -f m {option} > /run/iperf 2>&1 || fail $(tail -n 1 /run/iperf)
+         sed -n 's/.* \\([0-9.]*\\) Mbits.*receiver.*/\\1/p' /run/iperf; echo $(($(packets) - before))",
+        bench.iperf.port
+    );
     let cpu_before = bench.host.cpu_time()?;
-    guest.type_line("go")?;
+    guest.type_script(&script)?;
     let seen = meanwhile(guest.pid)?;
-    let mbit_s = guest.expect(word)?;
+    let said = guest.answer("iperf3")?;
     let machine = bench.host.cpu_time()?.saturating_sub(cpu_before);
-    let mbit_s: f64 = mbit_s
-        .parse()
-        .with_context(|| format!("The guest's rate is no number: {mbit_s}"))?;
-    let packets = guest.expect("streamed")?;
-    let packets: u64 = packets
-        .parse()
-        .with_context(|| format!("The guest's packets are no number: {packets}"))?;
+    let numbers = said.split_once('\n').and_then(|(rate, packets)| {
+        let packets = packets.trim().parse::<u64>().ok()?;
+        Some((rate.trim().parse::<f64>().ok()?, packets))
+    });
+    let (mbit_s, packets) =
+        numbers.with_context(|| format!("The guest says {said}, not a rate and a number of packets"))?;
     ensure!(packets > 0, "The guest's NIC counted no packets");
     let rate = Rate {
         mbit_s,

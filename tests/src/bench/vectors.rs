@@ -8,7 +8,8 @@ use serde::Serialize;
 use super::Bench;
 use super::trace::{Trace, VECTORS};
 use crate::guest::{GuestConfig, Vmm};
-use crate::lab::{Assigned, NVME};
+use crate::lab::Assigned;
+use crate::lab::devices::NVME;
 
 /// VFIO_PCI_INTX_IRQ_INDEX and VFIO_PCI_MSIX_IRQ_INDEX.
 const INTX: &str = "0";
@@ -38,24 +39,37 @@ impl SetUp {
     }
 }
 
+/// How the guest reaches the drive, which has no driver, and its table, past which nothing else uses /dev/mem.
+const FIND: &str =
+    "for device in /sys/bus/pci/devices/*; do [ $(cat $device/class) != 0x010802 ] || break; done
+    config() { od -A n -t u$2 -j $1 -N $2 $device/config | tr -d ' '; }
+    control() { printf \"\\\\$1\" | dd of=$device/config bs=1 seek=$((msix + 3)) conv=notrunc 2> /dev/null; }
+    msix=$(config 52 1)
+    while [ $(config $msix 1) != 17 ]; do msix=$(config $((msix + 1)) 1); [ $msix != 0 ]; done";
+
+/// Programs so many vectors, which are not in use yet.
+const PROGRAM: &str =
+    "echo 1 > $device/enable; table=$(config $((msix + 4)) 4); bar=$(bar $device $((table % 8)))
+    for vector in $(seq 0 $((count - 1))); do
+        entry=$((bar + table / 8 * 8 + 16 * vector))
+        devmem $entry 32 0xfee00000; devmem $((entry + 4)) 32 0
+        devmem $((entry + 8)) 32 $((64 + vector)); devmem $((entry + 12)) 32 0
+    done";
+
 /// One guest that enables each number of vectors in turn.
 pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<SetUp>> {
-    let drive = Assigned::bind(bench.agent, NVME)?;
-    let words = COUNTS.map(|count| count.to_string()).join(",");
+    let drive = Assigned::bind(bench.agent, NVME.at())?;
     let config = GuestConfig {
         initrd: "bench",
-        devices: vec![drive.bdf.clone()],
-        // The table is reached through /dev/mem, where nothing else uses it.
-        cmdline: format!("console=ttyS0 panic=-1 quiet iomem=relaxed lab.do=vectors lab.vectors={words}"),
-        ..GuestConfig::default()
+        ..GuestConfig::with(&[NVME.at()])
     };
     let set_ups = bench.with_guest(vmm, &config, |guest| {
+        guest.ready()?;
         let mut set_ups = Vec::new();
         for vectors in COUNTS {
-            guest.expect("ask")?;
+            guest.sh(&format!("{FIND}\ncount={vectors}\n{PROGRAM}"))?;
             let trace = Trace::start(bench.agent, VECTORS)?;
-            guest.type_line("go")?;
-            guest.expect("enabled")?;
+            guest.sh(&format!("{FIND}\ncontrol 200"))?;
             let counts = trace.finish()?;
             set_ups.push(SetUp {
                 vectors,
@@ -64,10 +78,9 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<SetUp>> {
                 bindings: counts.of("set_irqs", MSIX),
                 wire: counts.of("set_irqs", INTX),
             });
-            guest.expect("ask")?;
-            guest.type_line("go")?;
+            guest.sh(&format!("{FIND}\ncontrol 0"))?;
         }
-        guest.expect_power_off()?;
+        guest.power_off()?;
         Ok(set_ups)
     })?;
     drive.restore()?;

@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 
-use crate::supplies::HOST_SERIES;
+use super::GuestConfig;
 
 /// Who runs the guests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -11,43 +11,6 @@ pub(crate) enum Vmm {
     Strait,
     /// The control: shows that a scenario itself is right.
     Qemu,
-}
-
-/// What to run, for either VMM.
-#[derive(Debug, Clone)]
-pub(crate) struct GuestConfig {
-    /// `vmlinuz` (a bzImage) or `vmlinux` (ELF with a PVH note).
-    pub(crate) image: &'static str,
-    pub(crate) series: &'static str,
-    /// `initramfs`, `devices` with more drivers, `nested` or `nested-qemu` with a hypervisor inside,
-    /// `probe` with a VFIO program.
-    pub(crate) initrd: &'static str,
-    pub(crate) memory_mib: u64,
-    pub(crate) cpus: u32,
-    pub(crate) devices: Vec<String>,
-    pub(crate) cmdline: String,
-    /// An IOMMU for the guest itself.
-    pub(crate) viommu: bool,
-    pub(crate) no_reboot: bool,
-    /// Options that only strait has.
-    pub(crate) more: &'static [&'static str],
-}
-
-impl Default for GuestConfig {
-    fn default() -> Self {
-        Self {
-            image: "vmlinuz",
-            series: HOST_SERIES,
-            initrd: "initramfs",
-            memory_mib: 512,
-            cpus: 1,
-            devices: Vec::new(),
-            cmdline: String::new(),
-            viommu: false,
-            no_reboot: false,
-            more: &[],
-        }
-    }
 }
 
 impl Vmm {
@@ -59,30 +22,20 @@ impl Vmm {
         }
     }
 
-    /// The command line that runs a guest with its console on standard input and output.
-    pub(crate) fn command(self, guest: &GuestConfig) -> Vec<String> {
+    /// The command that runs a guest, whose kernel is told `cmdline`, with its console on standard input and output.
+    pub(crate) fn command(self, guest: &GuestConfig, cmdline: &str) -> Vec<String> {
         match self {
-            Self::Strait => strait(guest),
-            Self::Qemu => qemu(guest),
+            Self::Strait => strait(guest, cmdline),
+            Self::Qemu => qemu(guest, cmdline),
         }
     }
 }
 
-impl GuestConfig {
-    fn kernel(&self) -> String {
-        format!("/lab/guest/{}-{}", self.image, self.series)
-    }
-
-    fn initrd(&self) -> String {
-        format!("/lab/guest/{}-{}", self.initrd, self.series)
-    }
-}
-
-fn strait(guest: &GuestConfig) -> Vec<String> {
+fn strait(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     let mut words = vec!["strait".to_owned(), "run".to_owned()];
     words.extend(["--kernel".to_owned(), guest.kernel()]);
     words.extend(["--initrd".to_owned(), guest.initrd()]);
-    words.extend(["--cmdline".to_owned(), guest.cmdline.clone()]);
+    words.extend(["--cmdline".to_owned(), cmdline.to_owned()]);
     words.extend(["--memory".to_owned(), format!("{}M", guest.memory_mib)]);
     words.extend(["--cpus".to_owned(), guest.cpus.to_string()]);
     for device in &guest.devices {
@@ -98,7 +51,7 @@ fn strait(guest: &GuestConfig) -> Vec<String> {
     words
 }
 
-fn qemu(guest: &GuestConfig) -> Vec<String> {
+fn qemu(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     let mut words: Vec<String> = "qemu-system-x86_64 -nodefaults -no-user-config -display none -accel kvm \
          -machine q35,kernel-irqchip=split -cpu host -chardev stdio,id=console,signal=off -serial chardev:console"
         .split_whitespace()
@@ -106,7 +59,7 @@ fn qemu(guest: &GuestConfig) -> Vec<String> {
         .collect();
     words.extend(["-kernel".to_owned(), guest.kernel()]);
     words.extend(["-initrd".to_owned(), guest.initrd()]);
-    words.extend(["-append".to_owned(), guest.cmdline.clone()]);
+    words.extend(["-append".to_owned(), cmdline.to_owned()]);
     words.extend(["-m".to_owned(), guest.memory_mib.to_string()]);
     words.extend(["-smp".to_owned(), guest.cpus.to_string()]);
     if guest.viommu {
@@ -131,13 +84,11 @@ mod tests {
     #[test]
     fn strait_gets_every_setting() {
         let guest = GuestConfig {
-            devices: vec!["0000:01:00.0".to_owned()],
-            cmdline: "console=ttyS0".to_owned(),
             no_reboot: true,
-            ..GuestConfig::default()
+            ..GuestConfig::with(&["0000:01:00.0"])
         };
         assert_eq!(
-            Vmm::Strait.command(&guest).join(" "),
+            Vmm::Strait.command(&guest, "console=ttyS0").join(" "),
             "strait run --kernel /lab/guest/vmlinuz-6.12 --initrd /lab/guest/initramfs-6.12 --cmdline console=ttyS0 \
              --memory 512M --cpus 1 --device 0000:01:00.0 --no-reboot"
         );
@@ -145,11 +96,8 @@ mod tests {
 
     #[test]
     fn each_device_of_qemu_has_its_root_port() {
-        let guest = GuestConfig {
-            devices: vec!["0000:01:00.0".to_owned(), "0000:02:00.0".to_owned()],
-            ..GuestConfig::default()
-        };
-        let command = Vmm::Qemu.command(&guest).join(" ");
+        let guest = GuestConfig::with(&["0000:01:00.0", "0000:02:00.0"]);
+        let command = Vmm::Qemu.command(&guest, "").join(" ");
         assert!(command.contains("vfio-pci,host=0000:02:00.0,bus=port1"));
     }
 }

@@ -2,16 +2,8 @@
 
 use anyhow::{Context, Result};
 
+use super::devices;
 use crate::agent::Agent;
-
-/// The igb, behind the first root port.
-pub(crate) const NIC: &str = "0000:01:00.0";
-
-/// The teaching device, which no driver of the host takes.
-pub(crate) const EDU: &str = "0000:00:10.0";
-
-/// The NVMe drive.
-pub(crate) const NVME: &str = "0000:02:00.0";
 
 /// A device bound to vfio-pci for as long as this value lives.
 pub(crate) struct Assigned<'a> {
@@ -42,8 +34,9 @@ impl<'a> Assigned<'a> {
     /// Creates a virtual function of the NIC and takes it; its physical function stays up with the
     /// host's driver, without which a virtual function does nothing.
     pub(crate) fn bind_virtual_function(agent: &'a Agent) -> Result<Self> {
+        let nic = devices::NIC.at();
         let prepare = format!(
-            "cd /sys/bus/pci/devices/{NIC}; nic=$(ls net | head -n 1); ip link set $nic up; \
+            "cd /sys/bus/pci/devices/{nic}; nic=$(ls net | head -n 1); ip link set $nic up; \
              for i in $(seq 100); do [ $(cat net/$nic/carrier) = 1 ] && break; sleep 0.1; done; \
              echo 0 > sriov_drivers_autoprobe; echo 1 > sriov_numvfs; \
              basename $(readlink virtfn0)"
@@ -51,7 +44,7 @@ impl<'a> Assigned<'a> {
         let bdf = agent.sh(&prepare).context("Cannot create a virtual function")?;
         let bdf = bdf.trim().to_owned();
         let undo = format!(
-            "{}; cd /sys/bus/pci/devices/{NIC}; echo 0 > sriov_numvfs; echo 1 > sriov_drivers_autoprobe; \
+            "{}; cd /sys/bus/pci/devices/{nic}; echo 0 > sriov_numvfs; echo 1 > sriov_drivers_autoprobe; \
              ip link set $(ls net | head -n 1) down",
             unbind_script(&bdf)
         );

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::machine::{Console, Host, MONITOR_SOCKET, Machine};
+use super::machine::{Console, Kind, MONITOR_SOCKET, Machine};
 use super::{Logs, Monitor, Pace, Share};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
@@ -28,7 +28,7 @@ pub(crate) struct LabHost {
 
 impl LabHost {
     /// Boots the lab host. One that never came up is tried once more, and said.
-    pub(crate) fn boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {
+    pub(crate) fn boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Kind) -> Result<Self> {
         match Self::try_boot(supplies, logs, strait, kind) {
             Ok(host) => Ok(host),
             Err(error) => {
@@ -61,7 +61,7 @@ impl LabHost {
         let _ = log.and_then(|mut log| write!(log, "\n--- the machine's monitor ---\n{text}\n"));
     }
 
-    fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Host) -> Result<Self> {
+    fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Kind) -> Result<Self> {
         let start = Instant::now();
         let share = Share::new(supplies, strait)?;
         let (console, qemu) = (logs.fresh("host-console"), logs.fresh("host-machine"));

@@ -32,12 +32,12 @@ echo "vms $(ls /sys/kernel/debug/kvm | grep -c '^[0-9]*-[0-9]*$')"
 
 /// Pages that are pinned now, for VFIO or anyone else.
 pub(crate) fn pinned_pages(agent: &Agent) -> Result<i64> {
-    Ok(HostState::take(agent)?.pinned_pages)
+    Ok(Leftovers::take(agent)?.pinned_pages)
 }
 
 /// A picture of the host, taken before and after a scenario.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct HostState {
+pub(crate) struct Leftovers {
     /// Driver and `driver_override` of each PCI device.
     devices: BTreeMap<String, String>,
     pinned_pages: i64,
@@ -47,7 +47,7 @@ pub(crate) struct HostState {
     warnings: Vec<String>,
 }
 
-impl HostState {
+impl Leftovers {
     /// Takes the picture.
     pub(crate) fn take(agent: &Agent) -> Result<Self> {
         let mut state = Self::parse(&agent.sh(SCRIPT)?).context("Cannot read the state of the lab host")?;
@@ -177,14 +177,14 @@ mod tests {
     use super::*;
 
     /// A state of these lines, the other parts as on an idle host.
-    fn state(lines: &str) -> HostState {
+    fn state(lines: &str) -> Leftovers {
         let idle = "device 0000:02:00.0 nvme (null)\npins 12\nvfio-interrupts 0\nvms 0\n";
-        HostState::parse(&format!("{idle}{lines}")).expect("a readable state")
+        Leftovers::parse(&format!("{idle}{lines}")).expect("a readable state")
     }
 
     #[test]
     fn a_missing_part_is_no_state() {
-        assert_eq!(HostState::parse("device 0000:02:00.0 nvme (null)\nvms 0\n"), None);
+        assert_eq!(Leftovers::parse("device 0000:02:00.0 nvme (null)\nvms 0\n"), None);
     }
 
     #[test]

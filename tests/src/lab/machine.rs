@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use super::card;
+use super::devices::ALL;
 use super::share::Share;
 use crate::agent::protocol::PORT;
+use crate::supplies::Supplies;
 use crate::supplies::command;
-use crate::supplies::{QEMU, Supplies};
+use crate::supplies::guests::QEMU;
 
 /// The monitor's socket in the shared folder.
 pub(crate) const MONITOR_SOCKET: &str = "monitor.socket";
@@ -32,9 +34,9 @@ pub(crate) enum Console {
     Terminal,
 }
 
-/// What kind of host the lab is.
+/// What kind of machine the lab is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Host {
+pub(crate) enum Kind {
     /// With all that passthrough needs.
     Whole,
     /// As a user finds a machine whose IOMMU is off.
@@ -49,7 +51,7 @@ pub(crate) enum Host {
     Undriven,
 }
 
-impl Host {
+impl Kind {
     /// All kinds, the usual one first.
     pub(crate) const ALL: [Self; 6] = [
         Self::Whole,
@@ -86,7 +88,7 @@ impl Host {
 
 impl Machine {
     /// Starts the machine.
-    pub(crate) fn start(supplies: &Supplies, share: &Share, host: Host, console: &Console) -> Result<Self> {
+    pub(crate) fn start(supplies: &Supplies, share: &Share, kind: Kind, console: &Console) -> Result<Self> {
         let socket = share.path("agent.socket");
         let disk = share.path("nvme.img");
         let stick = share.path("stick.img");
@@ -100,7 +102,7 @@ impl Machine {
         let kernel = supplies.host_kernel()?;
         let has_x2apic = supplies.emulator.has_x2apic;
         let mut command = command::tied(&supplies.root.command(QEMU));
-        let iommu = host.kernel_options();
+        let iommu = kind.kernel_options();
         // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
         // which then panics.
         let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check msr.allow_writes=on {iommu}");
@@ -120,7 +122,7 @@ impl Machine {
                 append += " lab.shell";
             }
         }
-        command.args(fixed_arguments(host, has_x2apic, supplies.memory_mib));
+        command.args(fixed_arguments(kind, has_x2apic, supplies.memory_mib));
         let monitor = share.path(MONITOR_SOCKET);
         command.args([
             "-chardev",
@@ -128,7 +130,11 @@ impl Machine {
         ]);
         command.args(["-mon", "chardev=monitor,mode=readline"]);
         command.args(virtio_arguments(supplies, share, &socket));
-        command.args(device_arguments(&disk, &stick, &rom));
+        command.args(device_arguments(&[
+            ("{disk}", &disk),
+            ("{stick}", &stick),
+            ("{rom}", &rom),
+        ]));
         command.arg("-kernel").arg(&kernel.bzimage);
         command.arg("-initrd").arg(share.path("host.cpio"));
         command.args(["-append", &append]);
@@ -183,9 +189,9 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(10 * (user + system)))
 }
 
-fn fixed_arguments(host: Host, has_x2apic: bool, memory_mib: u64) -> Vec<String> {
+fn fixed_arguments(kind: Kind, has_x2apic: bool, memory_mib: u64) -> Vec<String> {
     let memory = memory_mib.to_string();
-    let iommu = host.iommu_device(has_x2apic);
+    let iommu = kind.iommu_device(has_x2apic);
     let words = [
         "-nodefaults",
         "-no-user-config",
@@ -235,64 +241,27 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
     ]
 }
 
-/// The devices to pass through: a NIC with virtual functions, an NVMe drive, a conventional PCI NIC
-/// behind a bridge, a NIC with two functions in one IOMMU group and a ROM, a USB controller with MSI and a
-/// stick, a teaching device with INTx and DMA, one that counts accesses to memory and ports, a graphics
-/// card, a sound card, memory that other devices can reach, and a NIC that reports errors: QEMU's other PCI
-/// Express devices either have no Advanced Error Reporting or cannot be told to send what they found, since the
-/// enable bits in their device control are read-only. What is new comes last: addresses stay.
-fn device_arguments(disk: &Path, stick: &Path, rom: &Path) -> Vec<String> {
-    let drive = format!("if=none,id=disk,format=raw,file={}", escaped(disk));
-    let card = format!(
-        "e1000e,netdev=net2,bus=rp4,addr=0.0,multifunction=on,romfile={}",
-        escaped(rom)
-    );
-    let stick = format!("if=none,id=stick,format=raw,file={}", escaped(stick));
-    let words = [
-        ["-device", "pcie-root-port,id=rp1,chassis=1,slot=1"],
-        ["-netdev", "user,id=net0"],
-        [
-            "-device",
-            "igb,id=nic,netdev=net0,bus=rp1,mac=52:54:00:11:22:33,romfile=",
-        ],
-        ["-device", "pcie-root-port,id=rp2,chassis=2,slot=2"],
-        ["-drive", &drive],
-        ["-device", "nvme,drive=disk,serial=abc,bus=rp2"],
-        ["-device", "pcie-root-port,id=rp3,chassis=3,slot=3"],
-        ["-device", "pcie-pci-bridge,id=bridge,bus=rp3"],
-        ["-netdev", "user,id=net1,net=10.0.3.0/24"],
-        ["-device", "rtl8139,netdev=net1,bus=bridge,romfile="],
-        // Faster, the kernel would wait after a bus reset for a link whose state QEMU does not show.
-        ["-device", "pcie-root-port,id=rp4,chassis=4,slot=4,x-speed=5"],
-        ["-netdev", "user,id=net2,net=10.0.4.0/24"],
-        ["-device", &card],
-        ["-netdev", "user,id=net3,net=10.0.5.0/24"],
-        ["-device", "e1000e,netdev=net3,bus=rp4,addr=0.1,romfile="],
-        ["-device", "pcie-root-port,id=rp5,chassis=5,slot=5"],
-        ["-device", "qemu-xhci,id=usb,bus=rp5,msi=on,msix=off"],
-        ["-drive", &stick],
-        ["-device", "usb-storage,drive=stick,bus=usb.0"],
-        ["-device", "edu,addr=0x10,dma_mask=0xffffffffffffffff"],
-        ["-device", "pci-testdev,addr=0x11"],
-        ["-device", "VGA,addr=0x12"],
-        ["-audiodev", "none,id=silence"],
-        ["-device", "intel-hda,id=hda,addr=0x13"],
-        ["-device", "hda-duplex,bus=hda.0,audiodev=silence"],
-        ["-object", "memory-backend-ram,id=shared,size=4M"],
-        ["-device", "ivshmem-plain,memdev=shared,addr=0x14"],
-        ["-device", "pcie-root-port,id=rp6,chassis=6,slot=6"],
-        ["-netdev", "user,id=net4,net=10.0.6.0/24"],
-        [
-            "-device",
-            "virtio-net-pci,id=reporter,netdev=net4,bus=rp6,aer=on,iommu_platform=on,disable-legacy=on,romfile=",
-        ],
-    ];
-    words.concat().into_iter().map(str::to_owned).collect()
+/// The options of all devices, with the files that stand behind some of them.
+fn device_arguments(files: &[(&str, &Path)]) -> Vec<String> {
+    let options = ALL.iter().flat_map(|device| device.options);
+    let words = options.flat_map(|option| {
+        let (name, value) = option.split_once(' ').unwrap_or((option, ""));
+        let put = |value: String, (name, path): &(&str, &Path)| value.replace(name, &escaped(path));
+        [format!("-{name}"), files.iter().fold(value.to_owned(), put)]
+    });
+    words.collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_of_devices_have_their_files() {
+        let words = device_arguments(&[("{disk}", Path::new("/a b/disk"))]);
+        assert!(words.contains(&"if=none,id=disk,format=raw,file=/a b/disk".to_owned()));
+        assert!(words.contains(&"edu,addr=0x10,dma_mask=0xffffffffffffffff".to_owned()));
+    }
 
     #[test]
     fn a_path_with_a_comma_stays_one_path() {

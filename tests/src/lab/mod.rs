@@ -2,6 +2,7 @@
 
 mod assigned;
 mod card;
+pub(crate) mod devices;
 mod host;
 mod leftovers;
 mod logs;
@@ -11,11 +12,11 @@ mod outside;
 mod pace;
 mod share;
 
-pub(crate) use assigned::{Assigned, EDU, NIC, NVME};
+pub(crate) use assigned::Assigned;
 pub(crate) use host::LabHost;
-pub(crate) use leftovers::{HostState, pinned_pages};
+pub(crate) use leftovers::{Leftovers, pinned_pages};
 pub(crate) use logs::{Logs, workspace};
-pub(crate) use machine::{Console, Host, Machine};
+pub(crate) use machine::{Console, Kind, Machine};
 pub(crate) use monitor::Monitor;
 pub(crate) use outside::Outside;
 pub(crate) use pace::Pace;

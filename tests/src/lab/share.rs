@@ -9,22 +9,16 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use super::devices;
 use super::logs::workspace;
+use crate::supplies::guests::{self, Files, Initramfs};
 use crate::supplies::initramfs::{self, Contents};
-use crate::supplies::progress;
-use crate::supplies::{
-    DEVICE_DRIVERS, DEVICE_PROGRAMS, GUEST_DRIVERS, HOST_SERIES, INNER_DRIVERS, KEXEC, NESTED_DRIVERS,
-    OLD_SERIES, QEMU, QEMU_FIRMWARE, STREAM_PROGRAM, Supplies, VFIO_DRIVERS,
-};
+use crate::supplies::kernel::Kernel;
+use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies, progress};
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
 const GUEST_INIT: &str = include_str!("../../../resources/lab/guest-init.sh");
-const DEVICE_STEPS: &str = include_str!("../../../resources/lab/devices.sh");
-const NESTED_STEPS: &str = include_str!("../../../resources/lab/nested.sh");
-const PROBE_STEPS: &str = include_str!("../../../resources/lab/probe.sh");
-const KEXEC_STEPS: &str = include_str!("../../../resources/lab/kexec.sh");
-const BENCH_STEPS: &str = include_str!("../../../resources/lab/bench.sh");
 
 /// The recipe for users, `nested/` in the share.
 const RECIPE: [(&str, &str); 3] = [
@@ -97,10 +91,15 @@ impl Share {
     }
 
     fn add_initramfs(&self, supplies: &Supplies) -> Result<()> {
-        let version = &supplies.host_kernel()?.version;
+        let contents = Contents {
+            drivers: &HOST_DRIVERS,
+            choices: &[],
+            programs: &[],
+            files: &[],
+            script: HOST_INIT,
+        };
         let to = self.path("host.cpio");
-        let contents = Contents::plain(&HOST_DRIVERS, HOST_INIT);
-        initramfs::write(&supplies.root, version, &contents, &to)
+        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
     }
 
     /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on. The kernels are
@@ -115,112 +114,73 @@ impl Share {
                 symlink(format!("/boot/{image}-{}", kernel.version), &link)
                     .with_context(|| format!("Cannot create {}", link.display()))?;
             }
-            let to = self.path(&format!("guest/initramfs-{series}"));
-            let contents = Contents::plain(&GUEST_DRIVERS, GUEST_INIT);
-            initramfs::write(&supplies.root, &kernel.version, &contents, &to)?;
+            let plain = &guests::ALL[0];
+            self.add_guest(supplies, kernel, plain, &format!("guest/{}-{series}", plain.name))?;
         }
-        self.add_devices_guest(supplies)?;
-        self.add_nested_guests(supplies)?;
-        self.add_probe_guest(supplies)?;
-        self.add_kexec_guest(supplies)?;
-        self.add_bench_guest(supplies)
-    }
-
-    /// `guest/devices-6.12`: an initial file system with more drivers, of which the guest's command line
-    /// names those to load.
-    fn add_devices_guest(&self, supplies: &Supplies) -> Result<()> {
-        let contents = Contents {
-            choices: &DEVICE_DRIVERS,
-            programs: &DEVICE_PROGRAMS,
-            steps: Some(DEVICE_STEPS),
-            ..Contents::plain(&[], GUEST_INIT)
-        };
-        let to = self.path(&format!("guest/devices-{HOST_SERIES}"));
-        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
-    }
-
-    /// `guest/nested-6.12`: a guest that is a hypervisor itself, with a kernel, an initial file system and
-    /// a VMM for a guest of its own: Strait, where it is under test. `guest/nested-qemu-6.12` has QEMU too.
-    fn add_nested_guests(&self, supplies: &Supplies) -> Result<()> {
         let kernel = supplies.host_kernel()?;
-        let inner = self.path(&format!("guest/inner-{HOST_SERIES}"));
-        let contents = Contents {
-            choices: &INNER_DRIVERS,
-            ..Contents::plain(&[], GUEST_INIT)
-        };
-        initramfs::write(&supplies.root, &kernel.version, &contents, &inner)?;
-
-        let mut files = vec![
-            ("nested/vmlinuz", kernel.bzimage.clone()),
-            ("nested/initramfs", inner),
-        ];
-        let strait = self.path("bin/strait");
-        if strait.exists() {
-            files.push(("bin/strait", strait));
+        for guest in &guests::ALL[1..] {
+            self.add_guest(
+                supplies,
+                kernel,
+                guest,
+                &format!("guest/{}-{HOST_SERIES}", guest.name),
+            )?;
         }
+        Ok(())
+    }
+
+    fn add_guest(&self, supplies: &Supplies, kernel: &Kernel, guest: &Initramfs, to: &str) -> Result<()> {
+        let of_devices = || {
+            devices::ALL
+                .iter()
+                .flat_map(|device| device.drivers.iter().copied())
+        };
+        let (all, own) = guest
+            .choices
+            .iter()
+            .partition::<Vec<&str>, _>(|choice| **choice == "*");
+        let choices: Vec<&str> = all.iter().flat_map(|_| of_devices()).chain(own).collect();
+        let files: Vec<_> = guest
+            .files
+            .iter()
+            .flat_map(|files| self.files(supplies, kernel, *files))
+            .collect();
         let contents = Contents {
-            choices: &NESTED_DRIVERS,
+            drivers: guest.drivers,
+            choices: &choices,
+            programs: guest.programs,
             files: &files,
-            steps: Some(NESTED_STEPS),
-            ..Contents::plain(&[], GUEST_INIT)
+            script: GUEST_INIT,
         };
-        let to = self.path(&format!("guest/nested-{HOST_SERIES}"));
-        initramfs::write(&supplies.root, &kernel.version, &contents, &to)?;
-
-        let firmware = QEMU_FIRMWARE.map(|path| (path, supplies.root.path(path)));
-        let files = [files.as_slice(), &firmware].concat();
-        let contents = Contents {
-            programs: &[QEMU],
-            files: &files,
-            ..contents
-        };
-        let to = self.path(&format!("guest/nested-qemu-{HOST_SERIES}"));
-        initramfs::write(&supplies.root, &kernel.version, &contents, &to)
+        initramfs::write(&supplies.root, &kernel.version, &contents, &self.path(to))
     }
 
-    /// `guest/probe-6.12`: a guest that runs this program on a device it gives to vfio-pci.
-    fn add_probe_guest(&self, supplies: &Supplies) -> Result<()> {
-        let contents = Contents {
-            files: &[("bin/lab", self.path("bin/lab"))],
-            steps: Some(PROBE_STEPS),
-            ..Contents::plain(&VFIO_DRIVERS, GUEST_INIT)
-        };
-        let to = self.path(&format!("guest/probe-{HOST_SERIES}"));
-        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
-    }
-
-    /// `guest/kexec-6.12`: a guest that starts another kernel in its own place, with the plain guest's initial
-    /// file system.
-    fn add_kexec_guest(&self, supplies: &Supplies) -> Result<()> {
-        let kernel = supplies.host_kernel()?;
-        let contents = Contents {
-            programs: &[KEXEC],
-            files: &[
-                ("next/vmlinuz", kernel.bzimage.clone()),
-                (
-                    "next/initramfs",
-                    self.path(&format!("guest/initramfs-{HOST_SERIES}")),
-                ),
-            ],
-            steps: Some(KEXEC_STEPS),
-            ..Contents::plain(&GUEST_DRIVERS, GUEST_INIT)
-        };
-        let to = self.path(&format!("guest/kexec-{HOST_SERIES}"));
-        initramfs::write(&supplies.root, &kernel.version, &contents, &to)
-    }
-
-    /// `guest/bench-6.12`: a guest that is measured.
-    fn add_bench_guest(&self, supplies: &Supplies) -> Result<()> {
-        // Loaded when a thread is cancelled, so that the program does not name it.
-        let library = supplies.root.path("usr/lib/x86_64-linux-gnu/libgcc_s.so.1");
-        let contents = Contents {
-            programs: &[STREAM_PROGRAM],
-            files: &[("lib/libgcc_s.so.1", library)],
-            steps: Some(BENCH_STEPS),
-            ..Contents::plain(&GUEST_DRIVERS, GUEST_INIT)
-        };
-        let to = self.path(&format!("guest/bench-{HOST_SERIES}"));
-        initramfs::write(&supplies.root, &supplies.host_kernel()?.version, &contents, &to)
+    /// Where files go in a guest, and where they are.
+    fn files(&self, supplies: &Supplies, kernel: &Kernel, files: Files) -> Vec<(String, PathBuf)> {
+        let own = |path: &str| (path.to_owned(), self.path(path));
+        let of_tree = |to: &str, path: &str| (to.to_owned(), supplies.root.path(path));
+        match files {
+            Files::Lab => vec![own("bin/lab")],
+            Files::Strait => vec![own("bin/strait")]
+                .into_iter()
+                .filter(|(_, path)| path.exists())
+                .collect(),
+            Files::Guest(name) => {
+                let (image, initrd) = (format!("vmlinuz-{HOST_SERIES}"), format!("{name}-{HOST_SERIES}"));
+                vec![
+                    (format!("lab/guest/{image}"), kernel.bzimage.clone()),
+                    (
+                        format!("lab/guest/{initrd}"),
+                        self.path(&format!("guest/{initrd}")),
+                    ),
+                ]
+            }
+            Files::Firmware => guests::FIRMWARE.iter().map(|path| of_tree(path, path)).collect(),
+            Files::ThreadLibrary => {
+                let library = "usr/lib/x86_64-linux-gnu/libgcc_s.so.1";
+                vec![of_tree("lib/libgcc_s.so.1", library)]
+            }
+        }
     }
 }
 

@@ -23,15 +23,15 @@ pub(super) fn run(bench: &Bench, count: u64) -> Result<()> {
     for page in first..first + count {
         pages.touch(page)?;
     }
-    println!("LAB runs {}", runs(&pages, first, count)?);
+    println!("runs {}", runs(&pages, first, count)?);
     pause("before")?;
     let start = Instant::now();
     pages.map(&bench.container, START, first, count, Access::all())?;
-    println!("LAB mapped {}", start.elapsed().as_millis());
+    println!("mapped {}", start.elapsed().as_millis());
     pause("between")?;
     let start = Instant::now();
     unmap(&bench.container, START, count)?;
-    println!("LAB unmapped {}", start.elapsed().as_millis());
+    println!("unmapped {}", start.elapsed().as_millis());
     pause("behind")
 }
 
@@ -43,7 +43,7 @@ fn runs(pages: &Pages, first: u64, count: u64) -> Result<usize> {
 
 /// Until a line comes.
 fn pause(word: &str) -> Result<()> {
-    println!("LAB {word}");
+    println!("{word}");
     let read = stdin().read_line(&mut String::new());
     read.map(drop).context("Cannot read the console")
 }

@@ -1,6 +1,6 @@
 //! DMA that must not arrive.
 //!
-//! Each address that the host is to see a fault at is told as `LAB blocked ADDRESS`.
+//! Each address that the host is to see a fault at is told as `blocked ADDRESS`.
 
 use std::thread::sleep;
 use std::time::Duration;
@@ -42,7 +42,7 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
     edu.read(INPUT)?;
     edu.write(OUTPUT)?;
     ensure!(pages.holds(TARGET, SENT)?, "DMA to a mapped page does not arrive");
-    println!("LAB arrived");
+    println!("arrived");
 
     pages.fill(TARGET, CANARY)?;
     unmap(container, OUTPUT, 1)?;
@@ -77,18 +77,17 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         !pages.holds(TARGET, CANARY)?,
         "The device could read a page that was just unmapped"
     );
-    println!("LAB blocked {SECRET:#x}");
+    println!("blocked {SECRET:#x}");
 
     edu.read(INPUT)?;
     edu.write(OUTPUT)?;
     ensure!(pages.holds(TARGET, SENT)?, "After a fault DMA arrives no more");
-    println!("LAB probe end");
     Ok(())
 }
 
 fn blocked_write(bench: &Bench, pages: &Pages, iova: u64, canary: u64, what: &str) -> Result<()> {
     bench.edu.write(iova)?;
     ensure!(pages.holds(canary, CANARY)?, "DMA at {iova:#x} reached {what}");
-    println!("LAB blocked {iova:#x}");
+    println!("blocked {iova:#x}");
     Ok(())
 }

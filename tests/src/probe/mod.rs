@@ -1,5 +1,5 @@
 //! A VFIO user program for the inside of a guest: it drives the lab's teaching device by DMA and says what
-//! became of it, in lines that begin with `LAB`.
+//! became of it, a line each.
 //!
 //! A guest with an IOMMU of its own runs it on a device that it gave to vfio-pci. So the program sees from
 //! above what Strait's IOMMU makes of the guest's map and unmap calls.
@@ -75,24 +75,20 @@ impl Bench {
     }
 }
 
-/// Runs a probe; what went wrong is a line for the harness too.
+/// Runs a probe.
 pub(crate) fn run(probe: &Probe) -> Result<()> {
-    let result = match probe {
-        Probe::Faults { device } => Bench::open(device).and_then(|bench| faults::run(&bench)),
+    match probe {
+        Probe::Faults { device } => faults::run(&Bench::open(device)?),
         Probe::Neighbours {
             device,
             rounds,
             transfers,
-        } => Bench::open(device).and_then(|bench| neighbours::run(&bench, *rounds, *transfers)),
-        Probe::Bulk { device, pages } => Bench::open(device).and_then(|bench| bulk::run(&bench, *pages)),
+        } => neighbours::run(&Bench::open(device)?, *rounds, *transfers),
+        Probe::Bulk { device, pages } => bulk::run(&Bench::open(device)?, *pages),
         Probe::SmallPages {
             device,
             mebibytes,
             rounds,
-        } => Bench::open(device).and_then(|bench| small_pages::run(&bench, *mebibytes, *rounds)),
-    };
-    if let Err(error) = &result {
-        println!("LAB fail probe: {error:#}");
+        } => small_pages::run(&Bench::open(device)?, *mebibytes, *rounds),
     }
-    result
 }

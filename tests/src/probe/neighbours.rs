@@ -38,7 +38,7 @@ pub(super) fn run(bench: &Bench, rounds: u64, transfers: u64) -> Result<()> {
         traffic.join().map_err(|_| anyhow!("The traffic panicked"))??;
         Ok::<u64, Error>(changes)
     })?;
-    println!("LAB transfers {transfers} rounds {changes}");
+    println!("transfers {transfers} rounds {changes}");
     unmap(container, BUSY, 1)?;
     unmap(container, SOURCE_IOVA, 1)
 }

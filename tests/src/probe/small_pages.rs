@@ -35,7 +35,7 @@ pub(super) fn run(bench: &Bench, mebibytes: u64, rounds: u64) -> Result<()> {
     }
     let places = pages.places(0, count)?;
     let runs = places.chunk_by(|page, next| page + PAGE == *next).count();
-    println!("LAB runs {runs} pages {count}");
+    println!("runs {runs} pages {count}");
     source.fill(0, 0)?;
     source.map(container, SOURCE_IOVA, 0, 1, Access::READ)?;
     for round in 1..=rounds {
@@ -51,7 +51,7 @@ pub(super) fn run(bench: &Bench, mebibytes: u64, rounds: u64) -> Result<()> {
                 "Round {round}: DMA to page {page} of {count} does not arrive"
             );
         }
-        println!("LAB mapped {round}");
+        println!("mapped {round}");
         if round == rounds {
             stdin()
                 .read_line(&mut String::new())
@@ -60,7 +60,6 @@ pub(super) fn run(bench: &Bench, mebibytes: u64, rounds: u64) -> Result<()> {
         unmap(container, BULK, count)?;
     }
     unmap(container, SOURCE_IOVA, 1)?;
-    println!("LAB probe end");
     Ok(())
 }
 

@@ -2,8 +2,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::GuestConfig;
+use super::{Lab, Scenario};
+use crate::guest::{GuestConfig, says};
 use crate::supplies::{HOST_SERIES, OLD_SERIES};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -40,45 +40,34 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn boot(lab: &Context, image: &'static str, series: &'static str, cpus: u32) -> Result<Verdict> {
-    if !lab.series.contains(&series) {
-        return Ok(Verdict::Skipped(format!("this Debian has no {series} kernel")));
-    }
+fn boot(lab: &Lab<'_>, image: &'static str, series: &'static str, cpus: u32) -> Result<()> {
+    lab.needs_kernel(series)?;
     let config = GuestConfig {
         image,
         series,
         cpus,
-        ..lab.config("facts")
+        ..GuestConfig::default()
     };
-    lab.with_guest(&config, |guest| {
-        let kernel = guest.expect("kernel")?;
+    lab.run(&config, |guest| {
+        let kernel = guest.sh("uname -r")?;
         ensure!(
             kernel.starts_with(&format!("{series}.")),
             "The guest runs {kernel}, expected {series}"
         );
-        let seen = guest.expect("cpus")?;
-        ensure!(
-            seen == cpus.to_string(),
-            "The guest has {seen} CPUs, expected {cpus}"
-        );
-        guest.expect_power_off()?;
-        Ok(())
-    })?;
-    Ok(Verdict::Passed)
+        says(guest, "nproc", &cpus.to_string())
+    })
 }
 
-fn input(lab: &Context) -> Result<Verdict> {
-    lab.with_guest(&lab.config("ask,ask"), |guest| {
-        guest.expect("ask")?;
-        guest.type_line("hello")?;
-        let heard = guest.expect("answer")?;
-        ensure!(heard == "hello", "The guest heard `{heard}`, typed was `hello`");
-        guest.expect("ask")?;
-        guest.type_line("last")?;
+fn input(lab: &Lab<'_>) -> Result<()> {
+    lab.start(&GuestConfig::default(), |guest| {
+        guest.ready()?;
+        guest.type_script("read -r heard; echo I heard $heard")?;
+        guest.type_text("hello\n")?;
+        let heard = guest.answer("read")?;
+        ensure!(heard == "I heard hello", "The guest says `{heard}`");
+        guest.type_script("sleep 2; echo alive; leave poweroff")?;
         guest.close_input()?;
-        guest.expect("answer")?;
-        guest.expect_power_off()?;
-        Ok(())
-    })?;
-    Ok(Verdict::Passed)
+        guest.line_with("alive")?;
+        guest.expect_end(0).map(drop)
+    })
 }

@@ -2,10 +2,11 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Context, Scenario, Verdict};
+use super::{Lab, Scenario};
 use crate::guest::GuestConfig;
-use crate::lab::NIC;
+use crate::lab::devices::NIC;
 use crate::supplies::HOST_SERIES;
+use crate::supplies::command::last_line;
 
 const COLUMNS: usize = 80;
 
@@ -95,11 +96,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     scenarios.into_iter().map(Scenario::strait_only).collect()
 }
 
-fn list(lab: &Context) -> Result<Verdict> {
+fn list(lab: &Lab<'_>) -> Result<()> {
     for words in ["", "--tree", "--groups"] {
         let text = lab.agent.sh(&format!("strait host list {words}"))?;
-        lab.logs.append(&format!("{}.log", lab.name), &text);
-        for word in [NIC, "igb", "nvme0n1", "8139cp", "82576"] {
+        lab.log(&text);
+        for word in [NIC.at(), "igb", "nvme0n1", "8139cp", "82576"] {
             // A tree has classes in place of names.
             let shown = text.contains(word) || (words == "--tree" && word == "82576");
             ensure!(shown, "`list {words}` does not show {word}");
@@ -112,10 +113,10 @@ fn list(lab: &Context) -> Result<Verdict> {
     }
     lab.agent
         .sh("strait host list --json | grep -q '\"bdf\": \"0000:01:00.0\"'")?;
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-fn doctor(lab: &Context) -> Result<Verdict> {
+fn doctor(lab: &Lab<'_>) -> Result<()> {
     let text = script_output(
         lab,
         "strait host doctor $NIC && false\n\
@@ -129,7 +130,7 @@ fn doctor(lab: &Context) -> Result<Verdict> {
         text.contains("0000:01:00.0 is bound to igb instead of vfio-pci"),
         "The doctor does not say who has the NIC: {text}"
     );
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
 const BIND_NIC: &str = "eth=$(interface $NIC)\n\
@@ -202,54 +203,46 @@ const SIGNALS: &str = "group=/dev/vfio/$(basename $(readlink /sys/bus/pci/device
     ended TERM journal; ended INT bound; ended HUP opened; ended TERM populating; echo 4 starts ended";
 
 /// Runs `text`, which must succeed and say all of `words`.
-fn script(lab: &Context, text: &str, words: &[&str]) -> Result<Verdict> {
+fn script(lab: &Lab<'_>, text: &str, words: &[&str]) -> Result<()> {
     let output = script_output(lab, text)?;
     for word in words {
         ensure!(output.contains(word), "It does not say `{word}`: {output}");
     }
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
 /// What `text` prints; it is kept, and whatever is taken goes back.
-fn script_output(lab: &Context, text: &str) -> Result<String> {
-    let finished = lab.agent.exec(
-        &format!("({START}{text}\n) 2>&1"),
-        lab.deadline.saturating_duration_since(std::time::Instant::now()),
-    )?;
-    lab.logs.append(&format!("{}.log", lab.name), &finished.output);
+fn script_output(lab: &Lab<'_>, text: &str) -> Result<String> {
+    let finished = lab.script(&format!("({START}{text}\n) 2>&1"))?;
     let undone = lab.agent.sh("strait host restore --all");
     ensure!(
         finished.code == 0,
         "The script failed ({}): {}",
         finished.code,
-        crate::supplies::command::last_line(&finished.output)
+        last_line(&finished.output)
     );
     undone.context("Cannot restore what was taken")?;
     Ok(finished.output)
 }
 
-fn driver(lab: &Context) -> Result<String> {
-    let name = format!("basename $(readlink /sys/bus/pci/devices/{NIC}/driver)");
+fn driver(lab: &Lab<'_>) -> Result<String> {
+    let name = format!("basename $(readlink /sys/bus/pci/devices/{}/driver)", NIC.at());
     Ok(lab.agent.sh(&name)?.trim().to_owned())
 }
 
-fn managed_config(lab: &Context, steps: &str) -> GuestConfig {
-    GuestConfig {
-        devices: vec![format!("{NIC},managed=on")],
-        ..lab.config(steps)
-    }
+fn managed_config() -> GuestConfig {
+    GuestConfig::with(&[&format!("{},managed=on", NIC.at())])
 }
 
-fn managed(lab: &Context) -> Result<Verdict> {
-    lab.with_guest(&managed_config(lab, "net,ping3"), |guest| {
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
+fn managed(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&managed_config(), |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
         let during = driver(lab)?;
         ensure!(
             during == "vfio-pci",
             "The NIC is bound to {during} while the guest runs"
         );
-        guest.expect_power_off()?;
         Ok(())
     })?;
     let after = driver(lab)?;
@@ -257,12 +250,13 @@ fn managed(lab: &Context) -> Result<Verdict> {
         after == "igb",
         "The NIC is bound to {after} after the guest's end"
     );
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-fn managed_kill(lab: &Context) -> Result<Verdict> {
-    lab.with_guest(&managed_config(lab, "net,ping3,ask"), |guest| {
-        guest.expect("ask")?;
+fn managed_kill(lab: &Lab<'_>) -> Result<()> {
+    lab.start(&managed_config(), |guest| {
+        guest.ready()?;
+        lab.eth0().up(guest, "igb")?;
         guest.kill()
     })?;
     let left = driver(lab)?;
@@ -276,5 +270,5 @@ fn managed_kill(lab: &Context) -> Result<Verdict> {
         after == "igb",
         "The NIC is bound to {after} after the next command"
     );
-    Ok(Verdict::Passed)
+    Ok(())
 }

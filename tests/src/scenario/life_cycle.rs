@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::Guest;
+use super::{Lab, Scenario};
 use crate::guest::{GuestConfig, Vmm};
+use crate::lab::devices::NIC;
 
 /// What strait answers when the guest asks for a reset under `--no-reboot`.
 const RESET: i32 = 32;
 /// What strait answers when the guest dies.
 const PANIC: i32 = 34;
+
+const SIGTERM: i32 = 15;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -44,18 +46,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "no-reboot",
             "a reset under --no-reboot ends with its own exit code",
             90,
-            |lab| {
-                let config = GuestConfig {
-                    no_reboot: true,
-                    ..lab.config("ask")
-                };
-                lab.with_guest(&config, |guest| {
-                    guest.expect("ask")?;
-                    guest.type_line("reboot")?;
-                    guest.expect_end(RESET)
-                })?;
-                Ok(Verdict::Passed)
-            },
+            |lab| ends(lab, "", RESET).map(drop),
         )
         .strait_only(),
         Scenario::new(
@@ -63,17 +54,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "a guest that dies by a triple fault ends with its own exit code, and strait says why",
             90,
             |lab| {
-                let mut config = lab.config("ask");
-                config.cmdline += " reboot=triple";
-                config.no_reboot = true;
-                let finished = lab.with_guest(&config, |guest| {
-                    guest.expect("ask")?;
-                    guest.type_line("reboot")?;
-                    guest.expect_end(PANIC)
-                })?;
-                let said = finished.errors;
+                let said = ends(lab, "reboot=triple", PANIC)?;
                 ensure!(said.contains("CPU 0 shut down"), "It does not say why: {said}");
-                Ok(Verdict::Passed)
+                Ok(())
             },
         )
         .strait_only(),
@@ -98,64 +81,72 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn reboot(lab: &Context, times: u32) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    lab.with_guest(&lab.config_with(&nic, "net,ping3,ask"), |guest| {
-        for _ in 0..times {
-            pinged(guest)?;
-            guest.expect("ask")?;
-            guest.type_line("reboot")?;
-            guest.expect("init").context("The guest did not come back")?;
+fn reboot(lab: &Lab<'_>, times: u32) -> Result<()> {
+    lab.run(&GuestConfig::with(&[&lab.take(NIC.at())?]), |guest| {
+        for boot in 0..=times {
+            if boot > 0 {
+                guest.reboot()?;
+            }
+            lab.eth0().up(guest, "igb")?;
+            lab.eth0()
+                .ping(guest)
+                .with_context(|| format!("After {boot} reboots"))?;
         }
-        pinged(guest)?;
-        guest.expect("ask")?;
-        guest.type_line("poweroff")?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+        Ok(())
+    })
 }
 
-fn restart(lab: &Context, times: u32) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    for (round, name) in (1..=times).zip(names(lab, &nic.bdf).iter().cycle()) {
+fn restart(lab: &Lab<'_>, times: u32) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
+    for (round, name) in (1..=times).zip(names(lab, &nic).iter().cycle()) {
         ping_once(lab, name).with_context(|| format!("Start {round} of {times} with device {name}"))?;
     }
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-fn kill(lab: &Context, times: u32) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
+fn kill(lab: &Lab<'_>, times: u32) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
     for round in 1..=times {
-        lab.with_guest(&lab.config_with(&nic, "net,flood"), |guest| {
-            guest.expect("flowing")?;
+        lab.start(&GuestConfig::with(&[&nic]), |guest| {
+            guest.ready()?;
+            lab.eth0().up(guest, "igb")?;
+            lab.eth0().flood(guest)?;
             // Anywhere in the stream, never at the same place.
             sleep(Duration::from_millis(u64::from(round % 7) * 130));
             guest.kill()
         })
         .with_context(|| format!("Death {round} of {times}"))?;
     }
-    ping_once(lab, &nic.bdf).context("A fresh start after the VMM was killed")?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    ping_once(lab, &nic).context("A fresh start after the VMM was killed")
 }
 
-fn terminate(lab: &Context) -> Result<Verdict> {
-    const SIGTERM: i32 = 15;
-    let nic = lab.bind_nic()?;
-    lab.with_guest(&lab.config_with(&nic, "net,flood"), |guest| {
-        guest.expect("flowing")?;
+fn terminate(lab: &Lab<'_>) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
+    lab.start(&GuestConfig::with(&[&nic]), |guest| {
+        guest.ready()?;
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().flood(guest)?;
         guest.signal(SIGTERM)?;
         guest.wait()
     })?;
-    ping_once(lab, &nic.bdf).context("A fresh start after SIGTERM")?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    ping_once(lab, &nic).context("A fresh start after SIGTERM")
+}
+
+/// A guest that is told `words` and reboots; its VMM ends with this code. Returns what strait says.
+fn ends(lab: &Lab<'_>, words: &str, code: i32) -> Result<String> {
+    let config = GuestConfig {
+        no_reboot: true,
+        ..GuestConfig::default().told(words)
+    };
+    lab.start(&config, |guest| {
+        guest.ready()?;
+        guest.type_script("leave reboot")?;
+        Ok(guest.expect_end(code)?.errors)
+    })
 }
 
 /// The ways to name a device; QEMU knows one.
-fn names(lab: &Context, bdf: &str) -> Vec<String> {
+fn names(lab: &Lab<'_>, bdf: &str) -> Vec<String> {
     let short = bdf.trim_start_matches("0000:");
     match lab.vmm {
         Vmm::Qemu => vec![bdf.to_owned()],
@@ -169,20 +160,9 @@ fn names(lab: &Context, bdf: &str) -> Vec<String> {
     }
 }
 
-fn ping_once(lab: &Context, device: &str) -> Result<()> {
-    let config = GuestConfig {
-        devices: vec![device.to_owned()],
-        ..lab.config("net,ping3")
-    };
-    lab.with_guest(&config, |guest| {
-        pinged(guest)?;
-        guest.expect_power_off()
-    })?;
-    Ok(())
-}
-
-fn pinged(guest: &mut Guest<'_>) -> Result<()> {
-    let answered = guest.expect("ping")?;
-    ensure!(answered == "3", "{answered} of 3 pings were answered");
-    Ok(())
+fn ping_once(lab: &Lab<'_>, device: &str) -> Result<()> {
+    lab.run(&GuestConfig::with(&[device]), |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)
+    })
 }

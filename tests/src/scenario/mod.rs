@@ -1,46 +1,55 @@
-//! The scenarios: what the project promises, each tried in the lab and followed by a look at what
-//! was left on the host.
+//! The scenarios: what the project promises, each tried in the lab and followed by a look at what was left on the
+//! host. How to write one is told in tests/README.md.
 
-mod bad_input;
-mod boot;
-mod context;
-mod device_leaves;
-mod devices;
-mod host_command;
-mod life_cycle;
-mod mistakes;
-mod nested;
-mod next_kernel;
-mod nic;
-mod odd_machines;
-mod outputs;
-mod reset;
+mod lab;
 mod runner;
 mod session;
-mod tiny;
 mod unit_tests;
-mod viommu;
-mod viommu_affinity;
-mod viommu_dma;
 
 use std::time::Duration;
 
 use anyhow::Result;
 
-pub(crate) use crate::lab::Host;
-pub(crate) use context::Context;
+pub(crate) use crate::lab::Kind;
+pub(crate) use lab::{Lab, Skip};
 pub(crate) use runner::{Selection, list, test};
 
-/// How a scenario ended that did not fail.
-pub(crate) enum Verdict {
-    /// Everything was as promised.
-    Passed,
-    /// It cannot be tried here, for this reason.
-    Skipped(String),
+/// Declares the files that have scenarios, and [`all`] of them in this order.
+macro_rules! scenarios {
+    ($($file:ident),* $(,)?) => {
+        $(mod $file;)*
+
+        /// All scenarios, in the order they run: the simplest first, so that the first failure says most.
+        pub(crate) fn all() -> Vec<Scenario> {
+            [$($file::scenarios()),*].into_iter().flatten().collect()
+        }
+    };
 }
 
+scenarios![
+    boot,
+    clock,
+    nic,
+    devices,
+    viommu,
+    viommu_dma,
+    viommu_affinity,
+    next_kernel,
+    nested,
+    nested_life,
+    life_cycle,
+    reset,
+    device_leaves,
+    device_errors,
+    outputs,
+    tiny,
+    host_command,
+    bad_input,
+    odd_machines,
+];
+
 /// What a scenario does.
-type Work = Box<dyn Fn(&Context) -> Result<Verdict>>;
+type Work = Box<dyn Fn(&Lab<'_>) -> Result<()>>;
 
 /// One promise.
 pub(crate) struct Scenario {
@@ -56,8 +65,8 @@ pub(crate) struct Scenario {
     pub(crate) qemu: bool,
     /// Strait runs in it, whoever runs the guests of the lab's host.
     pub(crate) needs_strait: bool,
-    /// Where it runs.
-    pub(crate) host: Host,
+    /// Which machine it runs on.
+    pub(crate) kind: Kind,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
     pub(crate) expected_warnings: &'static [&'static str],
     /// The work.
@@ -69,7 +78,7 @@ impl Scenario {
         name: impl Into<String>,
         about: impl Into<String>,
         limit_s: u64,
-        run: impl Fn(&Context) -> Result<Verdict> + 'static,
+        run: impl Fn(&Lab<'_>) -> Result<()> + 'static,
     ) -> Self {
         Self {
             name: name.into(),
@@ -78,7 +87,7 @@ impl Scenario {
             full: false,
             qemu: true,
             needs_strait: false,
-            host: Host::Whole,
+            kind: Kind::Whole,
             expected_warnings: &[],
             run: Box::new(run),
         }
@@ -99,8 +108,8 @@ impl Scenario {
         self
     }
 
-    fn on(mut self, host: Host) -> Self {
-        self.host = host;
+    fn on(mut self, kind: Kind) -> Self {
+        self.kind = kind;
         self
     }
 
@@ -108,25 +117,4 @@ impl Scenario {
         self.expected_warnings = expected;
         self
     }
-}
-
-/// All scenarios, in the order they run: the simplest first, so that the first failure says most.
-pub(crate) fn all() -> Vec<Scenario> {
-    let mut all = boot::scenarios();
-    all.extend(nic::scenarios());
-    all.extend(devices::scenarios());
-    all.extend(viommu::scenarios());
-    all.extend(viommu_dma::scenarios());
-    all.extend(viommu_affinity::scenarios());
-    all.extend(next_kernel::scenarios());
-    all.extend(nested::scenarios());
-    all.extend(life_cycle::scenarios());
-    all.extend(reset::scenarios());
-    all.extend(device_leaves::scenarios());
-    all.extend(outputs::scenarios());
-    all.extend(tiny::scenarios());
-    all.extend(host_command::scenarios());
-    all.extend(bad_input::scenarios());
-    all.extend(odd_machines::scenarios());
-    all
 }

@@ -2,13 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::viommu::check_complaints;
-use super::{Context, Scenario, Verdict};
-use crate::guest::Guest;
-use crate::guest::GuestConfig;
-
-/// What the next kernel does.
-const NEXT: &str = "dmar,net,ping3,fetch";
+use super::{Lab, Scenario};
+use crate::guest::{Guest, GuestConfig, complaints};
+use crate::lab::devices::NIC;
 
 /// What a kernel says that takes over from a dead one (drivers/iommu/intel/iommu.c, irq_remapping.c).
 const TAKEN_OVER: [&str; 3] = [
@@ -36,58 +32,65 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn config(lab: &Context, device: &str, steps: &str, words: &str) -> GuestConfig {
-    let plain = lab.config(steps);
-    GuestConfig {
+fn config(lab: &Lab<'_>, words: &str) -> Result<GuestConfig> {
+    Ok(GuestConfig {
         initrd: "kexec",
         memory_mib: 1024,
-        devices: vec![device.to_owned()],
-        cmdline: format!("{} intel_iommu=on,strict lab.next={NEXT} {words}", plain.cmdline),
-        viommu: true,
-        ..plain
-    }
+        ..GuestConfig::with(&[&lab.take(NIC.at())?])
+            .behind_iommu("intel_iommu=on,strict")
+            .told(words)
+    })
 }
 
-fn kexec(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let config = config(lab, &nic.bdf, "net,ping3,hand_over", "");
-    lab.with_guest(&config, |guest| {
-        guest.expect("ping")?;
-        guest.expect("leaves")?;
-        let said = guest.expect_list("dmar")?;
+/// Loads the same kernel once more, in the way that `option` says. The rest of the command line stays, but for the
+/// memory that is kept for a crash.
+fn stage(guest: &mut Guest<'_>, option: &str) -> Result<()> {
+    guest.sh(&format!(
+        "kexec --kexec-file-syscall {option} --initrd=$(echo /lab/guest/initramfs-*) \
+         --command-line=\"$(sed 's/crashkernel=[^ ]*//' /proc/cmdline)\" /lab/guest/vmlinuz-*"
+    ))?;
+    Ok(())
+}
+
+/// In good order: drivers shut their devices down, and the IOMMU is switched off.
+fn kexec(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&config(lab, "")?, |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        stage(guest, "--load")?;
+        guest.type_script("kexec --exec")?;
+        guest.ready()?;
+        let said = works(lab, guest)?;
         for words in TAKEN_OVER {
             let kept = said.iter().any(|line| line.contains(words));
             ensure!(!kept, "The IOMMU was on when the next kernel came: `{words}`");
         }
-        works(lab, guest, &said)
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+        Ok(())
+    })
 }
 
-fn kdump(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let config = config(lab, &nic.bdf, "net,ping3,crash", "crashkernel=256M");
-    lab.with_guest(&config, |guest| {
-        guest.expect("ping")?;
+/// In none: the NIC and the IOMMU are at work, and the memory that they work on belongs to the dead kernel.
+fn kdump(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&config(lab, "crashkernel=256M")?, |guest| {
+        lab.eth0().up(guest, "igb")?;
+        stage(guest, "--load-panic")?;
+        guest.type_script("ping -i 1 10.0.2.2 > /dev/null & echo c > /proc/sysrq-trigger")?;
         guest.expect_panic()?;
-        let said = guest.expect_list("dmar")?;
+        guest.ready()?;
+        let said = works(lab, guest)?;
         for words in TAKEN_OVER {
             let kept = said.iter().any(|line| line.contains(words));
             ensure!(kept, "The crash kernel does not say `{words}`");
         }
-        works(lab, guest, &said)
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+        Ok(())
+    })
 }
 
-/// The next kernel has no complaint, and its NIC works.
-fn works(lab: &Context, guest: &mut Guest<'_>, said: &[String]) -> Result<()> {
-    check_complaints(said)?;
-    let answered = guest.expect("ping")?;
-    ensure!(answered == "3", "{answered} of 3 pings were answered");
-    lab.check_hash(&guest.expect("fetch")?)?;
-    guest.expect_power_off()?;
-    Ok(())
+/// The next kernel has no complaint, and its NIC works. Returns what it said of its IOMMU.
+fn works(lab: &Lab<'_>, guest: &mut Guest<'_>) -> Result<Vec<String>> {
+    let said = complaints(guest)?;
+    lab.eth0().up(guest, "igb")?;
+    lab.eth0().ping(guest)?;
+    lab.eth0().fetch(guest)?;
+    Ok(said)
 }

@@ -2,12 +2,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::Guest;
-use crate::guest::GuestConfig;
-use crate::lab::Assigned;
-
-const STEPS: &str = "net,ping3,irqs,fetch,irqs";
+use super::{Lab, Scenario};
+use crate::guest::{Guest, GuestConfig, Vector, number, says};
+use crate::lab::devices::NIC;
+use crate::supplies::OLD_SERIES;
 
 /// With one CPU: link changes, receive, transmit; with two a pair of queues each.
 pub(super) const PF_VECTORS: usize = 3;
@@ -33,31 +31,20 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "pf-affinity",
             "two CPUs, interrupt affinity moved between them while data arrives",
             240,
-            affinity,
+            |lab| {
+                let config = GuestConfig {
+                    cpus: 2,
+                    ..GuestConfig::with(&[&lab.take(NIC.at())?])
+                };
+                lab.run(&config, |guest| moved_interrupts(lab, guest))
+            },
         ),
         Scenario::new("pf-vmlinux", "the NIC with a vmlinux as kernel", 120, |lab| {
-            let nic = lab.bind_nic()?;
-            let config = GuestConfig {
-                image: "vmlinux",
-                ..lab.config_with(&nic, "net,ping3")
-            };
-            ping(lab, &config)?;
-            nic.restore()?;
-            Ok(Verdict::Passed)
+            ping(lab, |config| config.image = "vmlinux")
         }),
         Scenario::new("pf-kernel-6.1", "the NIC with Debian's 6.1 kernel", 120, |lab| {
-            let series = crate::supplies::OLD_SERIES;
-            if !lab.series.contains(&series) {
-                return Ok(Verdict::Skipped(format!("this Debian has no {series} kernel")));
-            }
-            let nic = lab.bind_nic()?;
-            let config = GuestConfig {
-                series,
-                ..lab.config_with(&nic, "net,ping3")
-            };
-            ping(lab, &config)?;
-            nic.restore()?;
-            Ok(Verdict::Passed)
+            lab.needs_kernel(OLD_SERIES)?;
+            ping(lab, |config| config.series = OLD_SERIES)
         }),
         Scenario::new("pf-memory-256m", "the NIC in a guest with 256 MiB", 120, |lab| {
             memory(lab, 256)
@@ -71,27 +58,22 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// Everything a NIC is for. Returns its interrupt counts.
+/// Everything a NIC is for. Returns its interrupts.
 pub(super) fn exchange(
-    lab: &Context,
+    lab: &Lab<'_>,
     guest: &mut Guest<'_>,
     driver: &str,
-    vectors: usize,
-) -> Result<Vec<(String, Vec<u64>)>> {
-    let found = guest.expect("driver")?;
+    least: usize,
+) -> Result<Vec<Vector>> {
+    let eth0 = lab.eth0();
+    eth0.up(guest, driver)?;
+    eth0.ping(guest)?;
+    let before = eth0.vectors(guest)?;
+    eth0.fetch(guest)?;
+    let after = eth0.vectors(guest)?;
     ensure!(
-        found == driver,
-        "The guest drives the NIC by {found}, expected {driver}"
-    );
-    guest.expect("link")?;
-    let answered = guest.expect("ping")?;
-    ensure!(answered == "3", "{answered} of 3 pings were answered");
-    let before = guest.expect_irqs()?;
-    lab.check_hash(&guest.expect("fetch")?)?;
-    let after = guest.expect_irqs()?;
-    ensure!(
-        after.len() >= vectors,
-        "The guest has {} interrupt vectors for its NIC, expected at least {vectors}",
+        after.len() >= least,
+        "The guest has {} interrupt vectors for its NIC, expected at least {least}",
         after.len()
     );
     for name in ["rx", "tx"] {
@@ -105,96 +87,84 @@ pub(super) fn exchange(
 }
 
 /// Interrupts of the vectors whose name contains `name`, on all CPUs.
-fn total(irqs: &[(String, Vec<u64>)], name: &str) -> u64 {
-    let named = irqs.iter().filter(|(vector, _)| vector.contains(name));
-    named.flat_map(|(_, counts)| counts).sum()
+fn total(vectors: &[Vector], name: &str) -> u64 {
+    let named = vectors.iter().filter(|vector| vector.name.contains(name));
+    named.map(Vector::total).sum()
 }
 
-fn physical_function(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    lab.with_guest(&lab.config_with(&nic, STEPS), |guest| {
-        let irqs = exchange(lab, guest, "igb", PF_VECTORS)?;
-        lab.check_irqs(&irqs, PF_VECTORS)?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+fn physical_function(lab: &Lab<'_>) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
+    lab.run(&GuestConfig::with(&[&nic]), |guest| {
+        exchange(lab, guest, "igb", PF_VECTORS)?;
+        lab.eth0().counted(guest, PF_VECTORS).map(drop)
+    })
 }
 
 /// The third vector, the mailbox, stays silent: the emulated physical function writes to it only
 /// without raising the interrupt, also when the host itself drives the virtual function.
-fn virtual_function(lab: &Context) -> Result<Verdict> {
-    let nic = Assigned::bind_virtual_function(lab.agent)?;
-    lab.with_guest(&lab.config_with(&nic, STEPS), |guest| {
-        exchange(lab, guest, "igbvf", VF_VECTORS)?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
-}
-
-fn affinity(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let config = GuestConfig {
-        cpus: 2,
-        ..lab.config_with(&nic, "facts,net,ping3,affinity,irqs")
-    };
-    lab.with_guest(&config, |guest| moved_interrupts(lab, guest))?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
-}
-
-/// What a guest with two CPUs prints that moves its interrupts and ends.
-pub(super) fn moved_interrupts(lab: &Context, guest: &mut Guest<'_>) -> Result<()> {
-    let cpus = guest.expect("cpus")?;
-    ensure!(cpus == "2", "The guest has {cpus} CPUs, expected 2");
-    let moves: u64 = guest.expect("moves")?.parse()?;
-    ensure!(moves >= 2, "The interrupts were moved only {moves} times");
-    lab.check_hash(&guest.expect("fetch")?)?;
-    let irqs = guest.expect_irqs()?;
-    lab.check_irqs(&irqs, PF_VECTORS)?;
-    for cpu in 0..2 {
-        let count: u64 = irqs.iter().filter_map(|(_, counts)| counts.get(cpu)).sum();
-        ensure!(count > 0, "CPU {cpu} of the guest had no interrupt of the NIC");
-    }
-    guest.expect_power_off().map(drop)
-}
-
-fn ping(lab: &Context, config: &GuestConfig) -> Result<()> {
-    lab.with_guest(config, |guest| {
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
-        guest.expect_power_off()?;
-        Ok(())
+fn virtual_function(lab: &Lab<'_>) -> Result<()> {
+    let nic = lab.take_virtual_function()?;
+    lab.run(&GuestConfig::with(&[&nic]), |guest| {
+        exchange(lab, guest, "igbvf", VF_VECTORS).map(drop)
     })
 }
 
-fn memory(lab: &Context, memory_mib: u64) -> Result<Verdict> {
-    let available = lab.agent.sh("awk '/MemAvailable/ {print $2}' /proc/meminfo")?;
-    let available_mib = available.trim().parse::<u64>()? >> 10;
-    if available_mib < memory_mib + 512 {
-        let reason = format!("the lab host has only {available_mib} MiB free");
-        return Ok(Verdict::Skipped(reason));
+/// In a guest with two CPUs: each vector goes from one to the other and back while data arrives.
+pub(super) fn moved_interrupts(lab: &Lab<'_>, guest: &mut Guest<'_>) -> Result<()> {
+    says(guest, "nproc", "2")?;
+    let eth0 = lab.eth0();
+    eth0.up(guest, "igb")?;
+    eth0.ping(guest)?;
+    let said = guest.sh(&format!(
+        "({}) > /run/hash & moves=0; cpu=1
+         until [ -s /run/hash ]; do
+             for irq in $(sed -n 's/^ *\\([0-9]*\\):.*eth0.*/\\1/p' /proc/interrupts); do
+                 echo $cpu > /proc/irq/$irq/smp_affinity || fail IRQ $irq does not move
+             done
+             moves=$((moves + 1)); cpu=$((3 - cpu)); usleep 300000
+         done
+         echo $moves; cat /run/hash",
+        eth0.fetch_line()
+    ))?;
+    let (moves, hash) = said.split_once('\n').unwrap_or((&said, ""));
+    ensure!(
+        moves.parse::<u32>()? >= 2,
+        "The interrupts were moved only {moves} times"
+    );
+    eth0.check(hash)?;
+    let vectors = eth0.counted(guest, PF_VECTORS)?;
+    for cpu in 0..2 {
+        let count: u64 = vectors.iter().filter_map(|vector| vector.counts.get(cpu)).sum();
+        ensure!(count > 0, "CPU {cpu} of the guest had no interrupt of the NIC");
     }
-    let nic = lab.bind_nic()?;
+    Ok(())
+}
+
+fn ping(lab: &Lab<'_>, change: impl Fn(&mut GuestConfig)) -> Result<()> {
+    let mut config = GuestConfig::with(&[&lab.take(NIC.at())?]);
+    change(&mut config);
+    lab.run(&config, |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)
+    })
+}
+
+fn memory(lab: &Lab<'_>, memory_mib: u64) -> Result<()> {
+    lab.needs_memory(memory_mib)?;
     let config = GuestConfig {
         memory_mib,
-        ..lab.config_with(&nic, "facts,net,ping3,fetch")
+        ..GuestConfig::with(&[&lab.take(NIC.at())?])
     };
-    lab.with_guest(&config, |guest| {
-        let seen_kib: u64 = guest.expect("memory")?.parse()?;
+    lab.run(&config, |guest| {
+        let seen_kib = number(guest, "sed -n 's/MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")?;
         // The kernel keeps some for itself: its image, page structures, the crash area.
         let least_kib = memory_mib * 1024 * 3 / 4;
         ensure!(
             (least_kib..=memory_mib * 1024).contains(&seen_kib),
             "The guest sees {seen_kib} KiB of {memory_mib} MiB"
         );
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
-        lab.check_hash(&guest.expect("fetch")?)?;
-        guest.expect_power_off()?;
-        Ok(())
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        lab.eth0().fetch(guest)
+    })
 }

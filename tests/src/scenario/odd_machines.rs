@@ -2,13 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::viommu::check_complaints;
-use super::{Context, Host, Scenario, Verdict};
-use crate::guest::GuestConfig;
-use crate::lab::{Assigned, NIC};
-
-/// The drive, whose BAR has 64 bits.
-const NVME: &str = "0000:02:00.0";
+use super::{Kind, Lab, Scenario};
+use crate::guest::{GuestConfig, complaints, kept};
+use crate::lab::devices::{NIC, NVME};
 
 /// More than what fits below the hole of 32 bits.
 const MEMORY_MIB: u64 = 3584;
@@ -22,7 +18,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             narrow,
         )
         .full()
-        .on(Host::Narrow),
+        .on(Kind::Narrow),
         Scenario::new(
             "narrow-viommu",
             "a virtual IOMMU there: 48 bits are refused, without a width it has the 39 of the host's",
@@ -31,7 +27,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .strait_only()
         .full()
-        .on(Host::Narrow),
+        .on(Kind::Narrow),
         Scenario::new(
             "unsafe-interrupts",
             "no interrupt remapping: refused with the module option, which does without",
@@ -40,7 +36,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .strait_only()
         .full()
-        .on(Host::WithoutRemapping),
+        .on(Kind::WithoutRemapping),
         Scenario::new(
             "without-xsave",
             "a CPU without XSAVE: the guest reboots",
@@ -49,103 +45,74 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .strait_only()
         .full()
-        .on(Host::WithoutXsave),
+        .on(Kind::WithoutXsave),
     ]
 }
 
-fn narrow(lab: &Context) -> Result<Verdict> {
-    let available = lab.agent.sh("awk '/MemAvailable/ {print $2}' /proc/meminfo")?;
-    let available_mib = available.trim().parse::<u64>()? >> 10;
-    if available_mib < MEMORY_MIB + 512 {
-        let reason = format!("the lab host has only {available_mib} MiB free");
-        return Ok(Verdict::Skipped(reason));
-    }
-    let (nic, drive) = (lab.bind_nic()?, Assigned::bind(lab.agent, NVME)?);
-    let config = lab.config("net,ping3,fetch,nvme");
+fn narrow(lab: &Lab<'_>) -> Result<()> {
+    lab.needs_memory(MEMORY_MIB)?;
     let config = GuestConfig {
         initrd: "devices",
         memory_mib: MEMORY_MIB,
-        devices: vec![nic.bdf.clone(), drive.bdf.clone()],
-        cmdline: format!("{} lab.drivers=igb,nvme", config.cmdline),
-        ..config
+        ..GuestConfig::with(&[&lab.take(NIC.at())?, &lab.take(NVME.at())?])
     };
-    let finished = lab.with_guest(&config, |guest| {
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
-        lab.check_hash(&guest.expect("fetch")?)?;
-        let (wrote, read) = (guest.expect("wrote")?, guest.expect("read")?);
-        ensure!(wrote == read, "64 MiB with SHA-256 {wrote} came back with {read}");
-        guest.expect_power_off()
+    let finished = lab.start(&config, |guest| {
+        guest.ready()?;
+        guest.sh("load igb nvme")?;
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        lab.eth0().fetch(guest)?;
+        kept(guest, "/dev/nvme0n1", 64)?;
+        guest.power_off()
     })?;
     ensure!(
         !finished.errors.contains("will not work"),
         "Not all BARs can be reached: {}",
         finished.errors
     );
-    nic.restore()?;
-    drive.restore()?;
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-fn narrow_viommu(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let plain = lab.config_with(&nic, "net,ping3,fetch,dmar");
-    let config = GuestConfig {
-        cmdline: format!("{} intel_iommu=on,strict", plain.cmdline),
-        ..plain
-    };
+fn narrow_viommu(lab: &Lab<'_>) -> Result<()> {
+    let config = GuestConfig::with(&[&lab.take(NIC.at())?]).told("intel_iommu=on,strict");
     let wide = GuestConfig {
         more: &["--viommu", "intel,aw-bits=48"],
         ..config.clone()
     };
-    let refused = lab.with_guest(&wide, |guest| guest.expect_end(1))?;
-    for word in ["aw-bits=48", "39 bits"] {
-        let said = refused.errors.trim_end();
-        ensure!(said.contains(word), "It does not say `{word}`: {said}");
-    }
-    let own = GuestConfig {
-        viommu: true,
-        ..config
-    };
-    lab.with_guest(&own, |guest| {
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
-        lab.check_hash(&guest.expect("fetch")?)?;
-        check_complaints(&guest.expect_list("dmar")?)?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    refuses(lab, &wide, &["aw-bits=48", "39 bits"])?;
+    lab.run(&config.behind_iommu(""), |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        lab.eth0().fetch(guest)?;
+        complaints(guest).map(drop)
+    })
 }
 
 /// The refusal, and that what it names is true.
-fn unsafe_interrupts(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let config = lab.config_with(&nic, "net,ping3");
-    let refused = lab.with_guest(&config, |guest| guest.expect_end(1))?;
-    for word in [NIC, "allow_unsafe_interrupts", "any interrupt"] {
-        let said = refused.errors.trim_end();
-        ensure!(said.contains(word), "It does not say `{word}`: {said}");
-    }
+fn unsafe_interrupts(lab: &Lab<'_>) -> Result<()> {
+    let config = GuestConfig::with(&[&lab.take(NIC.at())?]);
+    refuses(lab, &config, &[NIC.at(), "allow_unsafe_interrupts", "any interrupt"])?;
     let switch = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
     lab.agent.sh(&format!("echo Y > {switch}"))?;
-    lab.with_guest(&config, |guest| {
-        guest.expect("ping")?;
-        guest.expect_power_off()
+    lab.run(&config, |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)
     })?;
     lab.agent.sh(&format!("echo N > {switch}"))?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-fn without_xsave(lab: &Context) -> Result<Verdict> {
+/// Strait ends at once, with these words.
+fn refuses(lab: &Lab<'_>, config: &GuestConfig, words: &[&str]) -> Result<()> {
+    let refused = lab.start(config, |guest| guest.expect_end(1))?;
+    let said = refused.errors.trim_end();
+    for word in words {
+        ensure!(said.contains(word), "It does not say `{word}`: {said}");
+    }
+    Ok(())
+}
+
+fn without_xsave(lab: &Lab<'_>) -> Result<()> {
     lab.agent.sh("! grep -qw xsave /proc/cpuinfo")?;
-    lab.with_guest(&lab.config("ask"), |guest| {
-        guest.expect("ask")?;
-        guest.type_line("reboot")?;
-        guest.expect("ask")?;
-        guest.type_line("poweroff")?;
-        guest.expect_power_off()
-    })?;
-    Ok(Verdict::Passed)
+    lab.run(&GuestConfig::default(), |guest| guest.reboot())
 }

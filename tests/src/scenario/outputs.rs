@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::machine_code as tiny;
+use super::{Lab, Scenario};
+use crate::guest::machine_code;
+use crate::lab::devices::NIC;
 
 /// Runs the guest in /tmp/tiny with `$options` and its outputs at `$out` and `$errors`, where descriptor 3 is a
 /// full pipe that nobody reads; asks strait what it does, ends it, and says how it ended. `$pace` stretches its limits.
@@ -62,30 +63,25 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn run(lab: &Context, options: &str, out: &str, errors: &str) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let program = tiny::elf(&[tiny::SWEEP_CONFIG, tiny::SAY_WITHOUT_END]);
+fn run(lab: &Lab<'_>, options: &str, out: &str, errors: &str) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
+    let program = machine_code::elf(&[machine_code::SWEEP_CONFIG, machine_code::SAY_WITHOUT_END]);
     let script = format!(
-        "printf '{}' > /tmp/tiny; options='{options} --device {}' out={out} errors={errors} pace={}\n{RUN}",
-        tiny::octal(&program),
-        nic.bdf,
+        "printf '{}' > /tmp/tiny; options='{options} --device {nic}' out={out} errors={errors} pace={}\n{RUN}",
+        machine_code::octal(&program),
         lab.host.pace.factor()
     );
     let finished = lab.agent.exec(&script, lab.host.pace.stretch(LIMIT))?;
     let said = finished.output.len();
-    lab.logs.append(
-        &format!("{}.log", lab.name),
-        &format!(
-            "code {}, {said} bytes of output\n{}",
-            finished.code, finished.errors
-        ),
-    );
+    lab.log(&format!(
+        "code {}, {said} bytes of output\n{}",
+        finished.code, finished.errors
+    ));
     ensure!(
         finished.code == 0,
         "It ended with code {}, expected 0: {}",
         finished.code,
         finished.errors
     );
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    Ok(())
 }

@@ -2,15 +2,9 @@
 
 use anyhow::{Result, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::GuestConfig;
-use crate::lab::{Assigned, EDU, NIC};
-
-/// The USB controller.
-const XHCI: &str = "0000:06:00.0";
-
-/// The NIC with two functions, neither of which can reset itself.
-const PAIR: [&str; 2] = ["0000:05:00.0", "0000:05:00.1"];
+use super::{Lab, Scenario};
+use crate::guest::{GuestConfig, says};
+use crate::lab::devices::{E1000E, EDU, NIC, XHCI};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -38,27 +32,27 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn methods(lab: &Context) -> Result<Verdict> {
-    let names = [NIC, XHCI, EDU, PAIR[0], PAIR[1]];
-    let devices = names.map(|name| Assigned::bind(lab.agent, name));
-    let devices = devices.into_iter().collect::<Result<Vec<_>>>()?;
-    let config = GuestConfig {
-        devices: names.map(str::to_owned).to_vec(),
-        more: &["-v"],
-        ..lab.config("ask")
+fn methods(lab: &Lab<'_>) -> Result<()> {
+    let [first, second] = E1000E.functions else {
+        anyhow::bail!("The NIC has not two functions");
     };
-    let finished = lab.with_guest(&config, |guest| {
-        guest.expect("ask")?;
-        guest.type_line("reboot")?;
-        guest.expect("ask")?;
-        guest.type_line("poweroff")?;
-        guest.expect_power_off()
+    let functions = [NIC.at(), XHCI.at(), EDU.at(), first, second];
+    for function in functions {
+        lab.take(function)?;
+    }
+    let config = GuestConfig {
+        more: &["-v"],
+        ..GuestConfig::with(&functions)
+    };
+    let finished = lab.start(&config, |guest| {
+        guest.ready()?;
+        guest.reboot()?;
+        guest.power_off()
     })?;
-    let [first, second] = PAIR;
     let sentences = [
-        format!("{NIC} is reset by the kernel with flr"),
-        format!("{XHCI} is reset by the kernel with bus"),
-        format!("{EDU} has no way to be reset"),
+        format!("{} is reset by the kernel with flr", NIC.at()),
+        format!("{} is reset by the kernel with bus", XHCI.at()),
+        format!("{} has no way to be reset", EDU.at()),
         format!("{first} is reset with its bus, that is {first}, {second}"),
         format!("{second} is reset with its bus, that is {first}, {second}"),
     ];
@@ -71,28 +65,49 @@ fn methods(lab: &Context) -> Result<Verdict> {
         "A reset failed: {}",
         finished.errors
     );
-    devices.into_iter().try_for_each(Assigned::restore)?;
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
-/// The guest looks after each reset that its NIC is silent, and that its driver can start over.
-fn resets(lab: &Context, times: u32, with_traffic: bool) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let config = lab.config_with(&nic, "net,resets,ping3,fetch");
-    let traffic = if with_traffic { " lab.traffic=1" } else { "" };
+/// A reset under the driver, which leaves the receiver off.
+const RESET: &str = "device=$(readlink -f /sys/class/net/eth0/device); function=${device##*/}
+    receiver() { /bin/ethtool -d eth0 | sed -n 's/^ *Receiver: *//p' | head -n 1; }
+    [ $(receiver) = enabled ] || fail the receiver is off before the reset
+    dmesg -c > /dev/null
+    echo 1 > $device/reset";
+
+/// The driver starts over. When igb happens to read a register in the middle of a reset, it takes the NIC for lost and
+/// must be bound anew.
+const START_OVER: &str = "if dmesg | grep -q 'PCIe link lost'; then
+        echo $function > /sys/bus/pci/drivers/igb/unbind; echo $function > /sys/bus/pci/drivers/igb/bind
+        wait_until 20 test -e /sys/class/net/eth0 || fail no eth0 after the reset
+        ip addr add 10.0.2.15/24 dev eth0
+    else
+        [ $(receiver) = disabled ] || fail the receiver is on after the reset
+        ip link set eth0 down
+    fi
+    ip link set eth0 up";
+
+/// It works again.
+const WORKS: &str = "wait_until 30 grep -q 1 /sys/class/net/eth0/carrier || fail no link after the reset
+    ping -c 1 -W 10 10.0.2.2 > /dev/null";
+
+/// An idle NIC is asked to work again after every tenth reset.
+fn resets(lab: &Lab<'_>, times: u32, with_traffic: bool) -> Result<()> {
     let config = GuestConfig {
         initrd: "devices",
-        cmdline: format!("{} lab.drivers=igb lab.resets={times}{traffic}", config.cmdline),
-        ..config
+        ..GuestConfig::with(&[&lab.take(NIC.at())?])
     };
-    lab.with_guest(&config, |guest| {
-        let done: u32 = guest.expect("resets")?.parse()?;
-        ensure!(done == times, "{done} resets were made, expected {times}");
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
-        lab.check_hash(&guest.expect("fetch")?)?;
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    lab.run(&config, |guest| {
+        guest.sh("load igb")?;
+        lab.eth0().up(guest, "igb")?;
+        let flood = lab.eth0().flood_script();
+        let script = if with_traffic {
+            format!("for n in $(seq {times}); do\n{flood}\n{RESET}\nkill $!\n{START_OVER}\n{WORKS}\ndone; echo $n")
+        } else {
+            format!("for n in $(seq {times}); do\n{RESET}\n{START_OVER}\n[ $((n % 10)) != 0 ] || {{ {WORKS}\n}}\ndone; echo $n")
+        };
+        says(guest, &script, &times.to_string())?;
+        lab.eth0().ping(guest)?;
+        lab.eth0().fetch(guest)
+    })
 }

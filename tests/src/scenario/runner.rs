@@ -1,8 +1,9 @@
 //! What to run, and the count at the end.
 
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use super::session::Session;
 use super::unit_tests::{self, Counts};
@@ -21,12 +22,21 @@ pub(crate) struct Selection {
     pub(crate) live: bool,
 }
 
-/// Prints the scenarios.
-pub(crate) fn list() {
-    println!("{UNIT:22} the unit tests of every package");
-    for scenario in all() {
-        let tier = if scenario.full { " (--full)" } else { "" };
-        println!("{:22} {}{tier}", scenario.name, scenario.about);
+/// Prints the scenarios. A reader who has seen enough may leave.
+pub(crate) fn list() -> Result<()> {
+    let mut text = format!("{UNIT:22} the unit tests of every package\n");
+    for Scenario {
+        name, about, full, ..
+    } in all()
+    {
+        let tier = if full { " (--full)" } else { "" };
+        text += &format!("{name:22} {about}{tier}\n");
+    }
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("Cannot print the list")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Runs scenarios one after the other, in one lab host as long as it lives.
 
+use std::cell::RefCell;
 use std::path::Path;
 use std::time::Instant;
 
@@ -7,10 +8,9 @@ use anyhow::{Context as _, Result, anyhow};
 
 use super::runner::Selection;
 use super::unit_tests::Counts;
-use super::{Context, Scenario, Verdict};
-use crate::guest::Vmm;
-use crate::lab::Outside;
-use crate::lab::{Host, HostState, LabHost, Logs, build_strait};
+use super::{Kind, Lab, Scenario, Skip};
+use crate::guest::{Boot, Vmm};
+use crate::lab::{LabHost, Leftovers, Logs, Outside, build_strait};
 use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies};
 
 /// All that scenarios share.
@@ -45,9 +45,9 @@ impl<'a> Session<'a> {
         let needs_strait =
             self.selection.vmm == Vmm::Strait || here.iter().any(|scenario| scenario.needs_strait);
         let strait = needs_strait.then(build_strait).transpose()?;
-        for kind in Host::ALL {
+        for kind in Kind::ALL {
             let mut host = None;
-            for scenario in here.iter().filter(|scenario| scenario.host == kind) {
+            for scenario in here.iter().filter(|scenario| scenario.kind == kind) {
                 let start = Instant::now();
                 let verdict = self.run_in(&mut host, strait.as_deref(), scenario)?;
                 self.count(scenario, verdict, start.elapsed().as_secs_f64(), counts);
@@ -68,10 +68,10 @@ impl<'a> Session<'a> {
         slot: &mut Option<LabHost>,
         strait: Option<&Path>,
         scenario: &Scenario,
-    ) -> Result<Result<Verdict>> {
+    ) -> Result<Result<()>> {
         let host = match slot.take() {
             Some(host) => host,
-            None => LabHost::boot(&self.supplies, &self.logs, strait, scenario.host)?,
+            None => LabHost::boot(&self.supplies, &self.logs, strait, scenario.kind)?,
         };
         let verdict = self.attempt(&host, scenario);
         if !host.agent.is_lost() {
@@ -84,8 +84,8 @@ impl<'a> Session<'a> {
     }
 
     /// A scenario and the look at the host behind it.
-    fn attempt(&self, host: &LabHost, scenario: &Scenario) -> Result<Verdict> {
-        let lab = Context {
+    fn attempt(&self, host: &LabHost, scenario: &Scenario) -> Result<()> {
+        let lab = Lab {
             agent: &host.agent,
             host,
             vmm: self.selection.vmm,
@@ -94,20 +94,25 @@ impl<'a> Session<'a> {
             name: &scenario.name,
             deadline: Instant::now() + host.pace.stretch(scenario.limit),
             series: &self.series,
-            extra_cmdline: &self.selection.cmdline,
-            live: self.selection.live,
+            boot: Boot {
+                pace: host.pace.factor(),
+                is_loud: self.selection.live,
+                extra: self.selection.cmdline.clone(),
+            },
+            taken: RefCell::default(),
         };
-        let before = HostState::take(lab.agent)?;
+        let before = Leftovers::take(lab.agent)?;
         let verdict = (scenario.run)(&lab).map_err(|error| {
             if Instant::now() < lab.deadline {
                 return error;
             }
             error.context(host.pace.explain(scenario.limit))
         });
+        let given_back = lab.give_back();
         if host.agent.is_lost() {
             return verdict;
         }
-        let mut changes = HostState::changes_since(&before, lab.agent)?;
+        let mut changes = Leftovers::changes_since(&before, lab.agent)?;
         changes.retain(|change| {
             !scenario
                 .expected_warnings
@@ -115,23 +120,23 @@ impl<'a> Session<'a> {
                 .any(|words| change.contains(words))
         });
         match verdict {
-            Ok(verdict) if changes.is_empty() => Ok(verdict),
-            Ok(_) => Err(anyhow!("The host is not as it was: {}", changes.join("; "))),
+            Ok(()) if changes.is_empty() => given_back,
+            Ok(()) => Err(anyhow!("The host is not as it was: {}", changes.join("; "))),
             Err(error) if changes.is_empty() => Err(error),
             Err(error) => Err(error.context(format!("The host is not as it was ({})", changes.join("; ")))),
         }
     }
 
-    fn count(&self, scenario: &Scenario, verdict: Result<Verdict>, seconds: f64, counts: &mut Counts) {
+    fn count(&self, scenario: &Scenario, verdict: Result<()>, seconds: f64, counts: &mut Counts) {
         let name = &scenario.name;
         match verdict {
-            Ok(Verdict::Passed) => {
+            Ok(()) => {
                 counts.passed += 1;
                 println!("{name:22} passed  {seconds:6.1} s");
             }
-            Ok(Verdict::Skipped(why)) => {
+            Err(error) if error.is::<Skip>() => {
                 counts.skipped += 1;
-                println!("{name:22} skipped: {why}");
+                println!("{name:22} skipped: {error}");
             }
             Err(error) => {
                 counts.failed += 1;

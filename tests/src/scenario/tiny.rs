@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::machine_code as tiny;
+use super::{Lab, Scenario};
+use crate::guest::machine_code as code;
+use crate::lab::devices::NIC;
 
 /// Thousands of exits under emulation.
 const LIMIT: Duration = Duration::from_secs(90);
@@ -40,34 +41,34 @@ const GUESTS: [Tiny; 9] = [
     Tiny {
         name: "tiny-ports",
         about: "a guest tries every port, by 1, 2 and 4 bytes",
-        program: &[tiny::SWEEP_PORTS, tiny::SAY_K, tiny::POWER_OFF],
+        program: &[code::SWEEP_PORTS, code::SAY_K, code::POWER_OFF],
         ..SURVIVES
     },
     Tiny {
         name: "tiny-memory",
         about: "a guest reads and writes device memory at odd addresses",
-        program: &[tiny::SWEEP_MEMORY, tiny::SAY_K, tiny::POWER_OFF],
+        program: &[code::SWEEP_MEMORY, code::SAY_K, code::POWER_OFF],
         with_nic: true,
         ..SURVIVES
     },
     Tiny {
         name: "tiny-config",
         about: "a guest writes ones and zeros to all configuration registers, the NIC's too",
-        program: &[tiny::SWEEP_CONFIG, tiny::SAY_K, tiny::POWER_OFF],
+        program: &[code::SWEEP_CONFIG, code::SAY_K, code::POWER_OFF],
         with_nic: true,
         ..SURVIVES
     },
     Tiny {
         name: "tiny-strings",
         about: "a guest uses string instructions on ports",
-        program: &[tiny::STRINGS, tiny::SAY_K, tiny::POWER_OFF],
+        program: &[code::STRINGS, code::SAY_K, code::POWER_OFF],
         says: "HELLOK",
         ..SURVIVES
     },
     Tiny {
         name: "tiny-reset",
         about: "the reset register at 0xCF9, then nothing more",
-        program: &[tiny::CHIPSET_RESET],
+        program: &[code::CHIPSET_RESET],
         arguments: "--no-reboot",
         code: 32,
         ..ENDS
@@ -75,13 +76,13 @@ const GUESTS: [Tiny; 9] = [
     Tiny {
         name: "tiny-nested-reset",
         about: "a reset by a guest's own guest: the guest starts again as after power-on",
-        program: tiny::RESET_FROM_A_GUEST,
+        program: code::RESET_FROM_A_GUEST,
         ..SURVIVES
     },
     Tiny {
         name: "tiny-keyboard",
         about: "the keyboard controller's reset",
-        program: &[tiny::KEYBOARD_RESET],
+        program: &[code::KEYBOARD_RESET],
         arguments: "--no-reboot",
         code: 32,
         ..ENDS
@@ -89,14 +90,14 @@ const GUESTS: [Tiny; 9] = [
     Tiny {
         name: "tiny-panic",
         about: "a reported panic ends with its own code",
-        program: &[tiny::PANIC],
+        program: &[code::PANIC],
         code: 34,
         ..ENDS
     },
     Tiny {
         name: "tiny-triple",
         about: "a triple fault ends with its own code",
-        program: &[tiny::TRIPLE_FAULT],
+        program: &[code::TRIPLE_FAULT],
         code: 34,
         ..ENDS
     },
@@ -108,29 +109,19 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     GUESTS.map(scenario).into()
 }
 
-fn run(lab: &Context, guest: &Tiny) -> Result<Verdict> {
-    let nic = if guest.with_nic {
-        Some(lab.bind_nic()?)
-    } else {
-        None
+fn run(lab: &Lab<'_>, guest: &Tiny) -> Result<()> {
+    let device = match guest.with_nic {
+        true => format!("--device {}", lab.take(NIC.at())?),
+        false => String::new(),
     };
-    let device = nic
-        .as_ref()
-        .map(|nic| format!("--device {}", nic.bdf))
-        .unwrap_or_default();
+    let limit = lab.host.pace.stretch(LIMIT);
     let script = format!(
         "printf '{}' > /tmp/tiny; timeout {} strait run --kernel /tmp/tiny --memory 64M {} {device} < /dev/null",
-        tiny::octal(&tiny::elf(guest.program)),
-        LIMIT.as_secs(),
+        code::octal(&code::elf(guest.program)),
+        limit.as_secs(),
         guest.arguments
     );
-    let finished = lab.agent.exec(&script, LIMIT * 2)?;
-    if let Some(nic) = nic {
-        nic.restore()?;
-    }
-    let said = finished.output.replace('\0', "");
-    let text = format!("code {}\n{said}\n{}", finished.code, finished.errors);
-    lab.logs.append(&format!("{}.log", lab.name), &text);
+    let finished = lab.script_within(&script, limit * 2)?;
     ensure!(
         finished.code == guest.code,
         "It ended with code {}, expected {}: {}",
@@ -138,10 +129,11 @@ fn run(lab: &Context, guest: &Tiny) -> Result<Verdict> {
         guest.code,
         finished.errors
     );
+    let said = finished.output.replace('\0', "");
     ensure!(
         said.ends_with(guest.says),
         "The guest said {said:?}, expected {:?}",
         guest.says
     );
-    Ok(Verdict::Passed)
+    Ok(())
 }

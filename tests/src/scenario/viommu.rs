@@ -1,15 +1,12 @@
 //! A NIC behind the guest's own IOMMU, in every way the guest's kernel can be told to use it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
-use super::nested::both;
 use super::nic::{PF_VECTORS, exchange};
-use super::{Context, Scenario, Verdict};
-use crate::guest::{GuestConfig, Vmm};
-use crate::lab::{Assigned, NVME};
+use super::{Lab, Scenario};
+use crate::guest::{Guest, GuestConfig, Vmm, complaints, says};
+use crate::lab::devices::{NIC, NVME};
 use crate::supplies::{HOST_SERIES, OLD_SERIES};
-
-const STEPS: &str = "dmar,groups,net,ping3,irqs,fetch,irqs";
 
 /// One way to tell the kernel about its IOMMU.
 struct Mode {
@@ -108,18 +105,6 @@ const MODES: [Mode; 5] = [
     },
 ];
 
-/// Parts of what it says when something is wrong.
-const COMPLAINTS: [&str; 8] = [
-    "malfunctioning",
-    "QI HEAD",
-    "Request device",
-    "fault reason",
-    "no mapping iommu",
-    "Failed to set source-id",
-    "BIOS bug",
-    "[INTR-REMAP]",
-];
-
 /// Each mode with each kernel and number of CPUs, and two devices at once.
 pub(super) fn scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
@@ -152,63 +137,47 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     scenarios
 }
 
-fn config(lab: &Context, devices: &[&Assigned<'_>], steps: &str, words: &str) -> GuestConfig {
-    let plain = lab.config(steps);
-    GuestConfig {
-        devices: devices.iter().map(|device| device.bdf.clone()).collect(),
-        cmdline: format!("{} {words}", plain.cmdline),
-        viommu: true,
-        ..plain
-    }
-}
-
-fn traffic(lab: &Context, mode: &Mode, series: &'static str, cpus: u32) -> Result<Verdict> {
-    if !lab.series.contains(&series) {
-        return Ok(Verdict::Skipped(format!("this Debian has no {series} kernel")));
-    }
-    let nic = lab.bind_nic()?;
+fn traffic(lab: &Lab<'_>, mode: &Mode, series: &'static str, cpus: u32) -> Result<()> {
+    lab.needs_kernel(series)?;
     let config = GuestConfig {
         series,
         cpus,
-        ..config(lab, &[&nic], STEPS, mode.words)
+        ..GuestConfig::with(&[&lab.take(NIC.at())?]).behind_iommu(mode.words)
     };
-    lab.with_guest(&config, |guest| {
-        let said = guest.expect_list("dmar")?;
+    lab.run(&config, |guest| {
+        let said = complaints(guest)?;
         // What a unit is called and how wide it is belongs to strait.
         let found = FOUND.iter().filter(|_| lab.vmm == Vmm::Strait);
         for words in mode.says.iter().copied().flatten().chain(found) {
             ensure!(
-                said.iter().any(|line| line.contains(words)),
+                is_said(&said, words),
                 "The guest's kernel does not say `{words}`"
             );
         }
-        check_silence(&said, mode.never)?;
-        check_complaints(&said)?;
-        check_groups(&guest.expect_list("group")?, mode, 1)?;
-        exchange(lab, guest, "igb", PF_VECTORS)?;
-        let remapped: usize = guest.expect("remapped")?.parse()?;
-        let remaps = said.iter().any(|line| line.contains("Enabled IRQ remapping"));
+        for words in mode.never {
+            ensure!(!is_said(&said, words), "The guest's kernel says `{words}`");
+        }
+        check_groups(&groups(guest)?, mode, 1)?;
+        let vectors = exchange(lab, guest, "igb", PF_VECTORS)?;
+        let remaps = is_said(&said, "Enabled IRQ remapping");
         ensure!(
-            (remapped > 0) == remaps,
-            "{remapped} vectors of the NIC are remapped"
+            vectors.iter().any(|vector| vector.is_remapped) == remaps,
+            "Whether vectors of the NIC are remapped is not as the kernel says: {vectors:?}"
         );
-        guest.expect_power_off()
-    })?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+        Ok(())
+    })
 }
 
-/// Nothing among the kernel's messages says that something is wrong.
-pub(super) fn check_complaints(said: &[String]) -> Result<()> {
-    check_silence(said, &COMPLAINTS)
+fn is_said(said: &[String], words: &str) -> bool {
+    said.iter().any(|line| line.contains(words))
 }
 
-fn check_silence(said: &[String], complaints: &[&str]) -> Result<()> {
-    for complaint in complaints {
-        let found = said.iter().find(|line| line.contains(complaint));
-        ensure!(found.is_none(), "The guest's kernel complains: {found:?}");
-    }
-    Ok(())
+/// The devices of each IOMMU group.
+fn groups(guest: &mut Guest<'_>) -> Result<Vec<String>> {
+    let lines = guest.sh("cd /sys/kernel/iommu_groups; for group in *; do
+            [ ! -e \"$group/devices\" ] || echo $(ls \"$group/devices\")
+        done")?;
+    Ok(lines.lines().map(str::to_owned).collect())
 }
 
 /// Each passed device is alone in its group; without translation there are no groups.
@@ -227,49 +196,53 @@ fn check_groups(groups: &[String], mode: &Mode, devices: u32) -> Result<()> {
     Ok(())
 }
 
-fn two_devices(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let drive = Assigned::bind(lab.agent, NVME)?;
+fn two_devices(lab: &Lab<'_>) -> Result<()> {
+    let (nic, drive) = (lab.take(NIC.at())?, lab.take(NVME.at())?);
     let mode = &MODES[0];
-    let plain = config(lab, &[&nic, &drive], "groups,net,ping3,both,dmar", mode.words);
     let config = GuestConfig {
         initrd: "devices",
-        cmdline: format!("{} lab.drivers=igb,nvme", plain.cmdline),
-        ..plain
+        ..GuestConfig::with(&[&nic, &drive]).behind_iommu(mode.words)
     };
-    lab.with_guest(&config, |guest| {
-        check_groups(&guest.expect_list("group")?, mode, 2)?;
-        let answered = guest.expect("ping")?;
-        ensure!(answered == "3", "{answered} of 3 pings were answered");
-        both(lab, guest, "")?;
-        check_complaints(&guest.expect_list("dmar")?)?;
-        guest.expect_power_off()
-    })?;
-    drive.restore()?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    lab.run(&config, |guest| {
+        check_groups(&groups(guest)?, mode, 2)?;
+        guest.sh("load igb nvme")?;
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        both(lab, guest, 64)?;
+        complaints(guest).map(drop)
+    })
+}
+
+/// Data to and from the NIC and a drive at once.
+pub(super) fn both(lab: &Lab<'_>, guest: &mut Guest<'_>, mebibytes: u32) -> Result<()> {
+    let said = guest.sh(&format!(
+        "({}) > /run/hash & keep /dev/nvme0n1 {mebibytes}; wait; cat /run/hash",
+        lab.eth0().fetch_line()
+    ))?;
+    let hashes: Vec<&str> = said.lines().collect();
+    let [wrote, read, fetched] = hashes[..] else {
+        bail!("The guest says {said}, not three hashes");
+    };
+    ensure!(
+        wrote == read,
+        "What was written with SHA-256 {wrote} came back with {read}"
+    );
+    lab.eth0().check(fetched)
 }
 
 /// What is typed arrives by interrupt.
-fn alone(lab: &Context) -> Result<Verdict> {
-    let config = config(lab, &[], "dmar,groups,ask,wires", "intel_iommu=on");
-    lab.with_guest(&config, |guest| {
-        let said = guest.expect_list("dmar")?;
+fn alone(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&GuestConfig::default().behind_iommu("intel_iommu=on"), |guest| {
+        let said = complaints(guest)?;
         for words in REMAPS {
-            let found = said.iter().any(|line| line.contains(words));
-            ensure!(found, "The guest's kernel does not say `{words}`");
+            ensure!(
+                is_said(&said, words),
+                "The guest's kernel does not say `{words}`"
+            );
         }
-        check_complaints(&said)?;
-        let groups = guest.expect_list("group")?;
+        let groups = groups(guest)?;
         let passed = groups.iter().find(|group| group.contains("0000:01:"));
         ensure!(passed.is_none(), "There is a group of a device: {passed:?}");
-        guest.expect("ask")?;
-        guest.type_line("typed")?;
-        let answer = guest.expect("answer")?;
-        ensure!(answer == "typed", "What was typed came as {answer}");
-        let wire = guest.expect("wire")?;
-        ensure!(wire == "IR-IO-APIC", "The console's interrupts come by {wire}");
-        guest.expect_power_off()
-    })?;
-    Ok(Verdict::Passed)
+        says(guest, "grep ttyS0 /proc/interrupts | grep -o '[A-Z-]*IO-APIC'", "IR-IO-APIC")
+    })
 }

@@ -1,10 +1,9 @@
-//! Interrupts that the guest remaps, while they are in use.
-
-use anyhow::Result;
+//! Interrupts that the guest remaps are moved between CPUs while they are in use.
 
 use super::nic::moved_interrupts;
-use super::{Context, Scenario, Verdict};
+use super::{Lab, Scenario};
 use crate::guest::GuestConfig;
+use crate::lab::devices::NIC;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario::new(
@@ -15,16 +14,10 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     )]
 }
 
-fn affinity(lab: &Context) -> Result<Verdict> {
-    let nic = lab.bind_nic()?;
-    let plain = lab.config_with(&nic, "facts,net,ping3,affinity,irqs");
+fn affinity(lab: &Lab<'_>) -> anyhow::Result<()> {
     let config = GuestConfig {
-        cmdline: format!("{} intel_iommu=on", plain.cmdline),
-        viommu: true,
         cpus: 2,
-        ..plain
+        ..GuestConfig::with(&[&lab.take(NIC.at())?]).behind_iommu("intel_iommu=on")
     };
-    lab.with_guest(&config, |guest| moved_interrupts(lab, guest))?;
-    nic.restore()?;
-    Ok(Verdict::Passed)
+    lab.run(&config, |guest| moved_interrupts(lab, guest))
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail, ensure};
 
-use super::{Context, Scenario, Verdict};
-use crate::guest::Guest;
-use crate::guest::GuestConfig;
-use crate::lab::{Assigned, EDU};
+use super::{Lab, Scenario};
+use crate::guest::hypervisor::give_by_hand;
+use crate::guest::{Guest, GuestConfig};
+use crate::lab::devices::EDU;
 
 const SIGUSR1: i32 = 10;
 
@@ -41,34 +41,29 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// A guest that gives the teaching device to the probe.
-fn config(lab: &Context, device: &Assigned<'_>, probe: &str) -> GuestConfig {
-    let plain = lab.config_with(device, "probe");
-    GuestConfig {
+/// A guest with the teaching device.
+fn config(lab: &Lab<'_>) -> Result<GuestConfig> {
+    Ok(GuestConfig {
         initrd: "probe",
-        cmdline: format!("{} intel_iommu=on lab.probe={probe}", plain.cmdline),
-        viommu: true,
-        ..plain
-    }
+        ..GuestConfig::with(&[&lab.take(EDU.at())?]).behind_iommu("intel_iommu=on")
+    })
 }
 
-fn faults(lab: &Context) -> Result<Verdict> {
-    let device = Assigned::bind(lab.agent, EDU)?;
+fn faults(lab: &Lab<'_>) -> Result<()> {
+    let config = config(lab)?;
     let before = log(lab)?.len();
-    let blocked = lab.with_guest(&config(lab, &device, "faults"), |guest| {
-        guest.expect("arrived")?;
-        let blocked: Vec<String> = (0..4).map(|_| guest.expect("blocked")).collect::<Result<_>>()?;
-        guest.expect("probe")?;
-        guest.expect_power_off()?;
-        Ok(blocked)
+    let said = lab.run(&config, |guest| {
+        give_by_hand(guest, "01:00.0")?;
+        guest.sh("lab probe faults 0000:01:00.0")
     })?;
-    device.restore()?;
+    let blocked: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("blocked ")).collect();
+    ensure!(blocked.len() == 4, "The probe says {said}");
     let said = log(lab)?;
     let said = said
         .get(before..)
         .context("The host's kernel log became shorter")?;
-    let source = format!("Request device [{}]", EDU.trim_start_matches("0000:"));
-    for address in &blocked {
+    let source = format!("Request device [{}]", EDU.at().trim_start_matches("0000:"));
+    for address in blocked {
         let fault = format!("fault addr {address} ");
         ensure!(
             said.iter()
@@ -76,22 +71,19 @@ fn faults(lab: &Context) -> Result<Verdict> {
             "The host's kernel did not log a fault of the device at {address}"
         );
     }
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
 /// The host's kernel log, line by line.
-fn log(lab: &Context) -> Result<Vec<String>> {
+fn log(lab: &Lab<'_>) -> Result<Vec<String>> {
     Ok(lab.agent.sh("dmesg")?.lines().map(str::to_owned).collect())
 }
 
-fn neighbours(lab: &Context) -> Result<Verdict> {
-    let device = Assigned::bind(lab.agent, EDU)?;
-    lab.with_guest(&config(lab, &device, "neighbours"), |guest: &mut Guest<'_>| {
-        guest.expect("transfers")?;
-        guest.expect_power_off()
-    })?;
-    device.restore()?;
-    Ok(Verdict::Passed)
+fn neighbours(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&config(lab)?, |guest| {
+        give_by_hand(guest, "01:00.0")?;
+        guest.sh("lab probe neighbours 0000:01:00.0").map(drop)
+    })
 }
 
 /// Where strait writes its numbers in the lab host.
@@ -100,32 +92,31 @@ const STATS: &str = "/run/viommu-small-pages";
 /// Entries that the host's VFIO has for each container (`dma_entry_limit` of vfio_iommu_type1).
 const ENTRIES: u64 = 65_535;
 
-fn small_pages(lab: &Context) -> Result<Verdict> {
-    let device = Assigned::bind(lab.agent, EDU)?;
+fn small_pages(lab: &Lab<'_>) -> Result<()> {
     let config = GuestConfig {
         memory_mib: 1536,
         more: &["--stats", STATS],
-        ..config(lab, &device, "small-pages")
+        ..config(lab)?
     };
-    lab.with_guest(&config, |guest| {
-        let runs = guest.expect("runs")?;
-        let runs = runs.split(' ').next().unwrap_or_default().parse::<u64>()?;
+    lab.run(&config, |guest| {
+        give_by_hand(guest, "01:00.0")?;
+        let probe = "lab probe small-pages 0000:01:00.0";
+        guest.type_script(probe)?;
+        let runs = guest.line_with("runs ")?;
+        let count = runs.split(' ').nth(1).unwrap_or_default();
         ensure!(
-            runs > ENTRIES / 4,
-            "The memory is in only {runs} pieces, which shows little"
+            count.parse::<u64>()? > ENTRIES / 4,
+            "The memory is in only {count} pieces, which shows little"
         );
         for round in 1..=3 {
-            let mapped: u64 = guest.expect("mapped")?.parse()?;
-            ensure!(mapped == round, "Round {mapped} came after round {}", round - 1);
+            guest.line_with(&format!("mapped {round}"))?;
         }
         ask_for_numbers(guest)?;
-        guest.type_line("")?;
-        guest.expect("probe")?;
-        guest.expect_power_off()
+        guest.type_text("\n")?;
+        guest.answer(probe).map(drop)
     })?;
-    device.restore()?;
     let text = lab.agent.sh(&format!("cat {STATS}"))?;
-    lab.logs.append(&format!("{}.log", lab.name), &text);
+    lab.log(&text);
     let number = |name: &str| {
         let line = text
             .lines()
@@ -138,7 +129,7 @@ fn small_pages(lab: &Context) -> Result<Verdict> {
     ensure!(most < ENTRIES, "{most} entries were in use at once");
     println!("{:22} at most {most} of {ENTRIES} entries for 262144 pages", "");
     ensure!(number("pinned bytes")? == 0, "Memory is left pinned");
-    Ok(Verdict::Passed)
+    Ok(())
 }
 
 /// SIGUSR1 while all of it is mapped; the answer comes on standard error.
@@ -146,7 +137,7 @@ fn ask_for_numbers(guest: &mut Guest<'_>) -> Result<()> {
     guest.signal(SIGUSR1)?;
     let bytes = |line: &str| line.strip_prefix("01:00.0 pinned bytes: ")?.parse::<u64>().ok();
     for _ in 0..100 {
-        if let Some(pinned) = guest.transcript().lines().find_map(bytes) {
+        if let Some(pinned) = guest.errors().lines().find_map(bytes) {
             ensure!(pinned >= 1 << 30, "Only {pinned} bytes are pinned for 1 GiB");
             return Ok(());
         }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::supplies::QEMU;
 use crate::supplies::command;
+use crate::supplies::guests::QEMU;
 use crate::supplies::root::{LIBRARIES, Root};
 
 /// A QEMU that runs and has what the lab needs.

@@ -24,25 +24,9 @@ pub(crate) struct Contents<'a> {
     /// Dynamic programs of the tree; the libraries they need come with them.
     pub(crate) programs: &'a [&'a str],
     /// Other files: where they go, and where they are.
-    pub(crate) files: &'a [(&'a str, PathBuf)],
+    pub(crate) files: &'a [(String, PathBuf)],
     /// `/init`.
     pub(crate) script: &'a str,
-    /// Shell functions for `/init`: `/steps.sh`.
-    pub(crate) steps: Option<&'a str>,
-}
-
-impl<'a> Contents<'a> {
-    /// Drivers to insert and the script that does it, nothing else.
-    pub(crate) fn plain(drivers: &'a [&'a str], script: &'a str) -> Self {
-        Self {
-            drivers,
-            choices: &[],
-            programs: &[],
-            files: &[],
-            script,
-            steps: None,
-        }
-    }
 }
 
 /// Writes an initramfs. It is left uncompressed: loading a few more megabytes is cheaper than unpacking
@@ -72,9 +56,6 @@ fn build(root: &Root, version: &str, contents: &Contents<'_>) -> Result<Vec<u8>>
     }
     for (name, from) in contents.files {
         archive.add_copy(name, 0o755, from)?;
-    }
-    if let Some(steps) = contents.steps {
-        archive.add_file("steps.sh", 0o644, steps.as_bytes())?;
     }
     archive.finish()
 }

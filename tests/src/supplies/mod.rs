@@ -4,8 +4,9 @@ mod apt;
 pub(crate) mod cache;
 pub(crate) mod command;
 mod emulator;
+pub(crate) mod guests;
 pub(crate) mod initramfs;
-mod kernel;
+pub(crate) mod kernel;
 mod modules;
 mod needs;
 pub(crate) mod progress;
@@ -57,56 +58,6 @@ pub(crate) const HOST_SERIES: &str = "6.12";
 
 /// An older kernel for guests. Debian 13 has none.
 pub(crate) const OLD_SERIES: &str = "6.1";
-
-/// Drivers that guests load; they are kept uncompressed.
-pub(crate) const GUEST_DRIVERS: [&str; 2] = ["igb", "igbvf"];
-
-/// Drivers of the other devices of the lab machine, for guests that are about one of them.
-pub(crate) const DEVICE_DRIVERS: [&str; 16] = [
-    "8139cp",
-    "bochs",
-    "crc32c_generic",
-    "e1000e",
-    "ext4",
-    "igb",
-    "nvme",
-    "sd_mod",
-    "snd_hda_codec_generic",
-    "snd_hda_intel",
-    "snd_pcm_oss",
-    "uio_pci_generic",
-    "usb_storage",
-    "virtio_net",
-    "virtio_pci",
-    "xhci_pci",
-];
-
-/// Programs of the tree for the same guests.
-pub(crate) const DEVICE_PROGRAMS: [&str; 1] = ["usr/sbin/ethtool"];
-
-/// Drivers of a guest that is a hypervisor itself, and of the devices that it passes on.
-pub(crate) const NESTED_DRIVERS: [&str; 6] =
-    ["igb", "igbvf", "kvm_amd", "nvme", "vfio_iommu_type1", "vfio_pci"];
-
-/// Drivers of that guest's own guest.
-pub(crate) const INNER_DRIVERS: [&str; 3] = ["igb", "igbvf", "nvme"];
-
-/// What starts a kernel from a running one.
-pub(crate) const KEXEC: &str = "usr/sbin/kexec";
-
-/// QEMU for such a guest, and the firmware that it needs to boot a kernel.
-pub(crate) const QEMU: &str = "usr/bin/qemu-system-x86_64";
-pub(crate) const QEMU_FIRMWARE: [&str; 3] = [
-    "usr/share/qemu/kvmvapic.bin",
-    "usr/share/qemu/linuxboot_dma.bin",
-    "usr/share/seabios/bios-256k.bin",
-];
-
-/// Drivers of guests that give a device to a program or a guest of their own.
-pub(crate) const VFIO_DRIVERS: [&str; 2] = ["vfio_iommu_type1", "vfio_pci"];
-
-/// What guests load their NIC with, and its other end.
-pub(crate) const STREAM_PROGRAM: &str = "usr/bin/iperf3";
 
 /// The prepared tree.
 pub(crate) struct Supplies {
@@ -193,7 +144,7 @@ fn finish_tree(root: &Root) -> Result<()> {
         let version = &kernel.version;
         progress::step(&format!("Indexing the modules of {version}"), || {
             modules::index(root, version)?;
-            modules::decompress(root, version, &GUEST_DRIVERS)
+            modules::decompress(root, version, guests::NIC_DRIVERS)
         })?;
         progress::step(&format!("Extracting vmlinux of {version}"), || {
             kernel.extract_vmlinux(root)

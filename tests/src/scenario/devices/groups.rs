@@ -2,11 +2,11 @@
 
 use anyhow::Result;
 
-use super::{NVME, RTL8139, config, ping_and_fetch, run, says_the_same, with_words};
-use crate::lab::NIC;
-use crate::scenario::{Context, Scenario, Verdict};
-
-const DEVICES: [&str; 3] = [NIC, NVME, RTL8139];
+use super::interrupts::at_once;
+use super::take;
+use crate::guest::kept;
+use crate::lab::devices::{NIC, NVME, RTL8139};
+use crate::scenario::{Lab, Scenario};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![Scenario::new(
@@ -17,17 +17,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     )]
 }
 
-fn groups(lab: &Context) -> Result<Verdict> {
-    let steps = "net,ping3,fetch,second,little";
-    let config = with_words(
-        config(lab, &DEVICES, "igb,8139cp,nvme", steps),
-        "lab.second=10.0.3",
-    );
-    run(lab, &DEVICES, &config, |guest| {
-        ping_and_fetch(lab, guest)?;
-        for nic in ["first", "second"] {
-            lab.check_hash(&guest.expect(nic)?)?;
-        }
-        says_the_same(guest)
+fn groups(lab: &Lab<'_>) -> Result<()> {
+    let config = take(lab, &[NIC.at(), NVME.at(), RTL8139.at()])?;
+    lab.run(&config, |guest| {
+        guest.sh("load igb 8139cp nvme")?;
+        let (eth0, eth1) = (lab.eth0(), lab.interface("eth1", "10.0.3"));
+        eth0.up(guest, "igb")?;
+        eth0.ping(guest)?;
+        eth0.fetch(guest)?;
+        eth1.up(guest, "8139cp")?;
+        at_once(guest, &eth0, &eth1)?;
+        kept(guest, "/dev/nvme0n1", 8)
     })
 }

@@ -2,12 +2,10 @@
 
 use anyhow::{Result, ensure};
 
-use super::{E1000E, NVME, RTL8139, XHCI, bind, config, restore, run, says, says_the_same};
-use crate::guest::GuestConfig;
-use crate::scenario::{Context, Host, Scenario, Verdict};
-
-/// The drive's, its file system's, and the check sums that this one uses.
-const DRIVERS: &str = "nvme,crc32c_generic,ext4";
+use super::{Kind, controller_of, take};
+use crate::guest::{GuestConfig, kept, number, says};
+use crate::lab::devices::{E1000E, NVME, RTL8139, XHCI};
+use crate::scenario::{Lab, Scenario};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
     vec![
@@ -29,47 +27,66 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             240,
             never_driven,
         )
-        .on(Host::Undriven),
+        .on(Kind::Undriven),
     ]
 }
 
-fn xhci(lab: &Context) -> Result<Verdict> {
-    let config = config(lab, &[XHCI], "xhci_pci,usb_storage,sd_mod", "stick");
-    run(lab, &[XHCI], &config, |guest| {
-        says_the_same(guest)?;
-        says(guest, "controller", "PCI-MSI")
+fn xhci(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&take(lab, &[XHCI.at()])?, |guest| {
+        guest.sh("load xhci_pci usb_storage sd_mod")?;
+        kept(guest, "/dev/sda", 8)?;
+        says(guest, &controller_of("xhci_hcd"), "PCI-MSI")
     })
 }
 
 /// Linux turns MSI-X on with every vector masked, then the controller, then unmasks: a drive that nobody had before
 /// must find MSI-X on when it starts (drivers/nvme/host/pci.c, `nvme_pci_enable`, `nvme_pci_configure_admin_queue`).
-fn never_driven(lab: &Context) -> Result<Verdict> {
-    let devices = [RTL8139, E1000E[0], E1000E[1], NVME];
+fn never_driven(lab: &Lab<'_>) -> Result<()> {
+    let functions = [RTL8139.at(), E1000E.functions[0], E1000E.functions[1], NVME.at()];
     let config = GuestConfig {
         cpus: 2,
-        ..config(lab, &devices, "8139cp,e1000e,nvme", "little")
+        ..take(lab, &functions)?
     };
-    run(lab, &devices, &config, says_the_same)
+    lab.run(&config, |guest| {
+        guest.sh("load 8139cp e1000e nvme")?;
+        kept(guest, "/dev/nvme0n1", 8)
+    })
 }
 
+/// A file system with what it takes to boot from it, and much data.
+const FORMAT: &str = "load nvme crc32c_generic ext4
+    wait_until 30 test -b /dev/nvme0n1 || fail there is no drive
+    blkdiscard /dev/nvme0n1; mke2fs /dev/nvme0n1 > /run/mke2fs 2>&1
+    mkdir -p /disk; mount -t ext2 /dev/nvme0n1 /disk
+    cp -a /bin /init /disk; mkdir /disk/dev /disk/proc /disk/run /disk/sys /disk/tmp /disk/modules
+    dd if=/dev/urandom bs=1M count=256 2> /dev/null | tee /disk/data | sha256sum
+    umount /disk";
+
+/// Goes on from the drive, whose first program takes commands in turn.
+const SWITCH: &str = "load nvme crc32c_generic ext4
+    wait_until 30 test -b /dev/nvme0n1 || fail there is no drive
+    mount -t ext2 -o ro /dev/nvme0n1 /new; switch /new";
+
 /// The second guest finds the file system that the first one made, and in it what that one wrote.
-fn nvme(lab: &Context) -> Result<Verdict> {
-    let drive = bind(lab, &[NVME])?;
-    let wrote = lab.with_guest(&config(lab, &[NVME], DRIVERS, "format"), |guest| {
-        let wrote = guest.expect("wrote")?;
-        let vectors: u32 = guest.expect("vectors")?.parse()?;
+fn nvme(lab: &Lab<'_>) -> Result<()> {
+    let config = take(lab, &[NVME.at()])?;
+    let wrote = lab.run(&config, |guest| {
+        let wrote = guest.sh(FORMAT)?;
+        let vectors = number(guest, "grep -c nvme0q /proc/interrupts")?;
         ensure!(
             vectors >= 2,
             "The drive has {vectors} vectors, expected an I/O queue's too"
         );
-        guest.expect_power_off()?;
         Ok(wrote)
     })?;
-    lab.with_guest(&config(lab, &[NVME], DRIVERS, "boot_from_disk"), |guest| {
-        says(guest, "root", "/dev/nvme0n1")?;
-        says(guest, "read", &wrote)?;
-        guest.expect_power_off()
-    })?;
-    restore(drive)?;
-    Ok(Verdict::Passed)
+    lab.run(&config, |guest| {
+        guest.sh(SWITCH)?;
+        guest.ready()?;
+        says(
+            guest,
+            "sed -n 's/^\\([^ ]*\\) \\/ .*/\\1/p' /proc/mounts | tail -n 1",
+            "/dev/nvme0n1",
+        )?;
+        says(guest, "sha256sum < /data", &wrote)
+    })
 }

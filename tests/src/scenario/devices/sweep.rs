@@ -3,10 +3,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{config, run, says, says_number, says_the_same, with_words};
-use crate::guest::Guest;
-use crate::lab::{NIC, NVME};
-use crate::scenario::{Context, Scenario, Verdict};
+use super::take;
+use crate::guest::{Guest, kept, number, says};
+use crate::lab::devices::{NIC, NVME};
+use crate::scenario::{Lab, Scenario};
 
 /// Bytes of configuration space, and of the part that capabilities of the first kind are in.
 const LEN: usize = 4096;
@@ -55,64 +55,97 @@ const NOBODY: u64 = 0xffff_ffff;
 /// The low half of the NIC's address, 52:54:00:11:22:33.
 const ADDRESS: u64 = 0x1100_5452;
 
-fn places(lab: &Context) -> Result<Verdict> {
-    let config = config(lab, &[NIC], "igb", "places,net,ping3");
-    run(lab, &[NIC], &config, |guest| {
-        let expected = [
-            ("home", ADDRESS),
-            ("asleep", NOBODY),
-            ("awake", ADDRESS),
-            ("off", NOBODY),
-            ("moved", ADDRESS),
-            ("left", NOBODY),
-            ("back", ADDRESS),
+/// What is done to the NIC's function with the tools of a shell: `poke REGISTER BYTES...` is one write.
+const NIC_AT: &str = "nic=$(function_of 0x8086:0x10c9); config=$nic/config; at=$(($(bar $nic 0)))
+    byte() { od -A n -t u1 -j $1 -N 1 $config | tr -d ' '; }
+    capability() {
+        found=$(byte 52)
+        until [ $found = 0 ] || [ $(byte $found) = $1 ]; do found=$(byte $((found + 1))); done
+        echo $found
+    }
+    poke() {
+        register=$1; shift
+        printf \"$(printf '\\\\%03o' $@)\" | dd of=$config bs=$# seek=$((register / $#)) conv=notrunc 2> /dev/null
+    }
+    power=$(($(capability 1) + 4))
+    window=$(sed -n 's/^0x[0-9a-f]* \\(0x[0-9a-f]*\\) .*/\\1/;15p' $nic/../resource)
+    to=$((window + 1 - 0x20000)); [ $to != $at ] || fail there is no other place at $to
+    bar0() { poke 16 0 0 $(($1 >> 16 & 255)) $(($1 >> 24)); }";
+
+/// The low half of the NIC's own address (82576 data sheet, RAL0), from one place or the other.
+const HERE: &str = "devmem $((at + 0x5400)) 32";
+const THERE: &str = "devmem $((to + 0x5400)) 32";
+
+/// The second of a bridge's windows is for memory; BAR 0 has 128 KiB.
+fn places(lab: &Lab<'_>) -> Result<()> {
+    lab.run(&take(lab, &[NIC.at()])?, |guest| {
+        let steps = [
+            ("at home", "use $nic", HERE, ADDRESS),
+            ("in D3hot", "poke $power 3 0", HERE, NOBODY),
+            ("in D0", "poke $power 0 0", HERE, ADDRESS),
+            ("with decoding off", "poke 4 4 0", HERE, NOBODY),
+            ("at its new place", "bar0 $to; poke 4 6 0", THERE, ADDRESS),
+            ("at its old one", ":", HERE, NOBODY),
+            ("back", "poke 4 4 0; bar0 $at; poke 4 6 0", HERE, ADDRESS),
         ];
-        for (place, value) in expected {
-            says_number(guest, place, value)?;
+        // The guest's kernel keeps the first address in its files whatever is written.
+        for (place, change, look, expected) in steps {
+            let found = number(guest, &format!("{NIC_AT}\n{change}\n{look}"))?;
+            ensure!(
+                found == expected,
+                "The NIC {place} answers {found:#x}, expected {expected:#x}"
+            );
         }
-        says(guest, "ping", "3")
+        guest.sh(&format!("{NIC_AT}\necho 0 > $nic/enable; load igb"))?;
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)
     })
 }
 
 /// Both still work afterwards.
-fn sweep(lab: &Context) -> Result<Verdict> {
-    let functions = [NIC, NVME];
-    let spare = functions.map(|function| reset_bit(&hardware(lab, function)?));
-    let spare = spare.into_iter().collect::<Result<Vec<_>>>()?.join(",");
-    let config = config(lab, &functions, "igb,nvme", "sweep,net,ping3,little");
-    run(
-        lab,
-        &functions,
-        &with_words(config, &format!("lab.spare={spare}")),
-        |guest| {
-            for function in functions {
-                sweep_one(lab, guest, function)?;
-            }
-            says(guest, "ping", "3")?;
-            says_the_same(guest)
-        },
-    )
+fn sweep(lab: &Lab<'_>) -> Result<()> {
+    let functions = [NIC.at(), NVME.at()];
+    let config = take(lab, &functions)?;
+    lab.run(&config, |guest| {
+        for (bus, function) in (1..).zip(functions) {
+            sweep_one(lab, guest, &format!("0000:{bus:02x}:00.0"), function)?;
+        }
+        guest.sh("load igb nvme")?;
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        kept(guest, "/dev/nvme0n1", 8)
+    })
 }
 
-/// What the guest's step does, with a look at the hardware at each stop.
-fn sweep_one(lab: &Context<'_>, guest: &mut Guest<'_>, function: &str) -> Result<()> {
-    says(guest, "bytes", &LEN.to_string())?;
+/// Writes every register inverted and back, byte by byte, word by word and by double words, with a look at the
+/// hardware after each. The bit that resets the function is spared.
+fn sweep_one(lab: &Lab<'_>, guest: &mut Guest<'_>, seen: &str, function: &str) -> Result<()> {
     let fresh = hardware(lab, function)?;
     let allowed = allowed(&fresh);
-    guest.type_line("go on")?;
+    let invert = format!(
+        "cd /sys/bus/pci/devices/{seen}; cat config > /run/before
+         hexdump -v -e '1/1 \"%u\\n\"' /run/before |
+             awk '{{ v = 255 - $1; if (NR == {} + 1) v %= 128; printf \"\\\\%03o\", v }}' > /run/octal
+         printf \"$(cat /run/octal)\" > /run/inverted; wc -c < /run/inverted",
+        reset_bit(&fresh)?
+    );
+    says(guest, &invert, &LEN.to_string())?;
     for width in [1, 2, 4] {
-        let changed: u32 = guest.expect("inverted")?.parse()?;
-        ensure!(
-            changed > 16,
-            "Only {changed} bytes of what the guest sees of {function} changed"
-        );
-        check(&fresh, &hardware(lab, function)?, &allowed)
-            .with_context(|| format!("Inverted by writes of {width} bytes to {function}"))?;
-        guest.type_line("go on")?;
-        says(guest, "before", "0")?;
-        check(&fresh, &hardware(lab, function)?, &allowed)
-            .with_context(|| format!("Restored by writes of {width} bytes to {function}"))?;
-        guest.type_line("go on")?;
+        for state in ["inverted", "before"] {
+            let changed = number(
+                guest,
+                &format!(
+                    "cd /sys/bus/pci/devices/{seen}; dd if=/run/{state} of=config bs={width} conv=notrunc 2> /dev/null
+                     cmp -l /run/before config | wc -l"
+                ),
+            )?;
+            ensure!(
+                if state == "before" { changed == 0 } else { changed > 16 },
+                "{changed} bytes of what the guest sees of {function} are not as before"
+            );
+            check(&fresh, &hardware(lab, function)?, &allowed)
+                .with_context(|| format!("{state} by writes of {width} bytes to {function}"))?;
+        }
     }
     Ok(())
 }
@@ -126,7 +159,7 @@ fn reset_bit(config: &[u8]) -> Result<String> {
 }
 
 /// A function's configuration space, as its hardware has it.
-fn hardware(lab: &Context<'_>, function: &str) -> Result<Vec<u8>> {
+fn hardware(lab: &Lab<'_>, function: &str) -> Result<Vec<u8>> {
     let path = format!("/sys/bus/pci/devices/{function}/config");
     let text = lab.agent.sh(&format!("od -A n -v -t x1 {path}"))?;
     let bytes = text.split_whitespace().map(|byte| u8::from_str_radix(byte, 16));

@@ -1,11 +1,13 @@
 //! Mistakes: each gets one clear line, its exit code, and changes nothing on the host.
 
+mod mistakes;
+
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::mistakes::{COMMAND_LINE, DEVICES, HOST, IMAGES, Mistake, WITHOUT_IOMMU};
-use super::{Context, Host, Scenario, Verdict};
+use mistakes::{COMMAND_LINE, DEVICES, HOST, IMAGES, Mistake, WITHOUT_IOMMU};
+use super::{Kind, Lab, Scenario};
 
 /// A refusal takes milliseconds; a guest that starts instead runs into this.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -19,28 +21,21 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     scenarios.extend(
         WITHOUT_IOMMU
             .iter()
-            .map(|mistake| scenario(*mistake).on(Host::WithoutIommu)),
+            .map(|mistake| scenario(*mistake).on(Kind::WithoutIommu)),
     );
     scenarios
 }
 
 fn scenario(mistake: Mistake) -> Scenario {
     Scenario::new(mistake.name, mistake.about, 90, move |lab| {
-        check(lab, &mistake)?;
-        Ok(Verdict::Passed)
+        check(lab, &mistake)
     })
     .strait_only()
 }
 
-fn check(lab: &Context, mistake: &Mistake) -> Result<()> {
-    let script = script(mistake);
-    let finished = lab.agent.exec(&script, LIMIT * 2)?;
-    let text = format!(
-        "{script}\n\ncode {}\n{}\n{}",
-        finished.code, finished.output, finished.errors
-    );
-    lab.logs.append(&format!("{}.log", mistake.name), &text);
-
+fn check(lab: &Lab<'_>, mistake: &Mistake) -> Result<()> {
+    let limit = lab.host.pace.stretch(LIMIT);
+    let finished = lab.script_within(&script(mistake, limit), limit * 2)?;
     ensure!(
         finished.code != TIMED_OUT,
         "It was not refused: a guest ran until it was stopped"
@@ -65,7 +60,7 @@ fn check(lab: &Context, mistake: &Mistake) -> Result<()> {
 }
 
 /// The preparation's own noise is kept away from the error output under test.
-fn script(mistake: &Mistake) -> String {
+fn script(mistake: &Mistake, limit: Duration) -> String {
     let Mistake {
         prepare, run, undo, ..
     } = mistake;
@@ -84,7 +79,7 @@ fn script(mistake: &Mistake) -> String {
          code=$?\n\
          {{ {undo}\n}} > /tmp/undo.log 2>&1\n\
          exit $code",
-        LIMIT.as_secs()
+        limit.as_secs()
     )
 }
 
