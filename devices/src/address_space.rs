@@ -18,6 +18,7 @@ use crate::lock::lock;
 use crate::place::Place;
 use crate::region::{Effect, Remap};
 use crate::region::{HostBacking, MemoryKind, Region};
+use crate::warning::FirstOnly;
 
 use space::Space;
 
@@ -86,7 +87,7 @@ struct Layout {
     /// Regions that a guest placed over something else; each waits until the place is free.
     displaced: Vec<(Place, Arc<Region>)>,
     /// A listener refused a region that a guest placed, and that was said: a guest can repeat it.
-    has_warned: bool,
+    failed: FirstOnly,
 }
 
 struct Listener {
@@ -273,7 +274,7 @@ impl AddressSpace {
             };
             // Half a region that is mapped is worth nothing, and costs as much as all of it.
             layout.unmap(place, &region);
-            if !std::mem::replace(&mut layout.has_warned, true) {
+            if layout.failed.pass() {
                 let error = Chain(&error);
                 warn!("{error}; accesses to it trap; further failures are not reported");
             }

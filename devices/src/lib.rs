@@ -26,6 +26,7 @@ pub mod range_map;
 pub mod region;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod warning;
 
 pub use chain::Chain;
 pub use lock::lock;

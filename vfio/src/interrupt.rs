@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use strait_devices::pci::capability::{BindError, VectorBinder};
 
 use crate::hardware::{Hardware, InterruptKind};
-use crate::warning::FirstOnly;
 use strait_devices::lock;
+use strait_devices::warning::FirstOnly;
 
 /// The vectors of one interrupt type of a physical function.
 ///

@@ -14,8 +14,8 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::hardware::{Hardware, InterruptKind};
 use crate::sys;
-use crate::warning::FirstOnly;
 use strait_devices::lock;
+use strait_devices::warning::FirstOnly;
 
 /// The wire of one function, from the host's signal to the guest's interrupt controller and back.
 ///

@@ -42,7 +42,6 @@ pub mod pci;
 mod reset;
 mod reset_state;
 mod sys;
-mod warning;
 
 pub use device::{Device, DeviceError};
 pub use domain::{Container, GroupListener, Identity};

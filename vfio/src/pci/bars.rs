@@ -14,8 +14,8 @@ use super::discover::ConfigRead;
 use super::msix_structures::{MsixWindow, Part};
 use crate::hardware::{Hardware, HardwareRegion, RegionInfo};
 use crate::mapping::PAGE_SIZE;
-use crate::warning::FirstOnly;
 use strait_devices::lock;
+use strait_devices::warning::FirstOnly;
 
 /// The BARs that the function's registers and regions agree on. One that cannot be is left out, with a
 /// warning.

@@ -4,7 +4,7 @@
 use strait_devices::pci::config_space::{CONFIG_SPACE_SIZE, ConfigSpace};
 
 use crate::hardware::{Hardware, HardwareRegion};
-use crate::warning::FirstOnly;
+use strait_devices::warning::FirstOnly;
 
 /// The overlay. Without a patch a bit is read from the hardware, and written nowhere.
 pub(crate) struct Overlay {

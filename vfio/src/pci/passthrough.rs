@@ -24,8 +24,8 @@ use super::spec::{self, capability, extended};
 use super::wire::Wire;
 use crate::hardware::{Hardware, HardwareRegion};
 use crate::intx::Intx;
-use crate::warning::FirstOnly;
 use strait_devices::lock;
+use strait_devices::warning::FirstOnly;
 
 /// A physical function that cannot be passed through.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use crate::pci::area::{Area, Request};
 use crate::pci::discover::Capability;
 use crate::pci::overlay::Overlay;
 use crate::pci::spec::{capability_id, vpd};
-use crate::warning::FirstOnly;
+use strait_devices::warning::FirstOnly;
 
 pub(super) const KIND: Kind = Kind {
     id: capability_id::VPD,

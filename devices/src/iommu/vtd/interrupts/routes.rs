@@ -15,6 +15,7 @@ use crate::iommu::vtd::turn::Turn;
 use crate::irq::ioapic::PINS;
 use crate::irq::{MsiMessage, MsiRoute, MsiRouter, RouteError};
 use crate::lock::lock;
+use crate::warning::FirstOnly;
 
 /// The guest's table, and the routes and pins that go through it.
 pub(in crate::iommu::vtd) struct InterruptRemapper {
@@ -30,7 +31,7 @@ pub(in crate::iommu::vtd) struct InterruptRemapper {
     /// How far their retranslation came, through the pins and then the ways.
     next: Option<usize>,
     /// A route failed to follow, and that was said: the guest can repeat it.
-    has_warned: bool,
+    failed: FirstOnly,
 }
 
 #[derive(Clone)]
@@ -58,7 +59,7 @@ impl InterruptRemapper {
             pins: Default::default(),
             scopes: Vec::new(),
             next: None,
-            has_warned: false,
+            failed: FirstOnly::default(),
         }
     }
 
@@ -235,7 +236,7 @@ impl InterruptRemapper {
         let ways = changed.iter().map(|way| way.commit());
         let failures = [self.router.commit()].into_iter().chain(ways);
         for error in failures.filter_map(Result::err) {
-            if !mem::replace(&mut self.has_warned, true) {
+            if self.failed.pass() {
                 log::warn!(
                     "An interrupt does not follow its remapping entry: {}; further failures are not reported",
                     Chain(&*error)

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::mem;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,6 +10,7 @@ use crate::dma::{Access, Domain, Iova};
 use crate::iommu::vtd::dma::latency::Latency;
 use crate::iommu::vtd::dma::runs::Run;
 use crate::region::HostAddress;
+use crate::warning::FirstOnly;
 
 /// Numbers for those who measure.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,7 +60,7 @@ impl Issued {
 pub(super) struct Book {
     domain: Arc<dyn Domain>,
     issued: BTreeMap<Iova, Issued>,
-    warned: bool,
+    failed: FirstOnly,
     pub(super) stats: ShadowStats,
 }
 
@@ -70,7 +70,7 @@ impl Book {
         Self {
             domain,
             issued: BTreeMap::new(),
-            warned: false,
+            failed: FirstOnly::default(),
             stats: ShadowStats::default(),
         }
     }
@@ -182,7 +182,7 @@ impl Book {
 
     /// Says once that not all is mapped that the guest maps: the guest can repeat it.
     pub(super) fn warn(&mut self, why: &dyn Display) {
-        if !mem::replace(&mut self.warned, true) {
+        if self.failed.pass() {
             log::warn!("A range the guest maps stays out of its device's reach: {why}");
         }
     }

@@ -4,11 +4,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Lets the first of them through: the log belongs to the host's operator.
 #[derive(Debug, Default)]
-pub(crate) struct FirstOnly(AtomicBool);
+pub struct FirstOnly(AtomicBool);
 
 impl FirstOnly {
     /// True the first time.
-    pub(crate) fn pass(&self) -> bool {
+    #[must_use]
+    pub fn pass(&self) -> bool {
         !self.0.swap(true, Ordering::Relaxed)
     }
 }
