@@ -82,6 +82,9 @@ pub enum BindingError {
     /// The module is there, the driver is not.
     #[error("module {0} is loaded, but there is no PCI driver of that name")]
     NoSuchDriver(String),
+    /// Neither is there.
+    #[error("there is no driver {0}, nor a module of that name for this kernel")]
+    NotInKernel(String),
 }
 
 /// What errno means for who types.

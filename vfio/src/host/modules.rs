@@ -95,6 +95,21 @@ pub fn module_state(root: &Root, module: &str) -> ModuleState {
     }
 }
 
+/// Whether `driver` is there, or can come with a module: one of its name, or one that wants the function, as xhci_pci brings
+/// xhci_hcd. True where that cannot be seen.
+pub(super) fn may_have_driver(root: &Root, bdf: HostBdf, driver: &str) -> bool {
+    let may_come = |module: &str| {
+        matches!(
+            module_state(root, module),
+            ModuleState::Loadable | ModuleState::Unknown
+        )
+    };
+    let wanting = || Modules::read(root).wanting(&modalias(root, bdf).unwrap_or_default());
+    root.path("sys/bus/pci/drivers").join(driver).exists()
+        || may_come(driver)
+        || wanting().iter().any(|module| may_come(module))
+}
+
 /// Whether a list of depmod has a file of module `name`, as in `kernel/drivers/vfio/vfio.ko.xz: ...`.
 fn names(list: &str, name: &str) -> bool {
     let module = |line: &str| {

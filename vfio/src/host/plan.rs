@@ -2,7 +2,7 @@
 
 use super::HostBdf;
 use super::access::Host;
-use super::binding::Binding;
+use super::binding::{Binding, BindingError};
 use super::check;
 use super::drivers::{is_quiet_driver, is_vfio_driver};
 use super::entry_limit;
@@ -10,6 +10,7 @@ use super::error::BindError;
 use super::group::Group;
 use super::inventory::physical_function;
 use super::journal::{self, Entry, Owner};
+use super::modules;
 use super::refusal::CheckError;
 use super::sysfs::{PciDevice, Root};
 use super::usage::{self, LateUsage, Usage, Use};
@@ -65,6 +66,19 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether the driver can be had, as far as that shows without loading a module: for who only looks.
+    ///
+    /// # Errors
+    /// There is no such driver.
+    pub fn check_driver(&self, root: &Root) -> Result<(), BindError> {
+        let driver = &self.request.driver;
+        let may_have = |one: &Move| modules::may_have_driver(root, one.bdf, driver);
+        match self.moves.iter().all(may_have) {
+            true => Ok(()),
+            false => Err(BindingError::NotInKernel(driver.clone()).into()),
+        }
+    }
+
     /// The limit of DMA mappings as it is and as it will be, if it is to be raised.
     pub fn raises_limit(&self) -> Option<(u32, u32)> {
         let wanted = self.request.dma_entries?;

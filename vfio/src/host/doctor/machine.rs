@@ -18,9 +18,11 @@ pub(super) fn examine(root: &Root, wishes: &Wishes) -> Vec<Finding> {
         nested(root),
         firmware(root),
         enabled(root),
-        width(root, wishes),
         interrupt_remapping(root),
     ];
+    if !root.names("sys/kernel/iommu_groups").is_empty() {
+        findings.insert(4, width(root, wishes));
+    }
     findings.push(modules(root));
     findings.push(virqfd(root));
     findings
@@ -56,8 +58,15 @@ fn nested(root: &Root) -> Finding {
                 "only for guests of guests: echo options {module} nested=1 > /etc/modprobe.d/strait.conf, then \
                  modprobe -r {module} and modprobe {module}"
             )),
-        None => Finding::pass("nested", question, "neither kvm_intel nor kvm_amd is loaded")
-            .warn("modprobe kvm_intel or modprobe kvm_amd"),
+        None => {
+            let flags = root.text("proc/cpuinfo").unwrap_or_default();
+            let module = match flags.split_whitespace().any(|word| word == "svm") {
+                true => "kvm_amd",
+                false => "kvm_intel",
+            };
+            Finding::pass("nested", question, "neither kvm_intel nor kvm_amd is loaded")
+                .warn(format!("modprobe {module}"))
+        }
     }
 }
 

@@ -95,7 +95,9 @@ impl BindArgs {
             owner: None,
         };
         let plan = host::plan(host, request).map_err(failure)?;
-        if !self.dry_run {
+        if self.dry_run {
+            plan.check_driver(host.root).map_err(failure)?;
+        } else {
             host::bind(host, &plan).map_err(failure)?;
         }
         self.tell(host, screen, &plan)

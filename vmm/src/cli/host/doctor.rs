@@ -109,7 +109,9 @@ fn kvm(root: &Root) -> Finding {
     let error = match opened {
         Ok(_) => return Finding::pass(check, question, "yes, for reading and writing"),
         Err(error) if error.kind() == io::ErrorKind::NotFound => SystemError::Missing,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => SystemError::Permission,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            SystemError::permission(&root.path(""))
+        }
         Err(error) => SystemError::Unusable(error),
     };
     let says = error.to_string();

@@ -72,6 +72,19 @@ fn an_iommu_that_tells_no_width() {
     assert_eq!(told, unknown("iommu-width"));
 }
 
+/// The question of its width is not asked where none is in use.
+#[test]
+fn an_iommu_that_is_off() {
+    let told = verdicts(|host| {
+        fs::remove_dir_all(host.path("sys/kernel/iommu_groups")).expect("there");
+        fs::remove_dir_all(host.path("sys/class/iommu")).expect("there");
+    });
+    assert!(
+        !told.0.iter().any(|line| line.starts_with("iommu-width")),
+        "{told:?}"
+    );
+}
+
 #[test]
 fn interrupts_that_are_not_shown() {
     let told = verdicts(|host| fs::remove_file(host.path("proc/interrupts")).expect("there"));

@@ -14,6 +14,12 @@ pub(super) const FAILURES: &[Mistake] = &[
         "there is no driver nosuch",
     ),
     error(
+        "a driver that nobody has, without a try",
+        |_| {},
+        "bind --dry-run 01:00.0 --driver nosuch",
+        "there is no driver nosuch",
+    ),
+    error(
         "a module without driver",
         |_| {},
         "bind 01:00.0 --driver hollow",
