@@ -8,6 +8,10 @@ _strait_with_devices() {
     [[ $word == *:* && $COMP_WORDBREAKS == *:* ]] && colons=${word%"${word##*:}"}
     if [[ $line =~ [[:space:]]host[[:space:]].*--driver[[:space:]=]+[^[:space:]]*$ ]]; then
         names=$(ls /sys/bus/pci/drivers 2>/dev/null)
+    elif [[ $line =~ [[:space:]]host[[:space:]]+vf[[:space:]]+[^-[:space:]][^[:space:]]*[[:space:]] && $word != -* ]]; then
+        # How many virtual functions: no name.
+        COMPREPLY=()
+        return
     elif [[ $word == -* || $line =~ [[:space:]]host[[:space:]].*[[:space:]](--class|--mac|--vlan|--dma-entries|--memory|-m|--address-spaces)[[:space:]=]+[^[:space:]]*$ ]]; then
         :
     elif [[ $line =~ [[:space:]](host[[:space:]]+(list|ls|doctor|bind|detach|restore|reattach|unbind|unset-override|set-override|vf)[[:space:]]|(--device|-d|--device=|host=)[[:space:]]*[^[:space:]]*$) ]]; then

@@ -3,6 +3,7 @@
 #   build.sh 01:00.0 l1.img [KERNEL_VERSION]
 # It is made of this machine's busybox (busybox-static), kernel and modules, and of strait as PATH finds it.
 set -eu
+[ $# -ge 2 ] || { echo "usage: sh $0 DEVICE IMAGE [KERNEL_VERSION], as in sh $0 01:00.0 l1.img" >&2; exit 2; }
 device=$1
 image=$2
 version=${3:-$(uname -r)}

@@ -33,7 +33,7 @@ pub trait Kernel {
     /// Writes `text` to the sysfs file at `path`, and waits 20 s for the kernel.
     ///
     /// # Errors
-    /// What the kernel says; or that it has not come back, see [`is_pending`].
+    /// What the kernel says; or that it has not come back, see `is_pending`.
     fn write(&self, path: &Path, text: &str) -> io::Result<()> {
         self.write_while(path, text, &mut |waited| waited < WRITE_LIMIT)
     }
@@ -42,7 +42,7 @@ pub trait Kernel {
     /// the time that has passed, whether to wait on.
     ///
     /// # Errors
-    /// What the kernel says; or that it has not come back, see [`is_pending`].
+    /// What the kernel says; or that it has not come back, see `is_pending`.
     fn write_while(&self, path: &Path, text: &str, go_on: &mut dyn FnMut(Duration) -> bool)
     -> io::Result<()>;
 
@@ -50,7 +50,7 @@ pub trait Kernel {
     /// write: waits 20 s for it.
     ///
     /// # Errors
-    /// What the kernel says; or that it has not come back, see [`is_pending`].
+    /// What the kernel says; or that it has not come back, see `is_pending`.
     fn read(&self, path: &Path) -> io::Result<String>;
 
     /// The same for each of `paths`, which are waited for 1 s each.

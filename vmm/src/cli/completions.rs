@@ -115,6 +115,8 @@ mod tests {
         assert!(offered("strait host list --class ").contains("nvme"));
         assert_eq!(offered("strait host bind --dr"), "--driver --dry-run");
         assert_eq!(offered("strait host bi"), "bind");
+        assert_eq!(offered("strait host vf e"), "enp3s0");
+        assert_eq!(offered("strait host vf enp3s0 "), "");
     }
 
     #[test]

@@ -6,7 +6,7 @@ pub enum KeyError {
     /// The same key again: which of the two is meant cannot be told.
     #[error("the key {0:?} is given twice")]
     Repeated(&'static str),
-    /// A value that [`switch`] does not know, with its key.
+    /// A value that `set_switch` does not know, with its key.
     #[error("{0}={1:?} is neither on nor off")]
     Switch(&'static str, String),
 }

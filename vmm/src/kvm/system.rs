@@ -1,6 +1,8 @@
 //! /dev/kvm: is it there, may we use it, can it do what we need.
 
-use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::{fs, io};
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
@@ -15,10 +17,8 @@ pub enum SystemError {
     )]
     Missing,
     /// The node cannot be opened for lack of rights.
-    #[error(
-        "no permission to open /dev/kvm: add yourself to its group (`usermod -aG kvm $USER`) or run as root"
-    )]
-    Permission,
+    #[error("no permission to open /dev/kvm: {0}")]
+    Permission(String),
     /// The module is there but not usable.
     #[error(
         "/dev/kvm cannot be used: is virtualization turned off in the firmware, or in use by another hypervisor?"
@@ -33,6 +33,33 @@ pub enum SystemError {
     /// CPUID cannot be read.
     #[error("KVM does not tell which CPU features it supports")]
     Cpuid(#[source] io::Error),
+}
+
+impl SystemError {
+    /// The node under `root` cannot be opened: by whom it can be.
+    pub fn permission(root: &Path) -> Self {
+        let owner = fs::metadata(root.join("dev/kvm")).ok();
+        // Debian's udev gives it to a group named kvm; other systems and containers have another, or none.
+        let group = owner
+            .filter(|node| node.mode() & 0o060 == 0o060)
+            .and_then(|node| {
+                let groups = fs::read_to_string(root.join("etc/group")).ok()?;
+                group_named(&groups, node.gid())
+            });
+        Self::Permission(match group.as_deref() {
+            Some("root") | None => "no group but root's may; run as root".to_owned(),
+            Some(group) => format!(
+                "add yourself to its group (`usermod -aG {group} $USER`) and log in again, or run as root"
+            ),
+        })
+    }
+}
+
+/// The name of a group in /etc/group (group(5)).
+fn group_named(groups: &str, gid: u32) -> Option<String> {
+    let mut entries = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let entry = entries.find(|fields| fields.get(2) == Some(&gid.to_string().as_str()))?;
+    entry.first().map(|&name| name.to_owned())
 }
 
 /// What strait cannot work without.
@@ -74,7 +101,7 @@ impl System {
     pub fn open() -> Result<Self, SystemError> {
         let kvm = Kvm::new().map_err(|errno| match errno.errno() {
             libc::ENOENT => SystemError::Missing,
-            libc::EACCES | libc::EPERM => SystemError::Permission,
+            libc::EACCES | libc::EPERM => SystemError::permission(Path::new("/")),
             _ => SystemError::Unusable(errno.into()),
         })?;
         match kvm.get_api_version() {
@@ -105,5 +132,24 @@ impl System {
     /// Most vCPUs the host runs in one guest.
     pub fn max_vcpus(&self) -> usize {
         self.kvm.get_max_vcpus()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_by_its_number() {
+        let groups = "root:x:0:\nkvm:x:107:ann\nvirt:x:36:\n";
+        assert_eq!(group_named(groups, 36).as_deref(), Some("virt"));
+        assert_eq!(group_named(groups, 3), None);
+    }
+
+    #[test]
+    fn a_node_that_no_group_may_open_is_roots() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let says = SystemError::permission(folder.path()).to_string();
+        assert!(says.ends_with("no group but root's may; run as root"), "{says}");
     }
 }

@@ -28,7 +28,7 @@ impl TinyMachine {
     pub(crate) fn new() -> Option<Self> {
         let system = match System::open() {
             Ok(system) => system,
-            Err(why @ (SystemError::Missing | SystemError::Permission | SystemError::Unusable(_))) => {
+            Err(why @ (SystemError::Missing | SystemError::Permission(_) | SystemError::Unusable(_))) => {
                 eprintln!("skipped: {why}");
                 return None;
             }

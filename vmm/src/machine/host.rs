@@ -27,9 +27,9 @@ enum HostError {
     Stats { path: PathBuf, source: io::Error },
     #[error(
         "--cpu host,nested=on: KVM offers guests neither SVM nor VMX here; turn it on with \
-         `modprobe -r kvm_amd && modprobe kvm_amd nested=1` (kvm_intel on Intel)"
+         `modprobe -r {module} && modprobe {module} nested=1`"
     )]
-    Nesting,
+    Nesting { module: &'static str },
     #[error(
         "--viommu: {other} and {bdf} share the host's IOMMU group {group} and cannot be told apart; pass one of \
          them, or leave --viommu out"
@@ -75,7 +75,9 @@ impl CheckedHost {
         }
         let mut cpuid = system.supported_cpuid()?;
         match config.cpu.nested {
-            Some(true) if !cpuid::offers_nesting(&cpuid) => return Err(HostError::Nesting.into()),
+            Some(true) if !cpuid::offers_nesting(&cpuid) => {
+                return Err(HostError::Nesting { module: kvm_module() }.into());
+            }
             Some(false) => cpuid::hide_nesting(&mut cpuid),
             _ => {}
         }
@@ -166,6 +168,14 @@ fn check_stats(path: &Path) -> Result<(), HostError> {
 }
 
 /// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.
+/// The module that this host's CPUs want.
+fn kvm_module() -> &'static str {
+    match Path::new("/sys/module/kvm_intel").exists() {
+        true => "kvm_intel",
+        false => "kvm_amd",
+    }
+}
+
 fn check_memory(wanted: MemorySize) -> Result<(), HostError> {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total_kib: Option<u64> = info.lines().find_map(|line| {
