@@ -3,7 +3,7 @@
 /// Values at disjoint half-open ranges of `u64`.
 #[derive(Clone, Debug)]
 pub struct RangeMap<T> {
-    /// Sorted by start.
+    /// Sorted by start, none over another.
     entries: Vec<Entry<T>>,
 }
 

@@ -23,7 +23,7 @@ const TYPE_AHEAD: usize = 4096;
 
 /// Whom to listen to, beside the user.
 pub struct Sources<'a> {
-    /// What vCPUs report.
+    /// What vCPUs report, with the descriptor that wakes the loop for it.
     pub events: &'a Events,
     /// Takes what is typed.
     pub console: &'a Serial,
@@ -46,11 +46,11 @@ pub enum Wake {
     Quit,
     /// The host has something to tell.
     Host,
-    /// It is time.
+    /// The deadline of who waits for a guest has come.
     Deadline,
 }
 
-/// What was ready.
+/// What `poll` found ready, in the order in which it is served.
 #[derive(Default)]
 struct Ready {
     signalled: bool,

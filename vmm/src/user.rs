@@ -7,7 +7,7 @@ use crate::signals::Signals;
 
 /// What the user asks for, and where he is told something.
 pub struct User {
-    /// His signals.
+    /// SIGINT, SIGTERM, SIGHUP and SIGUSR1, taken over from the start on.
     pub signals: Arc<Signals>,
     /// His terminal, or where else his outputs go.
     pub outputs: Arc<Outputs>,

@@ -16,7 +16,7 @@ use crate::kvm::vcpu::{Exit, Vcpu};
 /// What the vCPUs of a guest share.
 #[derive(Clone)]
 pub struct Surroundings {
-    /// Where accesses go.
+    /// The map through which trapped accesses find their device.
     pub space: Arc<AddressSpace>,
     /// Who hears of the end of level interrupts.
     pub ioapic: Arc<Ioapic>,
@@ -24,7 +24,7 @@ pub struct Surroundings {
     pub events: Arc<Events>,
 }
 
-/// A running vCPU.
+/// The thread of a vCPU, and how it is asked to stop.
 pub struct VcpuThread {
     stop: Arc<StopFlag>,
     thread: JoinHandle<Vcpu>,

@@ -47,7 +47,7 @@ const VALUE_D: u8 = 0x80;
 const PM: u8 = 0x80;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// Register B.
+/// Register B: format of date and time, and the interrupts that are never raised (MC146818A data sheet).
 #[bitfield(u8)]
 struct ControlB {
     daylight_saving: bool,

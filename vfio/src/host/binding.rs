@@ -82,7 +82,7 @@ pub enum BindingError {
     /// The module is there, the driver is not.
     #[error("module {0} is loaded, but there is no PCI driver of that name")]
     NoSuchDriver(String),
-    /// Neither is there.
+    /// There is neither such a driver nor a module for it.
     #[error("there is no driver {0}, nor a module of that name for this kernel")]
     NotInKernel(String),
 }

@@ -10,9 +10,9 @@ pub const USAGE: u8 = 2;
 /// The message and the exit code of a command that failed.
 #[derive(Debug)]
 pub struct Failure {
-    /// The exit code.
+    /// The exit code of the process.
     pub code: u8,
-    /// One sentence.
+    /// The sentence for the user, without the name of the program.
     pub message: String,
 }
 

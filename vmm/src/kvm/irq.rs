@@ -62,7 +62,7 @@ impl Table {
 }
 
 impl GsiRouter {
-    /// An empty table.
+    /// A table without routes: KVM starts a split machine with none.
     pub(super) fn new(vm: Arc<VmFd>) -> Self {
         let table = Table {
             messages: vec![None; usize::from(PINS)],

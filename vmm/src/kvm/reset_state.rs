@@ -109,7 +109,7 @@ impl ResetState {
         })
     }
 
-    /// Writes it back.
+    /// Writes it back, in an order in which the kernel takes each part.
     pub(super) fn restore(&self, vcpu: &VcpuFd) -> Result<(), Error> {
         self.parts().try_for_each(|part| self.write(part, vcpu))
     }

@@ -10,7 +10,7 @@ use kvm_ioctls::{Cap, Kvm};
 /// Why this host cannot run guests, with what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
-    /// No device node.
+    /// There is no device node /dev/kvm.
     #[error(
         "there is no /dev/kvm: turn virtualization on in the firmware (AMD SVM, Intel VT-x) and load the \
          module, `modprobe kvm_amd` or `modprobe kvm_intel`"
@@ -24,7 +24,7 @@ pub enum SystemError {
         "/dev/kvm cannot be used: is virtualization turned off in the firmware, or in use by another hypervisor?"
     )]
     Unusable(#[source] io::Error),
-    /// Another kernel interface.
+    /// The kernel speaks another version of the interface than this program.
     #[error("KVM speaks API version {0}, strait needs 12")]
     Version(i32),
     /// A feature that every kernel since 5.10 has.

@@ -50,7 +50,7 @@ impl TinyMachine {
         Some(Self { vcpu, space, ram, vm })
     }
 
-    /// Its virtual machine.
+    /// The virtual machine that it runs in.
     pub(crate) fn vm(&self) -> &Vm {
         &self.vm
     }

@@ -32,11 +32,11 @@ pub enum VcpuError {
     /// A step of its set-up.
     #[error("KVM cannot {step} of vCPU {id}")]
     Setup {
-        /// The step.
+        /// What was asked of the kernel, as a verb.
         step: &'static str,
-        /// The vCPU.
+        /// Its number, from 0.
         id: u32,
-        /// errno.
+        /// What the kernel answered.
         source: io::Error,
     },
     /// Its CPUID leaves do not fit.
@@ -49,31 +49,31 @@ pub enum VcpuError {
 pub enum Exit<'a> {
     /// Reads a port, `data` in units of `size` bytes, one after the other from the same port.
     PortRead {
-        /// The port.
+        /// Number of the port.
         port: u16,
-        /// Bytes per access.
+        /// Bytes of one access: 1, 2 or 4; a string instruction has several.
         size: usize,
-        /// What to fill.
+        /// What to fill, all accesses one after the other.
         data: &'a mut [u8],
     },
     /// Writes a port, in units as above.
     PortWrite {
-        /// The port.
+        /// Number of the port.
         port: u16,
-        /// Bytes per access.
+        /// Bytes of one access: 1, 2 or 4; a string instruction has several.
         size: usize,
-        /// What was written.
+        /// What was written, all accesses one after the other.
         data: &'a [u8],
     },
     /// Reads guest physical memory that no slot backs.
     MemoryRead(GuestAddress, &'a mut [u8]),
-    /// Writes such memory.
+    /// Writes memory that no slot backs.
     MemoryWrite(GuestAddress, &'a [u8]),
     /// The local APIC saw the end of a level interrupt that an I/O APIC pin raised.
     EndOfInterrupt(u8),
     /// Kicked by a signal.
     Interrupted,
-    /// Triple fault.
+    /// A triple fault: the CPU shut down (KVM_EXIT_SHUTDOWN).
     Shutdown,
     /// KVM gave up on the vCPU; the text says why.
     Failed(String),
@@ -83,7 +83,7 @@ pub enum Exit<'a> {
 enum Reason {
     PortRead,
     PortWrite,
-    /// Address and length.
+    /// Where the read began, and its bytes.
     MemoryRead(GuestAddress, usize),
     MemoryWrite(GuestAddress, usize),
     EndOfInterrupt(u8),
@@ -92,7 +92,7 @@ enum Reason {
     Failed(String),
 }
 
-/// One vCPU.
+/// A vCPU of KVM and the page that it shares with the kernel.
 pub struct Vcpu {
     id: u32,
     fd: VcpuFd,

@@ -24,7 +24,7 @@ pub struct VmError {
     source: io::Error,
 }
 
-/// A virtual machine.
+/// A virtual machine of KVM, without memory and CPUs at first.
 pub struct Vm {
     fd: Arc<VmFd>,
     ring: Arc<Ring>,

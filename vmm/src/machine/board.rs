@@ -26,7 +26,7 @@ use crate::output::Writer;
 
 /// Every emulated device of one start of the guest. Dropping it takes them all out of the map.
 pub struct Board {
-    /// The console.
+    /// The first serial port, which is the console.
     pub serial: Arc<Serial>,
     /// The interrupt controller of the wires.
     pub ioapic: Arc<Ioapic>,

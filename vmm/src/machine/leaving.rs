@@ -18,7 +18,7 @@ impl Leaving {
         self.0.insert(port, now + PATIENCE);
     }
 
-    /// They are out.
+    /// The devices behind a port have left the guest.
     pub(super) fn remove(&mut self, port: u8) {
         self.0.remove(&port);
     }
@@ -39,7 +39,7 @@ impl Leaving {
         overdue.map(|(port, _)| *port).collect()
     }
 
-    /// All ports.
+    /// The ports whose devices are leaving.
     pub(super) fn all(&self) -> Vec<u8> {
         self.0.keys().copied().collect()
     }

@@ -31,11 +31,11 @@ enum RomError {
 pub(super) struct Opened {
     /// What messages call it.
     name: String,
-    /// The open function.
+    /// The function as VFIO has it open.
     pub(super) device: Arc<Device>,
     /// Where its DMA is mapped; others may be in it.
     pub(super) container: Arc<Container>,
-    /// Where it sits.
+    /// The port behind which the guest finds it, and its number there.
     pub(super) seat: Seat,
     appearance: Appearance,
 }
@@ -44,9 +44,9 @@ pub(super) struct Opened {
 pub(super) struct Passed {
     /// What messages call it.
     pub(super) name: String,
-    /// The open function.
+    /// The function as VFIO has it open.
     pub(super) device: Arc<Device>,
-    /// Where it sits.
+    /// The port behind which the guest finds it, and its number there.
     pub(super) seat: Seat,
     /// How it looks to the guest.
     pub(super) appearance: Appearance,

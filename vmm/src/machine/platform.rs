@@ -47,7 +47,7 @@ pub struct Platform {
     pub(super) ports: u8,
     /// Where the guest's console goes.
     pub(super) outputs: Arc<Outputs>,
-    /// Where vCPUs report.
+    /// What vCPUs report, read by the event loop.
     pub events: Arc<Events>,
     ram: GuestRam,
     kernel: GuestKernel,
@@ -59,7 +59,7 @@ pub struct Platform {
     pub(super) rules: Rules,
     /// Devices that the guest was asked to let go of.
     pub(super) leaving: Leaving,
-    /// The virtual machine.
+    /// KVM's virtual machine, which stays through resets.
     pub vm: Vm,
 }
 

@@ -11,7 +11,7 @@ use crate::config::DeviceConfig;
 pub(super) struct Seat {
     /// Number of the root port, from 1 on.
     pub(super) port: u8,
-    /// Function number.
+    /// Number of the function behind its port, 0 to 7.
     pub(super) function: u8,
     /// Other functions sit behind the same port.
     pub(super) is_shared: bool,

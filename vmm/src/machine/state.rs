@@ -31,7 +31,7 @@ pub(super) enum Request {
     Overdue(u8),
 }
 
-/// What follows.
+/// What the machine does about a request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Answer {
     /// All vCPUs stop, and this is next.
@@ -54,7 +54,7 @@ pub(super) enum Answer {
 pub(super) enum Next {
     /// It starts the guest from the beginning.
     Restart,
-    /// It is over.
+    /// The run ends with this outcome.
     End(Outcome),
 }
 
@@ -87,14 +87,14 @@ pub(super) enum Departure {
 /// What the user chose for a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rules {
-    /// `--no-reboot`
+    /// A reset by the guest ends the run (`--no-reboot`).
     pub(super) no_reboot: bool,
-    /// `--on-device-error`
+    /// What becomes of a device that reports an error (`--on-device-error`).
     pub(super) on_device_error: OnDeviceError,
 }
 
 impl Rules {
-    /// What `config` says.
+    /// The part of `config` that decides what follows.
     pub(super) fn of(config: &Config) -> Self {
         Self {
             no_reboot: config.no_reboot,
