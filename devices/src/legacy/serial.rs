@@ -20,6 +20,10 @@ use crate::irq::IrqLine;
 use crate::lock::lock;
 use crate::{Device, Effect};
 
+/// The line status register, and its bit for received data (16550 data sheet §8.6.3).
+const LINE_STATUS: u8 = 5;
+const DATA_READY: u8 = 1;
+
 /// Called when the guest has made room after a [`Serial::send`] that did not fit.
 pub type OnRoom = Box<dyn Fn() + Send + Sync>;
 
@@ -117,15 +121,18 @@ impl Device for Serial {
 }
 
 impl Core {
-    /// Moves queued input into the UART's FIFO once the guest has emptied it. True when the queue is then
-    /// at most half full: waking the sender for each byte would cost a system call a byte.
+    /// Moves the next byte of queued input into the UART's FIFO once the guest has emptied it. True when the queue is
+    /// then at most half full: waking the sender for each byte would cost a system call a byte.
+    ///
+    /// One at a time: a 16550 interrupts for as long as there is data, but vm-superio takes the interrupt back with the
+    /// first byte that is read. Linux reads 256 in one go (`serial8250_rx_chars`), and whatever then stood in the FIFO
+    /// would stay there until somebody types once more.
     fn refill(&mut self) -> bool {
-        while !self.queue.is_empty() && self.uart.fifo_capacity() > 0 {
-            let (front, _) = self.queue.as_slices();
-            match self.uart.enqueue_raw_bytes(front) {
-                // Loop-back mode takes no input from outside.
-                Ok(0) | Err(_) => break,
-                Ok(taken) => drop(self.queue.drain(..taken)),
+        let has_data = self.uart.read(LINE_STATUS) & DATA_READY != 0;
+        if let Some(byte) = self.queue.front().filter(|_| !has_data) {
+            // Loop-back mode takes no input from outside.
+            if self.uart.enqueue_raw_bytes(&[*byte]).is_ok_and(|taken| taken == 1) {
+                self.queue.pop_front();
             }
         }
         self.queue.len() <= Serial::QUEUE_BYTES / 2
