@@ -2,6 +2,7 @@
 
 mod cpu;
 mod device;
+mod gdb;
 mod keys;
 mod memory;
 mod viommu;
@@ -12,6 +13,7 @@ use strait_vfio::host::HostBdf;
 
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
+pub use gdb::{GdbConfig, ListenError};
 pub use keys::KeyError;
 pub use memory::{MIN_MEMORY, MemorySize, MemorySizeError};
 pub use viommu::{ViommuConfig, ViommuConfigError};
@@ -46,6 +48,8 @@ pub struct Config {
     pub on_device_error: OnDeviceError,
     /// Whether a reset by the guest ends the process.
     pub no_reboot: bool,
+    /// The debugger that may look into the guest.
+    pub gdb: Option<GdbConfig>,
 }
 
 /// What follows when the host reports an uncorrectable error of a passed device.

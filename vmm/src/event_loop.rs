@@ -31,6 +31,8 @@ pub struct Sources<'a> {
     pub wires: Vec<&'a Intx>,
     /// Readable when the host has something to tell of a device.
     pub hosts: Vec<BorrowedFd<'a>>,
+    /// Readable when a debugger has something to say; none where none was asked for.
+    pub debugger: Vec<BorrowedFd<'a>>,
     /// When to stop waiting.
     pub until: Option<Instant>,
     /// The answer to SIGUSR1.
@@ -46,6 +48,8 @@ pub enum Wake {
     Quit,
     /// The host has something to tell.
     Host,
+    /// A debugger has something to say.
+    Debugger,
     /// The deadline of who waits for a guest has come.
     Deadline,
 }
@@ -57,6 +61,7 @@ struct Ready {
     asked: bool,
     typed: bool,
     host: bool,
+    debugger: bool,
 }
 
 /// Waits for whatever happens next.
@@ -110,6 +115,9 @@ impl EventLoop {
             if ready.host {
                 return Ok(Wake::Host);
             }
+            if ready.debugger {
+                return Ok(Wake::Debugger);
+            }
             if sources.until.is_some_and(|until| until <= Instant::now()) {
                 return Ok(Wake::Deadline);
             }
@@ -132,6 +140,7 @@ impl EventLoop {
         ];
         fds.extend(sources.wires.iter().map(|wire| PollFd::new(*wire, PollFlags::IN)));
         fds.extend(sources.hosts.iter().map(|host| PollFd::new(host, PollFlags::IN)));
+        fds.extend(sources.debugger.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
         let outputs = self.outputs.poll_fds();
         let output_count = outputs.len();
         fds.extend(outputs);
@@ -144,6 +153,7 @@ impl EventLoop {
         let (first, rest) = fds.split_at(3);
         let (wires, rest) = rest.split_at(sources.wires.len());
         let (hosts, rest) = rest.split_at(sources.hosts.len());
+        let (debugger, rest) = rest.split_at(sources.debugger.len());
         let (outputs, stdin) = rest.split_at(output_count);
         for (wire, _) in sources.wires.iter().zip(wires).filter(|(_, fd)| is_ready(fd)) {
             wire.serve();
@@ -159,6 +169,7 @@ impl EventLoop {
             asked: is_ready(&first[2]),
             typed: stdin.iter().any(is_ready),
             host: hosts.iter().any(is_ready),
+            debugger: debugger.iter().any(is_ready),
         })
     }
 

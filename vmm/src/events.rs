@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard};
 use rustix::event::{EventfdFlags, eventfd};
 use strait_devices::lock;
 
+use crate::kvm::vcpu::DebugExit;
+
 /// Something that happened to the guest, as one of its vCPUs saw it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -23,6 +25,8 @@ pub enum Event {
     Failed(String),
     /// The guest let go of the device behind the root port with this number.
     Ejected(u8),
+    /// A vCPU came to where a debugger wants it.
+    Debug(DebugExit),
 }
 
 /// Where vCPUs leave events for the event loop. Of those that happen to the whole guest only the first counts until
@@ -38,6 +42,9 @@ struct Reported {
     first: Option<Event>,
     /// Ports whose devices the guest let go, each once until it is taken.
     ejected: BTreeSet<u8>,
+    /// The first vCPU that a debugger wants, where nothing happens to the guest. Others meet the same once more when
+    /// they go on.
+    debug: Option<DebugExit>,
 }
 
 impl Events {
@@ -58,6 +65,7 @@ impl Events {
         let mut reported = self.lock();
         match event {
             Event::Ejected(port) => _ = reported.ejected.insert(port),
+            Event::Debug(exit) => _ = reported.debug.get_or_insert(exit),
             event => _ = reported.first.get_or_insert(event),
         }
         drop(reported);
@@ -74,7 +82,8 @@ impl Events {
     pub fn take(&self) -> Option<Event> {
         let mut reported = self.lock();
         let ejected = reported.ejected.pop_first().map(Event::Ejected);
-        ejected.or_else(|| reported.first.take())
+        let first = ejected.or_else(|| reported.first.take());
+        first.or_else(|| reported.debug.take().map(Event::Debug))
     }
 
     /// Sleeps again; to be called before looking at what was left.

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod event_loop;
 pub mod events;
+pub mod gdb;
 pub mod kvm;
 pub mod layout;
 pub mod machine;

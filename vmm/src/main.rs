@@ -28,6 +28,10 @@ fn main() -> ExitCode {
             log::logger().flush();
             code
         }
+        Command::Symbols(args) => match args.write() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(&format!("strait: {}", Chain(&error)), 1),
+        },
         Command::Completions(args) => print(&args.script(cli::command())),
         Command::Man(args) => match args.write(cli::command()) {
             Ok(()) => ExitCode::SUCCESS,

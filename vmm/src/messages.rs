@@ -23,7 +23,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Starts the log of this process on `target`: warnings, and more for each `-v`.
 pub fn start(verbose: u8, target: Target) {
     let level = ["warn", "info", "debug", "trace"][usize::from(verbose.min(3))];
-    let env = Env::new().filter_or("STRAIT_LOG", level);
+    // What gdb asks for and gdbstub does not know is no news to the user.
+    let env = Env::new().filter_or("STRAIT_LOG", format!("{level},gdbstub=warn"));
     let messages = Messages::new(Builder::from_env(env), target);
     log::set_max_level(messages.logger.filter());
     // Only a second start fails, and there is none.

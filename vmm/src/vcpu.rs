@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use strait_devices::address_space::AddressSpace;
@@ -27,6 +28,7 @@ pub struct Surroundings {
 /// The thread of a vCPU, and how it is asked to stop.
 pub struct VcpuThread {
     stop: Arc<StopFlag>,
+    holds: Arc<AtomicBool>,
     thread: JoinHandle<Vcpu>,
 }
 
@@ -37,14 +39,19 @@ impl VcpuThread {
     /// When the host gives no more threads.
     pub fn start(vcpu: Vcpu, surroundings: Surroundings) -> io::Result<Self> {
         let stop = vcpu.stop_flag().clone();
+        stop.set(false);
+        let holds = Arc::new(AtomicBool::new(false));
+        let held = holds.clone();
         let thread = thread::Builder::new()
             .name(format!("vcpu{}", vcpu.id()))
-            .spawn(move || run(vcpu, &surroundings))?;
-        Ok(Self { stop, thread })
+            .spawn(move || run(vcpu, &surroundings, &held))?;
+        Ok(Self { stop, holds, thread })
     }
 
-    /// Asks the vCPU to leave the guest, without waiting.
-    pub fn ask_to_stop(&self) {
+    /// Asks the vCPU to leave the guest, without waiting. With `holds` it is to go on later, as if nothing had been:
+    /// what it has begun is done to its end.
+    pub fn ask_to_stop(&self, holds: bool) {
+        self.holds.store(holds, Ordering::Release);
         self.stop.set(true);
         // A thread that is at its end already needs no signal.
         let _ = self.thread.kill(SIGRTMIN());
@@ -68,9 +75,10 @@ pub fn install_kick() -> io::Result<()> {
 
 /// Runs the vCPU until it is asked to stop or something happens to the guest; then it is between two
 /// instructions, so that its registers may be set.
-fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
-    let stop = vcpu.stop_flag().clone();
-    while !stop.is_set() {
+fn run(mut vcpu: Vcpu, to: &Surroundings, holds: &AtomicBool) -> Vcpu {
+    let flag = vcpu.stop_flag().clone();
+    let stop = Stop { flag: &flag, holds };
+    while !flag.is_set() {
         let mut earlier = None;
         let mut noted = |place, data: &[u8]| {
             earlier = earlier.take().or(write(place, data, to, &stop));
@@ -89,7 +97,15 @@ fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
         }
     }
     let mut noted = |place, data: &[u8]| _ = to.space.write_at(place, data);
-    if !vcpu.finish(&mut noted) {
+    let is_done = match holds.load(Ordering::Acquire) {
+        true => vcpu.finish_with(&mut noted, &mut |exit| {
+            if let Some(event) = handle(exit, to, &stop) {
+                to.events.report(event);
+            }
+        }),
+        false => vcpu.finish(&mut noted),
+    };
+    if !is_done {
         log::error!(
             "The guest's CPU {} does not finish the instruction it is at; started again, it may go wrong",
             vcpu.id()
@@ -98,8 +114,21 @@ fn run(mut vcpu: Vcpu, to: &Surroundings) -> Vcpu {
     vcpu
 }
 
+/// Whether a vCPU is to stop, and what becomes of work that it has begun.
+struct Stop<'a> {
+    flag: &'a StopFlag,
+    holds: &'a AtomicBool,
+}
+
+impl Stop<'_> {
+    /// What an access asked for and is not done yet is given up.
+    fn gives_up(&self) -> bool {
+        self.flag.is_set() && !self.holds.load(Ordering::Acquire)
+    }
+}
+
 /// Does what an exit asks for; an event if the guest cannot go on as it is.
-fn handle(exit: Exit<'_>, to: &Surroundings, stop: &StopFlag) -> Option<Event> {
+fn handle(exit: Exit<'_>, to: &Surroundings, stop: &Stop<'_>) -> Option<Event> {
     match exit {
         Exit::PortRead { port, size, data } => {
             data.chunks_mut(size)
@@ -121,16 +150,17 @@ fn handle(exit: Exit<'_>, to: &Surroundings, stop: &StopFlag) -> Option<Event> {
         }
         Exit::Interrupted => None,
         Exit::Shutdown => Some(Event::TripleFault),
+        Exit::Debug(exit) => Some(Event::Debug(exit)),
         Exit::Failed(why) => Some(Event::Failed(why)),
     }
 }
 
 /// Writes, and goes on with what that asks for until all is done or the vCPU is to stop.
-fn write(place: Place, data: &[u8], to: &Surroundings, stop: &StopFlag) -> Option<Event> {
+fn write(place: Place, data: &[u8], to: &Surroundings, stop: &Stop<'_>) -> Option<Event> {
     let mut effect = to.space.write_at(place, data);
     loop {
         match effect {
-            Effect::More(_, rest) if !stop.is_set() => effect = to.space.apply(rest.go_on()),
+            Effect::More(_, rest) if !stop.gives_up() => effect = to.space.apply(rest.go_on()),
             effect => return event_of(effect, to),
         }
     }

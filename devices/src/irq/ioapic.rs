@@ -7,6 +7,7 @@
 //! A pin's wire carries "asserted" and "not asserted"; the polarity bit is kept for the guest but changes
 //! nothing, as in KVM and QEMU: who drives the wire and who programs the pin agree through ACPI.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bitfield_struct::bitfield;
@@ -263,6 +264,30 @@ impl Ioapic {
 fn pin_of(index: u8) -> Option<(u8, bool)> {
     let halves = index.checked_sub(REDIRECTION)?;
     (halves / 2 < PINS).then_some((halves / 2, halves % 2 == 1))
+}
+
+/// The pins that are not masked, a line each.
+impl fmt::Display for Ioapic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pins = lock(&self.core).pins;
+        for (number, Pin { entry, asserted, .. }) in pins.iter().enumerate() {
+            if entry.masked() {
+                continue;
+            }
+            let MsiMessage { address, data } = entry.message();
+            let kind = if entry.level() { "level" } else { "edge" };
+            let state = match (asserted, entry.remote_irr()) {
+                (_, true) => ", its end is awaited",
+                (true, false) => ", high",
+                (false, false) => "",
+            };
+            writeln!(
+                f,
+                "pin {number}: {kind}, message {data:#x} to {address:#x}{state}"
+            )?;
+        }
+        Ok(())
+    }
 }
 
 impl Device for Ioapic {

@@ -131,7 +131,11 @@ impl Core {
         let has_data = self.uart.read(LINE_STATUS) & DATA_READY != 0;
         if let Some(byte) = self.queue.front().filter(|_| !has_data) {
             // Loop-back mode takes no input from outside.
-            if self.uart.enqueue_raw_bytes(&[*byte]).is_ok_and(|taken| taken == 1) {
+            if self
+                .uart
+                .enqueue_raw_bytes(&[*byte])
+                .is_ok_and(|taken| taken == 1)
+            {
                 self.queue.pop_front();
             }
         }

@@ -10,6 +10,7 @@ use super::failure::USAGE;
 use super::host::HostArgs;
 use super::man::ManArgs;
 use super::run::RunArgs;
+use super::symbols::SymbolsArgs;
 
 /// Pass PCI devices to a virtual machine, and from there on to its own guests.
 #[derive(Debug, Parser)]
@@ -36,6 +37,8 @@ pub enum Command {
     Run(RunArgs),
     /// See and prepare the host's PCI devices.
     Host(HostArgs),
+    /// Make a file of symbols for gdb from a guest's /proc/kallsyms.
+    Symbols(SymbolsArgs),
     /// Print a completion script for bash, zsh or fish.
     Completions(CompletionsArgs),
     /// Write manual pages into a folder.

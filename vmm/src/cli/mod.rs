@@ -6,6 +6,7 @@ mod failure;
 pub mod host;
 mod man;
 mod run;
+mod symbols;
 
 pub use command_line::{Cli, Command, command, parse};
 pub use completions::CompletionsArgs;
@@ -13,6 +14,7 @@ pub use failure::{Failure, USAGE};
 pub use host::HostArgs;
 pub use man::ManArgs;
 pub use run::RunArgs;
+pub use symbols::{SymbolsArgs, SymbolsFailure};
 
 #[cfg(test)]
 use command_line::parse_from;

@@ -6,9 +6,10 @@ use clap::Args;
 use strait_vfio::host::Root;
 
 use crate::config::{
-    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, MAX_CPUS, MAX_DEVICES, MemorySize, OnDeviceError,
-    ViommuConfig,
+    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, MAX_CPUS, MAX_DEVICES, MemorySize,
+    OnDeviceError, ViommuConfig,
 };
+use crate::gdb::GdbAddress;
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
 #[derive(Debug, Args)]
@@ -58,6 +59,16 @@ pub struct RunArgs {
     /// End with code 32 when the guest resets, instead of starting it again.
     #[arg(long)]
     no_reboot: bool,
+    /// Let gdb look into the guest: tcp:[HOST]:PORT, unix:PATH, or fd:NUMBER of an open connection. It may attach and
+    /// detach at any time; the guest stands still while it looks. Whoever reaches the address has the guest.
+    #[arg(long, value_name = "ADDRESS")]
+    gdb: Option<String>,
+    /// The same as --gdb tcp::1234, which only this host reaches.
+    #[arg(short = 's', long, conflicts_with = "gdb")]
+    gdb_local: bool,
+    /// With -s or --gdb: do not start the guest before gdb lets it go.
+    #[arg(short = 'S', long = "wait-for-gdb")]
+    wait_for_gdb: bool,
 }
 
 const AFTER_HELP: &str = "\
@@ -128,6 +139,7 @@ impl RunArgs {
                     .to_owned(),
             );
         }
+        let gdb = debugger(self.gdb.as_deref(), self.gdb_local, self.wait_for_gdb)?;
         Ok(Config {
             kernel,
             initrd: self.initrd,
@@ -140,8 +152,19 @@ impl RunArgs {
             stats: self.stats,
             on_device_error: self.on_device_error,
             no_reboot: self.no_reboot,
+            gdb,
         })
     }
+}
+
+/// What `--gdb`, `-s` and `-S` ask for together.
+fn debugger(address: Option<&str>, is_usual: bool, waits: bool) -> Result<Option<GdbConfig>, String> {
+    let given = address.map(|text| text.parse().map_err(|error| format!("--gdb {error}")));
+    let address = given.transpose()?.or_else(|| is_usual.then(GdbAddress::usual));
+    if waits && address.is_none() {
+        return Err("-S waits for gdb, which is let in nowhere; give -s or --gdb ADDRESS, too".to_owned());
+    }
+    Ok(address.map(|address| GdbConfig { address, waits }))
 }
 
 fn viommu(text: &str) -> Result<ViommuConfig, String> {
@@ -169,6 +192,12 @@ mod tests {
             refusal("--stats numbers"),
             "--stats tells of the guest's IOMMU; give --viommu, too, or leave --stats out"
         );
+    }
+
+    #[test]
+    fn a_guest_does_not_wait_for_a_debugger_that_cannot_come() {
+        assert!(refusal("-S").ends_with("give -s or --gdb ADDRESS, too"));
+        assert!(refusal("--gdb 1234").starts_with("--gdb \"1234\" is none of tcp:[HOST]:PORT"));
     }
 
     #[test]

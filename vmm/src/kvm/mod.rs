@@ -9,6 +9,7 @@
 )]
 
 pub mod cpuid;
+pub mod debug;
 pub mod irq;
 mod reset_state;
 mod ring;

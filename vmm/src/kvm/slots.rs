@@ -1,6 +1,7 @@
 //! Memory slots: guest physical memory that KVM maps without us.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
 use kvm_bindings::kvm_userspace_memory_region;
@@ -54,6 +55,16 @@ impl MemorySlots {
             len,
             source,
         })
+    }
+}
+
+/// A slot a line, by guest address.
+impl fmt::Display for MemorySlots {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, slot) in lock(&self.slots).iter() {
+            writeln!(f, "slot {slot} at {at:#x}")?;
+        }
+        Ok(())
     }
 }
 

@@ -75,8 +75,23 @@ pub enum Exit<'a> {
     Interrupted,
     /// A triple fault: the CPU shut down (KVM_EXIT_SHUTDOWN).
     Shutdown,
+    /// It came to where a debugger wants it.
+    Debug(DebugExit),
     /// KVM gave up on the vCPU; the text says why.
     Failed(String),
+}
+
+/// A vCPU left the guest for the debugger (KVM_EXIT_DEBUG).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebugExit {
+    /// The vCPU.
+    pub vcpu: u32,
+    /// Linear address of the instruction that it is at.
+    pub pc: u64,
+    /// Number of the exception: 1 for debug, 3 for breakpoint.
+    pub exception: u32,
+    /// Why it was a debug exception (SDM vol. 3 §18.2.3, APM vol. 2 §13.1.1.3).
+    pub dr6: u64,
 }
 
 /// An exit before its data is looked at, which the ring of noted writes comes ahead of.
@@ -89,6 +104,7 @@ enum Reason {
     EndOfInterrupt(u8),
     Interrupted,
     Shutdown,
+    Debug(DebugExit),
     Failed(String),
 }
 
@@ -175,6 +191,16 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Its file, for what is asked of it while it stands still.
+    pub(super) fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    /// Sets model-specific registers.
+    pub(super) fn set_msrs(&self, values: &[(u32, u64)]) -> Result<(), kvm_ioctls::Error> {
+        set_msrs(&self.fd, values)
+    }
+
     /// The vCPU's number, also its APIC id.
     pub fn id(&self) -> u32 {
         self.id
@@ -190,14 +216,26 @@ impl Vcpu {
     /// ones, and what it writes reaches nobody, but noted writes of other vCPUs go to `noted` as ever. False
     /// if it does not come to an end.
     pub fn finish(&mut self, noted: &mut dyn FnMut(Place, &[u8])) -> bool {
+        self.finish_with(noted, &mut |exit| {
+            if let Exit::PortRead { data, .. } | Exit::MemoryRead(_, data) = exit {
+                data.fill(0xff);
+            }
+        })
+    }
+
+    /// The same, but each access that is left over goes to `serve`: the guest goes on later.
+    pub fn finish_with(
+        &mut self,
+        noted: &mut dyn FnMut(Place, &[u8]),
+        serve: &mut dyn FnMut(Exit<'_>),
+    ) -> bool {
         self.stop.set(true);
         (0..MOST_LEFT_OVER).any(|_| match self.run(noted) {
             Exit::Interrupted => true,
-            Exit::PortRead { data, .. } | Exit::MemoryRead(_, data) => {
-                data.fill(0xff);
+            exit => {
+                serve(exit);
                 false
             }
-            _ => false,
         })
     }
 
@@ -213,6 +251,7 @@ impl Vcpu {
             Reason::EndOfInterrupt(vector) => Exit::EndOfInterrupt(vector),
             Reason::Interrupted => Exit::Interrupted,
             Reason::Shutdown => Exit::Shutdown,
+            Reason::Debug(exit) => Exit::Debug(exit),
             Reason::Failed(why) => Exit::Failed(why),
         }
     }
@@ -227,6 +266,12 @@ impl Vcpu {
             Ok(VcpuExit::IoapicEoi(vector)) => Reason::EndOfInterrupt(vector),
             Ok(VcpuExit::Intr) => Reason::Interrupted,
             Ok(VcpuExit::Shutdown) => Reason::Shutdown,
+            Ok(VcpuExit::Debug(exit)) => Reason::Debug(DebugExit {
+                vcpu: id,
+                pc: exit.pc,
+                exception: exit.exception,
+                dr6: exit.dr6,
+            }),
             Ok(VcpuExit::FailEntry(reason, _)) => {
                 Reason::Failed(format!("The CPU refuses to enter vCPU {id} (reason {reason:#x})"))
             }

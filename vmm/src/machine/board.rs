@@ -91,6 +91,11 @@ impl Board {
             .filter_map(|seated| Some(&**seated.function.intx()?))
     }
 
+    /// The guest's PCI buses.
+    pub fn root(&self) -> &Arc<RootComplex> {
+        &self.root
+    }
+
     fn port(&self, number: u8) -> Option<&Arc<RootPort>> {
         self.root.ports().iter().find(|port| port.number() == number)
     }

@@ -7,6 +7,7 @@
 mod board;
 mod error;
 mod host;
+mod inspect;
 mod iommu;
 mod leaving;
 mod managed;

@@ -21,6 +21,7 @@ use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
 use crate::config::Config;
 use crate::events::Events;
+use crate::gdb::Debugger;
 use crate::kvm::slots::MemorySlots;
 use crate::kvm::vcpu::{self, Vcpu};
 use crate::kvm::{Vm, cpuid};
@@ -36,11 +37,14 @@ use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 /// Field order is drop order: the map goes first and takes memory slots and DMA mappings with it, while
 /// the container that holds them still has its devices; RAM goes after everything that reaches it.
 pub struct Platform {
-    vcpus: Vec<Vcpu>,
+    /// Those that no thread has.
+    pub(super) vcpus: Vec<Vcpu>,
+    /// Whom the user wants to look into the guest.
+    pub(super) debugger: Option<Debugger>,
     /// Guest physical memory and ports.
     pub space: Arc<AddressSpace>,
     /// What stands between devices and memory.
-    pub(super) iommu: Box<dyn Iommu>,
+    pub(super) iommu: Arc<dyn Iommu>,
     /// The devices that are there, in the order they were given.
     pub(super) passed: Vec<Passed>,
     /// Root ports, with numbers from 1 on; their slots stay when their devices leave.
@@ -49,6 +53,8 @@ pub struct Platform {
     pub(super) outputs: Arc<Outputs>,
     /// What vCPUs report, read by the event loop.
     pub events: Arc<Events>,
+    /// The map as KVM has it.
+    pub(super) slots: Arc<MemorySlots>,
     ram: GuestRam,
     kernel: GuestKernel,
     mmio_32: Range,
@@ -82,10 +88,12 @@ impl Platform {
         let placement = placement::place(config.memory.bytes(), host.mmio_32, &iovas, address_bits)?;
         let ram = GuestRam::new(&placement.ram)?;
         let space = Arc::new(AddressSpace::new());
-        space.add_listener(Arc::new(MemorySlots::new(&vm)))?;
+        let slots = Arc::new(MemorySlots::new(&vm));
+        space.add_listener(slots.clone())?;
         for (start, backing) in ram.blocks() {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
+        let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
         let surroundings = iommu::Surroundings {
             vm: &vm,
             space: &space,
@@ -98,8 +106,10 @@ impl Platform {
         let events = Arc::new(Events::new()?);
         Ok(Self {
             vcpus,
+            debugger,
+            slots,
             space,
-            iommu,
+            iommu: Arc::from(iommu),
             passed,
             ports,
             outputs: user.outputs.clone(),
@@ -160,26 +170,47 @@ impl Platform {
         Ok(self.kernel.load(memory, tables.rsdp)?)
     }
 
-    /// Loads the kernel and starts all vCPUs at it.
+    /// Loads the kernel, and puts every vCPU into the state in which it starts.
     ///
     /// # Errors
-    /// When the kernel cannot be loaded, or the host gives no more threads; no vCPU runs then.
-    pub(super) fn start(&mut self, ioapic: &Arc<Ioapic>) -> Result<Vec<VcpuThread>, RunError> {
+    /// When the kernel cannot be loaded, or KVM refuses a register.
+    pub(super) fn load_guest(&mut self) -> Result<(), RunError> {
+        if let Some(debugger) = &mut self.debugger {
+            debugger.lift();
+        }
         let entry = self.load()?;
         for vcpu in &mut self.vcpus {
             vcpu.reset(&entry)?;
         }
+        if let Some(debugger) = &mut self.debugger {
+            debugger.put_back();
+        }
+        Ok(())
+    }
+
+    /// Lets the vCPUs run, all but those that a debugger keeps.
+    ///
+    /// # Errors
+    /// When the host gives no more threads; no vCPU runs then.
+    pub(super) fn start(&mut self, ioapic: &Arc<Ioapic>) -> Result<Vec<VcpuThread>, RunError> {
         let surroundings = Surroundings {
             space: self.space.clone(),
             ioapic: ioapic.clone(),
             events: self.events.clone(),
         };
+        let runs = |vcpu: &Vcpu| {
+            self.debugger
+                .as_ref()
+                .is_none_or(|debugger| debugger.runs(vcpu.id()))
+        };
+        let (running, kept): (Vec<Vcpu>, Vec<Vcpu>) = mem::take(&mut self.vcpus).into_iter().partition(runs);
+        self.vcpus = kept;
         let mut threads = Vec::new();
-        for vcpu in mem::take(&mut self.vcpus) {
+        for vcpu in running {
             match VcpuThread::start(vcpu, surroundings.clone()) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    self.stop(threads);
+                    self.stop(threads, false);
                     return Err(error.into());
                 }
             }
@@ -187,9 +218,11 @@ impl Platform {
         Ok(threads)
     }
 
-    /// Stops all vCPUs, each between two instructions.
-    pub(super) fn stop(&mut self, threads: Vec<VcpuThread>) {
-        threads.iter().for_each(VcpuThread::ask_to_stop);
-        self.vcpus = threads.into_iter().filter_map(VcpuThread::join).collect();
+    /// Stops all vCPUs, each between two instructions. With `holds` they go on later, as if nothing had been.
+    pub(super) fn stop(&mut self, threads: Vec<VcpuThread>, holds: bool) {
+        threads.iter().for_each(|thread| thread.ask_to_stop(holds));
+        self.vcpus
+            .extend(threads.into_iter().filter_map(VcpuThread::join));
+        self.vcpus.sort_by_key(Vcpu::id);
     }
 }

@@ -1,6 +1,7 @@
 //! The main loop: a guest from its first instruction until its vCPUs have stopped.
 
 use std::io;
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
@@ -9,6 +10,18 @@ use super::error::RunError;
 use super::platform::Platform;
 use super::state::{self, Answer, Next, Request, State};
 use crate::event_loop::{EventLoop, Sources, Wake};
+use crate::gdb::{Debugger, Wish};
+use crate::kvm::vcpu::DebugExit;
+
+/// What follows where the vCPUs of a guest stop, or have stood still.
+enum Turn {
+    /// The guest is over, or starts again.
+    Over(Next),
+    /// It stands still for a debugger.
+    Hold(Option<DebugExit>),
+    /// It goes on.
+    GoOn,
+}
 
 impl Platform {
     /// Loads the kernel, runs the guest until something happens to all of it, and stops its vCPUs. Tells what is
@@ -21,24 +34,78 @@ impl Platform {
         board: &mut Board,
         event_loop: &mut EventLoop,
     ) -> Result<Next, RunError> {
-        let threads = self.start(&board.ioapic)?;
-        let next = self.serve(board, event_loop);
-        self.stop(threads);
-        let next = next?;
-        self.settle(board, &next);
-        Ok(next)
-    }
-
-    /// Serves the console, the wires and the host's wishes until the vCPUs are to stop.
-    fn serve(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> io::Result<Next> {
+        self.load_guest()?;
+        if self.debugger.as_ref().is_some_and(Debugger::holds) {
+            self.hold(None, board);
+        }
         loop {
-            let wake = self.wait(board, event_loop)?;
-            for request in self.requests(wake) {
-                if let Some(next) = self.follow(State::Running, request, board) {
+            let turn = match self.debugger.as_ref().is_some_and(Debugger::holds) {
+                true => self.serve(State::Held, board, event_loop)?,
+                false => self.run_vcpus(board, event_loop)?,
+            };
+            match turn {
+                Turn::Hold(exit) => self.hold(exit, board),
+                Turn::GoOn => self.let_go_on(),
+                Turn::Over(next) => {
+                    self.end_of_guest(board, &next);
                     return Ok(next);
                 }
             }
         }
+    }
+
+    /// From the moment that the vCPUs start, or go on, until all of them have stopped.
+    fn run_vcpus(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> Result<Turn, RunError> {
+        let threads = self.start(&board.ioapic)?;
+        let turn = self.serve(State::Running, board, event_loop);
+        let holds = matches!(turn, Ok(Turn::Hold(_)));
+        self.stop(threads, holds);
+        Ok(turn?)
+    }
+
+    /// Serves the console, the wires, the debugger and the host's wishes until the vCPUs are to stop, or to go on.
+    fn serve(&mut self, state: State, board: &mut Board, event_loop: &mut EventLoop) -> io::Result<Turn> {
+        loop {
+            let wake = match self.debugger.as_ref().is_some_and(Debugger::has_unread) {
+                true => Wake::Debugger,
+                false => self.wait(board, event_loop)?,
+            };
+            for request in self.requests(wake) {
+                if let Some(turn) = self.follow(state, request, board) {
+                    return Ok(turn);
+                }
+            }
+        }
+    }
+
+    /// The guest stands still, unless its exit means nothing to the debugger.
+    fn hold(&mut self, exit: Option<DebugExit>, board: &Board) {
+        let scene = Box::new(self.scene(board));
+        let vcpus = mem::take(&mut self.vcpus);
+        let Some(debugger) = &mut self.debugger else {
+            self.vcpus = vcpus;
+            return;
+        };
+        if !debugger.stopped(vcpus, exit, scene) {
+            self.let_go_on();
+        }
+    }
+
+    fn let_go_on(&mut self) {
+        if let Some(debugger) = &mut self.debugger {
+            self.vcpus.extend(debugger.go_on());
+        }
+    }
+
+    /// The guest is over, or starts again.
+    fn end_of_guest(&mut self, board: &mut Board, next: &Next) {
+        if let Some(debugger) = &mut self.debugger {
+            self.vcpus.extend(debugger.give_back());
+            if let Next::End(outcome) = next {
+                debugger.ended(outcome.exit_code());
+            }
+        }
+        self.settle(board, next);
     }
 
     /// What is left when no vCPU runs any more: what they reported on their way out, and, where the guest starts
@@ -62,20 +129,31 @@ impl Platform {
             console: &board.serial,
             wires: board.wires().collect(),
             hosts: hosts.collect::<Vec<BorrowedFd<'_>>>(),
+            debugger: self.debugger.as_ref().map(Debugger::fds).unwrap_or_default(),
             until: self.leaving.next(),
             report: &|| self.iommu.report(),
         })
     }
 
-    fn requests(&self, wake: Wake) -> Vec<Request> {
+    fn requests(&mut self, wake: Wake) -> Vec<Request> {
         match wake {
             Wake::Event(event) => vec![Request::Guest(event)],
             Wake::Quit => vec![Request::Quit],
             Wake::Host => self.wishes_of_the_host(),
+            Wake::Debugger => self.wish_of_the_debugger().into_iter().collect(),
             Wake::Deadline => {
                 let overdue = self.leaving.overdue(Instant::now());
                 overdue.into_iter().map(Request::Overdue).collect()
             }
+        }
+    }
+
+    fn wish_of_the_debugger(&mut self) -> Option<Request> {
+        match self.debugger.as_mut()?.hear() {
+            Wish::Nothing => None,
+            Wish::Stop => Some(Request::Hold),
+            Wish::Go => Some(Request::GoOn),
+            Wish::Quit => Some(Request::Quit),
         }
     }
 
@@ -96,10 +174,12 @@ impl Platform {
         wishes
     }
 
-    /// Does what the table says; what is next, where that ends the guest.
-    fn follow(&mut self, state: State, request: Request, board: &mut Board) -> Option<Next> {
+    /// Does what the table says; what is next, where the vCPUs stop by it or go on.
+    fn follow(&mut self, state: State, request: Request, board: &mut Board) -> Option<Turn> {
         match state::answer(state, request, self.rules) {
-            Answer::Stop(next) => return Some(next),
+            Answer::Stop(next) => return Some(Turn::Over(next)),
+            Answer::Hold(exit) => return Some(Turn::Hold(exit)),
+            Answer::GoOn => return Some(Turn::GoOn),
             Answer::Ask(port, why) => self.ask(board, port, &why),
             Answer::Pull(port, why) => self.let_go(board, port, why),
             Answer::Tell(what) => log::error!("{what}"),

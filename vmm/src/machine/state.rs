@@ -4,14 +4,19 @@ use std::fmt;
 
 use crate::config::{Config, OnDeviceError};
 use crate::events::Event;
+use crate::kvm::vcpu::DebugExit;
 
-/// Where a machine is in its life. A run is Starting, Running, Stopping, then over or Starting again.
+/// Where a machine is in its life. A run is Starting, Running, Stopping, then over or Starting again; under a debugger
+/// it is Held and Running by turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It is built, or its emulated devices are built anew and the kernel is loaded. No vCPU runs.
     Starting,
     /// vCPUs run, and the event loop serves them, the user and the host.
     Running,
+    /// No vCPU runs, and the guest goes on later: it is in a debugger's hands. The event loop serves the debugger, the
+    /// user and the host.
+    Held,
     /// vCPUs leave the guest one after another, and report what they still meet. Then none runs.
     Stopping,
 }
@@ -23,6 +28,10 @@ pub(super) enum Request {
     Guest(Event),
     /// The user or a signal asks for the end.
     Quit,
+    /// A debugger wants the guest to stand still.
+    Hold,
+    /// It lets the guest go on.
+    GoOn,
     /// The host wants the device behind this root port back; its name.
     Wanted(u8, String),
     /// A device behind this root port reports errors; the text names both.
@@ -43,6 +52,10 @@ pub(super) enum Answer {
     Pull(u8, Departure),
     /// It is said, and the guest keeps the device.
     Tell(String),
+    /// The vCPUs stand still for a debugger, who may be waiting for this exit of one.
+    Hold(Option<DebugExit>),
+    /// They go on where they stand.
+    GoOn,
     /// It waits where it was asked, in a signal's or the host's own event, for a state in which it is served.
     Later,
     /// It was the wish of a guest that is gone.
@@ -105,29 +118,37 @@ impl Rules {
 
 /// The table: what follows from `request` in `state`.
 pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
-    use Event::{Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
-    use Request::{Broken, Guest, Overdue, Quit, Wanted};
-    use State::{Running, Starting, Stopping};
+    use Event::{Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
+    use Request::{Broken, GoOn, Guest, Hold, Overdue, Quit, Wanted};
+    use State::{Held, Running, Starting, Stopping};
     let end = |outcome| Answer::Stop(Next::End(outcome));
     match (state, request) {
-        (Running, Guest(Reset)) if rules.no_reboot => end(Outcome::Reset),
-        (Running, Guest(Reset)) => Answer::Stop(Next::Restart),
-        (Running, Guest(PowerOff)) => end(Outcome::PoweredOff),
-        (Running, Guest(GuestPanic | TripleFault)) => end(Outcome::Panicked),
-        (Running, Guest(Failed(why))) => end(Outcome::Failed(why)),
-        (Running, Guest(Ejected(port))) => Answer::Pull(port, Departure::LetGo),
-        (Running, Wanted(port, name)) => {
+        (Running, Guest(Debug(exit))) => Answer::Hold(Some(exit)),
+        (Running, Hold) => Answer::Hold(None),
+        (Held, GoOn) => Answer::GoOn,
+        // Another vCPU came to a stop at the same time; it meets the same when it goes on.
+        (Held, Guest(Debug(_)) | Hold) | (Running, GoOn) => Answer::Forget,
+        // The last thing that a vCPU did before all stood still, or what the host wants of a guest whether it runs or
+        // not: one that stands still lets go of no device, which is pulled when its time is over.
+        (Running | Held, Guest(Reset)) if rules.no_reboot => end(Outcome::Reset),
+        (Running | Held, Guest(Reset)) => Answer::Stop(Next::Restart),
+        (Running | Held, Guest(PowerOff)) => end(Outcome::PoweredOff),
+        (Running | Held, Guest(GuestPanic | TripleFault)) => end(Outcome::Panicked),
+        (Running | Held, Guest(Failed(why))) => end(Outcome::Failed(why)),
+        (Running | Held, Guest(Ejected(port))) => Answer::Pull(port, Departure::LetGo),
+        (Running | Held, Wanted(port, name)) => {
             Answer::Ask(port, format!("{name}: the host asks for the device back"))
         }
-        (Running, Broken(port, what)) => broken(port, what, rules.on_device_error),
-        (Running, Overdue(port)) => Answer::Pull(port, Departure::Overdue),
+        (Running | Held, Broken(port, what)) => broken(port, what, rules.on_device_error),
+        (Running | Held, Overdue(port)) => Answer::Pull(port, Departure::Overdue),
         // A vCPU that stops may meet a reset, an end or an error that another has reported already.
         (Stopping | Starting, Guest(_)) => Answer::Forget,
         (Stopping, Overdue(port)) => Answer::Pull(port, Departure::Reset),
         (Starting, Overdue(_)) => Answer::Forget,
-        (Running | Starting, Quit) => end(Outcome::PoweredOff),
+        (Running | Held | Starting, Quit) => end(Outcome::PoweredOff),
         (Stopping, Quit) => Answer::Later,
-        (Stopping | Starting, Wanted(..) | Broken(..)) => Answer::Later,
+        (Stopping | Starting, Wanted(..) | Broken(..) | Hold) => Answer::Later,
+        (Stopping | Starting, GoOn) => Answer::Forget,
     }
 }
 

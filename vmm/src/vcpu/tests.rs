@@ -71,7 +71,7 @@ fn reset_in_the_middle_of(code: &[u8]) -> Option<(Vec<u64>, Vec<u64>)> {
     vcpu.reset(&entry(0x1000)).expect("a first state");
     let thread = VcpuThread::start(vcpu, surroundings(machine.space.clone())).expect("a thread");
     let mut read = vec![questions.recv().expect("a read")];
-    thread.ask_to_stop();
+    thread.ask_to_stop(false);
     answers.send(()).expect("it waits");
     let mut vcpu = thread.join().expect("no panic");
     read.extend(questions.try_iter());
@@ -128,7 +128,7 @@ fn one_signal_is_enough_to_stop_a_vcpu() {
     for _ in 0..500 {
         vcpu.reset(&entry(0x1000)).expect("a state that KVM takes");
         let thread = VcpuThread::start(vcpu, surroundings(machine.space.clone())).expect("a thread");
-        thread.ask_to_stop();
+        thread.ask_to_stop(false);
         vcpu = thread.join().expect("no panic");
     }
 }

@@ -50,7 +50,11 @@ fn every_option_of_every_command_stands_on_its_page_as_the_help_has_it() {
     let globals: Vec<Arg> = Cli::command().get_arguments().cloned().collect();
     for (path, command) in commands() {
         let is_run = path == "strait run";
-        let page = page(if is_run { "options.md" } else { "host.md" });
+        let page = page(match path.as_str() {
+            "strait run" => "options.md",
+            "strait symbols" => "debugging.md",
+            _ => "host.md",
+        });
         let text = section(&page, &format!("`{path}`")).unwrap_or_else(|| panic!("no section on `{path}`"));
         for alias in command.get_visible_aliases() {
             assert!(

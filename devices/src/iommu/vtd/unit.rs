@@ -88,7 +88,13 @@ impl Unit {
         self.interrupts.begin(&[EntryScope::All]);
     }
 
+    /// Where a request would go; nothing is recorded.
+    pub(super) fn look_up(&self, id: RequesterId, iova: Iova, access: Access) -> Option<GuestAddress> {
+        self.dma.translate(id, iova, access).ok()
+    }
+
     /// Where a request of an emulated device goes. A blocked one is recorded.
+    #[cfg(any(test, feature = "testing"))]
     pub(super) fn translate(&mut self, id: RequesterId, iova: Iova, access: Access) -> Option<GuestAddress> {
         let outcome = self.dma.translate(id, iova, access);
         outcome.map_err(|fault| self.record(fault)).ok()

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use strait_devices::dma::AlwaysMapped;
+use strait_devices::dma::{AlwaysMapped, Iova, RequesterId};
 use strait_devices::irq::MsiRouter;
 use strait_devices::irq::ioapic::PINS;
 use strait_devices::pci::Upstream;
-use strait_devices::{Chain, Device};
+use strait_devices::{Chain, Device, GuestAddress};
 use strait_vfio::domain::Identity;
 
 use super::seam::{Iommu, Surroundings};
@@ -92,5 +92,9 @@ impl Iommu for Direct {
 
     fn report(&self) -> String {
         "The guest has no IOMMU of its own (--viommu): nothing to report\n".to_owned()
+    }
+
+    fn translate(&self, _: RequesterId, _: Iova) -> Option<GuestAddress> {
+        None
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use strait_devices::Device;
 use strait_devices::address_space::AddressSpace;
+use strait_devices::dma::{Iova, RequesterId};
 use strait_devices::irq::MsiRouter;
 use strait_devices::pci::Upstream;
+use strait_devices::{Device, GuestAddress};
 
 use crate::kvm::Vm;
 use crate::memory::GuestRam;
@@ -30,6 +31,9 @@ pub(in crate::machine) trait Iommu: Send + Sync {
 
     /// What the guest asked of it and what that cost, a number a line.
     fn report(&self) -> String;
+
+    /// Where an I/O address leads for a device, as far as the guest's tables tell; nowhere where there is no unit.
+    fn translate(&self, requester: RequesterId, iova: Iova) -> Option<GuestAddress>;
 }
 
 /// What the devices are connected to.

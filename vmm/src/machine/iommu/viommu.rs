@@ -12,11 +12,11 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 use std::{io, thread};
 
-use strait_devices::Device;
-use strait_devices::dma::{Domain, LiveBus, Requester, RequesterId};
+use strait_devices::dma::{Access, Domain, Iova, LiveBus, Requester, RequesterId};
 use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, VtdConfig};
 use strait_devices::irq::MsiRouter;
 use strait_devices::pci::Upstream;
+use strait_devices::{Device, GuestAddress};
 use strait_vfio::domain::ContainerError;
 use strait_vfio::host::entries_needed;
 
@@ -133,6 +133,11 @@ impl Iommu for Viommu {
 
     fn report(&self) -> String {
         report::report(&self.vtd.stats())
+    }
+
+    fn translate(&self, requester: RequesterId, iova: Iova) -> Option<GuestAddress> {
+        let read = self.vtd.look_up(requester, iova, Access::READ);
+        read.or_else(|| self.vtd.look_up(requester, iova, Access::WRITE))
     }
 }
 

@@ -1,11 +1,18 @@
 //! Every cell of the table.
 
-use super::Event::{Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
-use super::Request::{Broken, Guest, Overdue, Quit, Wanted};
-use super::State::{Running, Starting, Stopping};
+use super::Event::{Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
+use super::Request::{Broken, GoOn, Guest, Hold, Overdue, Quit, Wanted};
+use super::State::{Held, Running, Starting, Stopping};
 use super::*;
 
-const STATES: [State; 3] = [Starting, Running, Stopping];
+const STATES: [State; 4] = [Starting, Running, Held, Stopping];
+
+const EXIT: DebugExit = DebugExit {
+    vcpu: 0,
+    pc: 0x1000,
+    exception: 3,
+    dr6: 0,
+};
 
 const RULES: Rules = Rules {
     no_reboot: false,
@@ -25,6 +32,9 @@ fn requests() -> Vec<Request> {
         Wanted(1, "nic".to_owned()),
         Broken(1, "nic: AER".to_owned()),
         Overdue(1),
+        Guest(Debug(EXIT)),
+        Hold,
+        GoOn,
     ]
 }
 
@@ -41,6 +51,9 @@ fn place(request: &Request) -> usize {
         Wanted(..) => 7,
         Broken(..) => 8,
         Overdue(_) => 9,
+        Guest(Debug(_)) => 10,
+        Hold => 11,
+        GoOn => 12,
     }
 }
 
@@ -49,7 +62,8 @@ fn column(state: State) -> usize {
     match state {
         Starting => 0,
         Running => 1,
-        Stopping => 2,
+        Held => 2,
+        Stopping => 3,
     }
 }
 
@@ -66,18 +80,26 @@ fn every_request_has_its_answer_in_every_state() {
     use Answer::{Forget, Later, Pull};
     let failed = || end(Outcome::Failed("KVM".to_owned()));
     let (ended, panicked) = (|| end(Outcome::PoweredOff), || end(Outcome::Panicked));
-    let table: [[Answer; 3]; 10] = [
-        // Starting, Running, Stopping
-        [Forget, Answer::Stop(Next::Restart), Forget],
-        [Forget, ended(), Forget],
-        [Forget, panicked(), Forget],
-        [Forget, panicked(), Forget],
-        [Forget, failed(), Forget],
-        [Forget, Pull(1, Departure::LetGo), Forget],
-        [ended(), ended(), Later],
-        [Later, ask("nic: the host asks for the device back"), Later],
-        [Later, ask("nic: AER; it is unplugged from the guest"), Later],
-        [Forget, Pull(1, Departure::Overdue), Pull(1, Departure::Reset)],
+    let restart = || Answer::Stop(Next::Restart);
+    let let_go = || Pull(1, Departure::LetGo);
+    let wanted = || ask("nic: the host asks for the device back");
+    let broken = || ask("nic: AER; it is unplugged from the guest");
+    let overdue = || Pull(1, Departure::Overdue);
+    let table: [[Answer; 4]; 13] = [
+        // Starting, Running, Held, Stopping
+        [Forget, restart(), restart(), Forget],
+        [Forget, ended(), ended(), Forget],
+        [Forget, panicked(), panicked(), Forget],
+        [Forget, panicked(), panicked(), Forget],
+        [Forget, failed(), failed(), Forget],
+        [Forget, let_go(), let_go(), Forget],
+        [ended(), ended(), ended(), Later],
+        [Later, wanted(), wanted(), Later],
+        [Later, broken(), broken(), Later],
+        [Forget, overdue(), overdue(), Pull(1, Departure::Reset)],
+        [Forget, Answer::Hold(Some(EXIT)), Forget, Forget],
+        [Later, Answer::Hold(None), Forget, Later],
+        [Forget, Forget, Answer::GoOn, Forget],
     ];
     let requests = requests();
     assert_eq!(requests.len(), table.len());

@@ -1,0 +1,356 @@
+//! A debugger at a machine: who is listened to, whether the guest stands still for them, and what they hear of it.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use gdbstub::common::Signal;
+use gdbstub::stub::state_machine::GdbStubStateMachine as Machine;
+use gdbstub::stub::{DisconnectReason, GdbStub};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use strait_devices::warning::FirstOnly;
+use vm_memory::GuestMemoryMmap;
+
+use super::endpoint::{GdbAddress, Line, Listener};
+use super::filter::{Filter, Sorted};
+use super::inferior::{Inferior, Reason, tid};
+use super::monitor::Scene;
+
+use crate::kvm::vcpu::{DebugExit, Vcpu};
+use gdbstub::conn::Connection as _;
+
+/// Bytes of the longest packet: gdb splits what is longer.
+const PACKET: usize = 16 << 10;
+
+/// Bytes read at a time.
+const CHUNK: usize = 4096;
+
+/// What a second gdb is told, as an error with text (GDB manual, "Standard Replies").
+const TAKEN: &[u8] = b"+$E.another debugger is attached to this guest#46";
+
+/// Something that the machine is to do for a debugger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Nothing, for now.
+    Nothing,
+    /// The guest stands still.
+    Stop,
+    /// It goes on.
+    Go,
+    /// It ends.
+    Quit,
+}
+
+/// The debugger of a machine, attached or awaited.
+pub struct Debugger {
+    listener: Listener,
+    /// Came, and is served once the guest stands still.
+    arrived: Option<Line>,
+    session: Option<Session>,
+    inferior: Inferior,
+    /// The guest does not start before a debugger lets it.
+    waits: bool,
+    refused: FirstOnly,
+}
+
+/// One gdb, until it leaves.
+struct Session {
+    line: Line,
+    filter: Filter,
+    /// Taken out only while it works.
+    machine: Option<Machine<'static, Inferior, Line>>,
+    /// Came behind what stopped the reading.
+    unread: Vec<u8>,
+}
+
+impl Debugger {
+    /// Listens at `address`. With `waits` the guest stands still until a debugger lets it go.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn listen(
+        address: &GdbAddress,
+        waits: bool,
+        memory: GuestMemoryMmap,
+        can_block: bool,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            listener: Listener::open(address)?,
+            arrived: None,
+            session: None,
+            inferior: Inferior::new(memory, can_block),
+            waits,
+            refused: FirstOnly::default(),
+        })
+    }
+
+    /// Readable when there is something to [`hear`](Self::hear).
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        let line = self.session.as_ref().map(|session| session.line.as_fd());
+        self.listener.fd().into_iter().chain(line).collect()
+    }
+
+    /// Whether the guest is to stand still.
+    pub fn holds(&self) -> bool {
+        self.waits || self.arrived.is_some() || !self.inferior.vcpus.is_empty()
+    }
+
+    /// Listens to who came and to what was said. It waits for nobody.
+    pub fn hear(&mut self) -> Wish {
+        if let Some(line) = self.listener.accept() {
+            self.meet(line);
+        }
+        if self.arrived.is_some() && self.inferior.vcpus.is_empty() {
+            return Wish::Stop;
+        }
+        if let Some(line) = self.arrived.take() {
+            self.begin(line);
+        }
+        self.listen_to_session()
+    }
+
+    /// The guest stands still, for a wish or an exit. True if it stays so: an exit may mean nothing to the debugger.
+    pub fn stopped(&mut self, vcpus: Vec<Vcpu>, exit: Option<DebugExit>, scene: Box<dyn Scene>) -> bool {
+        self.inferior.vcpus = vcpus;
+        self.inferior.scene = Some(scene);
+        self.inferior.goes_on = false;
+        if let Some(line) = self.arrived.take() {
+            self.begin(line);
+            return true;
+        }
+        let reason = match exit {
+            Some(exit) => self.inferior.reason(exit),
+            None => Some(self.interrupted()),
+        };
+        match (reason, &mut self.session) {
+            (Some(reason), Some(_)) => {
+                self.tell(reason);
+                true
+            }
+            (None, Some(_)) => false,
+            // gdb has left meanwhile, or is awaited.
+            (_, None) => self.waits,
+        }
+    }
+
+    /// The vCPUs as they go on; those that stand still are told apart by [`runs`](Self::runs).
+    pub fn go_on(&mut self) -> Vec<Vcpu> {
+        self.waits = false;
+        if self.session.is_none() {
+            self.inferior.disarm();
+        } else {
+            self.inferior.arm();
+        }
+        std::mem::take(&mut self.inferior.vcpus)
+    }
+
+    /// Whether a vCPU runs when the guest goes on.
+    pub fn runs(&self, vcpu: u32) -> bool {
+        self.inferior.runs(vcpu)
+    }
+
+    /// The vCPUs, of a guest that does not go on.
+    pub fn give_back(&mut self) -> Vec<Vcpu> {
+        std::mem::take(&mut self.inferior.vcpus)
+    }
+
+    /// Whether gdb has said more than was listened to.
+    pub fn has_unread(&self) -> bool {
+        self.session
+            .as_ref()
+            .is_some_and(|session| !session.unread.is_empty())
+    }
+
+    /// Before the kernel is loaded again.
+    pub fn lift(&mut self) {
+        self.inferior.lift();
+        // What a thread was about to step over is gone.
+        self.inferior.clear_actions();
+    }
+
+    /// Behind that: breakpoints stand where they stood.
+    pub fn put_back(&mut self) {
+        self.inferior.put_back();
+    }
+
+    /// The guest has ended with this exit code.
+    pub fn ended(&mut self, code: u8) {
+        self.tell(Reason::Exited(code));
+    }
+
+    fn meet(&mut self, mut line: Line) {
+        if self.session.is_none() && self.arrived.is_none() {
+            self.arrived = Some(line);
+            return;
+        }
+        let _ = line.write_all(TAKEN);
+        if self.refused.pass() {
+            log::warn!("A second debugger came and was refused; further ones are not reported");
+        }
+    }
+
+    fn begin(&mut self, line: Line) {
+        let begun = line
+            .share()
+            .map_err(|error| error.to_string())
+            .and_then(|writer| {
+                let stub = GdbStub::builder(writer)
+                    .packet_buffer_size(PACKET)
+                    .build()
+                    .map_err(|error| error.to_string())?;
+                stub.run_state_machine(&mut self.inferior)
+                    .map_err(|error| error.to_string())
+            });
+        match begun {
+            Ok(machine) => {
+                log::info!("A debugger is attached; the guest stands still");
+                self.session = Some(Session {
+                    line,
+                    filter: Filter::default(),
+                    machine: Some(machine),
+                    unread: Vec::new(),
+                });
+            }
+            Err(error) => log::error!("A debugger cannot be served: {error}"),
+        }
+    }
+
+    fn listen_to_session(&mut self) -> Wish {
+        let Some(session) = &mut self.session else {
+            return Wish::Nothing;
+        };
+        let mut bytes = std::mem::take(&mut session.unread);
+        if bytes.is_empty() {
+            if !is_readable(&session.line) {
+                return Wish::Nothing;
+            }
+            let mut buffer = [0; CHUNK];
+            bytes = session.line.read(&mut buffer).to_vec();
+            if bytes.is_empty() {
+                return self.leave("has gone");
+            }
+        }
+        for (at, byte) in bytes.iter().enumerate() {
+            let wish = self.feed(*byte);
+            if wish != Wish::Nothing {
+                if let Some(session) = &mut self.session {
+                    session.unread = bytes[at + 1..].to_vec();
+                }
+                return wish;
+            }
+        }
+        Wish::Nothing
+    }
+
+    /// One byte of gdb's.
+    fn feed(&mut self, byte: u8) -> Wish {
+        let Some(session) = &mut self.session else {
+            return Wish::Nothing;
+        };
+        let bytes = match session.filter.feed(byte, &mut self.inferior.modes) {
+            Sorted::Wait => return Wish::Nothing,
+            Sorted::Answer(answer) => {
+                let _ = session.line.write_all(&answer);
+                return Wish::Nothing;
+            }
+            Sorted::Pass(bytes) => bytes,
+        };
+        for byte in bytes {
+            let wish = self.pump(byte);
+            if wish != Wish::Nothing {
+                return wish;
+            }
+        }
+        Wish::Nothing
+    }
+
+    fn pump(&mut self, byte: u8) -> Wish {
+        let Some(machine) = self.session.as_mut().and_then(|session| session.machine.take()) else {
+            return Wish::Nothing;
+        };
+        let next = match machine {
+            Machine::Idle(idle) => idle.incoming_data(&mut self.inferior, byte),
+            Machine::Running(running) => running.incoming_data(&mut self.inferior, byte),
+            // It is answered first, once the guest stands still.
+            other => Ok(other),
+        };
+        match next {
+            Ok(machine) => self.follow(machine),
+            Err(error) => self.leave(&format!("says what cannot be understood ({error})")),
+        }
+    }
+
+    /// What the stub's new state means for the machine.
+    fn follow(&mut self, machine: Machine<'static, Inferior, Line>) -> Wish {
+        if let Machine::Disconnected(disconnected) = &machine {
+            return match disconnected.get_reason() {
+                DisconnectReason::Kill => Wish::Quit,
+                _ => self.leave("has detached"),
+            };
+        }
+        let is_interrupt = matches!(machine, Machine::CtrlCInterrupt(_));
+        let stands_still = !self.inferior.vcpus.is_empty();
+        if let Some(session) = &mut self.session {
+            session.machine = Some(machine);
+        }
+        if self.inferior.is_killed {
+            return Wish::Quit;
+        }
+        if is_interrupt {
+            if !stands_still {
+                return Wish::Stop;
+            }
+            self.inferior.goes_on = false;
+            self.tell(self.interrupted());
+        }
+        match stands_still && self.inferior.goes_on {
+            true => Wish::Go,
+            false => Wish::Nothing,
+        }
+    }
+
+    /// Says why the guest stands still, or that it is no more.
+    fn tell(&mut self, reason: Reason) {
+        let Some(machine) = self.session.as_mut().and_then(|session| session.machine.take()) else {
+            return;
+        };
+        let told = match machine {
+            Machine::Running(running) => running.report_stop(&mut self.inferior, reason),
+            Machine::CtrlCInterrupt(interrupt) => {
+                interrupt.interrupt_handled(&mut self.inferior, Some(reason))
+            }
+            other => Ok(other),
+        };
+        match (told, &mut self.session) {
+            (Ok(machine), Some(session)) => session.machine = Some(machine),
+            (Ok(_), None) => {}
+            (Err(error), _) => _ = self.leave(&format!("does not listen ({error})")),
+        }
+    }
+
+    fn interrupted(&self) -> Reason {
+        let first = self.inferior.vcpus.first().map_or(0, Vcpu::id);
+        Reason::SignalWithThread {
+            tid: tid(first),
+            signal: Signal::SIGINT,
+        }
+    }
+
+    /// The guest goes on without a debugger, for which it must stand still once.
+    fn leave(&mut self, why: &str) -> Wish {
+        self.session = None;
+        log::info!("The debugger {why}; the guest goes on");
+        match self.inferior.vcpus.is_empty() {
+            true => Wish::Stop,
+            false => Wish::Go,
+        }
+    }
+}
+
+fn is_readable(line: &Line) -> bool {
+    let mut fds = [PollFd::new(line, PollFlags::IN)];
+    let now = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
+}

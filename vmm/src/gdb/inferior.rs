@@ -1,0 +1,520 @@
+//! The guest as gdb has it: vCPUs that stand still as threads, memory by linear and by physical address, and where
+//! it is to stop.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+
+use gdbstub::common::{Signal, Tid};
+use gdbstub::stub::MultiThreadStopReason;
+use gdbstub::target::ext::base::BaseOps;
+use gdbstub::target::ext::base::multithread::{
+    MultiThreadBase, MultiThreadRangeStepping, MultiThreadRangeSteppingOps, MultiThreadResume,
+    MultiThreadResumeOps, MultiThreadSchedulerLocking, MultiThreadSchedulerLockingOps, MultiThreadSingleStep,
+    MultiThreadSingleStepOps,
+};
+use gdbstub::target::ext::base::single_register_access::{SingleRegisterAccess, SingleRegisterAccessOps};
+use gdbstub::target::ext::breakpoints::{
+    Breakpoints, BreakpointsOps, HwBreakpoint, HwBreakpointOps, HwWatchpoint, HwWatchpointOps, SwBreakpoint,
+    SwBreakpointOps, WatchKind,
+};
+use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, MonitorCmdOps};
+use gdbstub::target::ext::target_description_xml_override::{
+    TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
+};
+use gdbstub::target::ext::thread_extra_info::{ThreadExtraInfo, ThreadExtraInfoOps};
+use gdbstub::target::{Target, TargetError, TargetResult};
+use strait_devices::GuestAddress;
+use vm_memory::{Bytes as _, GuestMemoryMmap};
+
+use super::breakpoints::{Access, Hardware, Software, Watch};
+use super::monitor::{self, Scene};
+use super::registers::{self, Number, X86_64};
+use crate::kvm::debug::{DebugControl, Registers};
+use crate::kvm::vcpu::{DebugExit, Vcpu};
+
+/// Bytes that a linear address tells apart by themselves: what is behind is on another page.
+const PAGE: u64 = 4096;
+
+/// DR6: the exception came behind a step.
+const STEPPED: u64 = 1 << 14;
+
+/// How a thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Continue,
+    Step,
+    /// Until it leaves these addresses.
+    StepOver(u64, u64),
+}
+
+/// What of steps and memory QEMU's packets choose.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Modes {
+    /// Addresses are physical.
+    pub(super) is_physical: bool,
+    /// No interrupt arrives while a vCPU steps.
+    pub(super) steps_block_interrupts: bool,
+}
+
+/// Why the guest stands still, for gdb.
+pub(super) type Reason = MultiThreadStopReason<u64>;
+
+/// Nothing goes wrong for good here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Never {}
+
+impl fmt::Display for Never {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {}
+    }
+}
+
+/// The guest under gdb.
+pub(super) struct Inferior {
+    /// All of them while the guest stands still.
+    pub(super) vcpus: Vec<Vcpu>,
+    /// What is asked of the machine by name.
+    pub(super) scene: Option<Box<dyn Scene>>,
+    /// What QEMU's packets chose.
+    pub(super) modes: Modes,
+    /// gdb wants the guest to go on.
+    pub(super) goes_on: bool,
+    /// gdb wants the end of it.
+    pub(super) is_killed: bool,
+    memory: GuestMemoryMmap,
+    software: Software,
+    hardware: Hardware,
+    actions: BTreeMap<u32, Action>,
+    /// Threads without an action stand still.
+    is_locked: bool,
+    /// vCPUs that are at a breakpoint instruction of the guest's own.
+    returned: Vec<u32>,
+    can_block: bool,
+}
+
+impl Inferior {
+    /// A guest with this RAM, in which nothing is set. `can_block` tells whether KVM holds interrupts back.
+    pub(super) fn new(memory: GuestMemoryMmap, can_block: bool) -> Self {
+        Self {
+            vcpus: Vec::new(),
+            scene: None,
+            modes: Modes {
+                is_physical: false,
+                steps_block_interrupts: true,
+            },
+            goes_on: false,
+            is_killed: false,
+            memory,
+            software: Software::default(),
+            hardware: Hardware::default(),
+            actions: BTreeMap::new(),
+            is_locked: false,
+            returned: Vec::new(),
+            can_block,
+        }
+    }
+
+    /// Whether a vCPU runs on when the guest does.
+    pub(super) fn runs(&self, vcpu: u32) -> bool {
+        self.actions.contains_key(&vcpu) || !self.is_locked
+    }
+
+    /// Tells every vCPU how it goes on. What KVM refuses is said: the guest would run past where it is to stop.
+    pub(super) fn arm(&mut self) {
+        let returned = std::mem::take(&mut self.returned);
+        for vcpu in &self.vcpus {
+            let action = self.actions.get(&vcpu.id()).copied().unwrap_or(Action::Continue);
+            let control = DebugControl {
+                traps_breakpoints: !self.software.is_empty(),
+                steps: action != Action::Continue,
+                blocks_interrupts: self.can_block && self.modes.steps_block_interrupts,
+                returns_breakpoint: returned.contains(&vcpu.id()),
+                registers: self.hardware.values(),
+            };
+            if let Err(error) = vcpu.set_debug(&control) {
+                log::error!("vCPU {} does not take what gdb set: {error}", vcpu.id());
+            }
+        }
+    }
+
+    /// gdb has left: nothing stops the guest any more.
+    pub(super) fn disarm(&mut self) {
+        self.software.clear(&self.memory);
+        self.hardware.clear();
+        self.clear_actions();
+        self.arm();
+    }
+
+    /// Every thread continues.
+    pub(super) fn clear_actions(&mut self) {
+        self.actions.clear();
+        self.is_locked = false;
+    }
+
+    /// Before the kernel is loaded again.
+    pub(super) fn lift(&mut self) {
+        self.software.lift(&self.memory);
+        self.returned.clear();
+    }
+
+    /// Behind that.
+    pub(super) fn put_back(&mut self) {
+        self.software.put_back(&self.memory);
+    }
+
+    /// What an exit of a vCPU means for gdb. `None` if the guest goes on: the instruction is its own, or the step
+    /// is not over.
+    pub(super) fn reason(&mut self, exit: DebugExit) -> Option<Reason> {
+        let tid = tid(exit.vcpu);
+        if exit.exception == 3 {
+            if self.software.has(exit.pc) {
+                return Some(Reason::SwBreak(tid));
+            }
+            self.returned.push(exit.vcpu);
+            return None;
+        }
+        if let Some(watch) = self.hardware.hit(exit.dr6) {
+            return Some(match watch.access {
+                Access::Execute => Reason::HwBreak(tid),
+                access => Reason::Watch {
+                    tid,
+                    kind: match access {
+                        Access::Write => WatchKind::Write,
+                        _ => WatchKind::ReadWrite,
+                    },
+                    addr: watch.address,
+                },
+            });
+        }
+        match self.actions.get(&exit.vcpu) {
+            Some(Action::StepOver(start, end))
+                if exit.dr6 & STEPPED != 0 && (*start..*end).contains(&exit.pc) =>
+            {
+                None
+            }
+            _ => Some(Reason::SignalWithThread {
+                tid,
+                signal: Signal::SIGTRAP,
+            }),
+        }
+    }
+
+    /// The vCPU of a thread.
+    fn vcpu(&self, tid: Tid) -> Option<&Vcpu> {
+        self.vcpus.iter().find(|vcpu| self::tid(vcpu.id()) == tid)
+    }
+
+    /// Where a linear address is in guest memory. A vCPU that runs a guest of the guest has that one's tables: another
+    /// is asked in its place.
+    fn translate(&self, linear: u64, wanted: Tid) -> Option<GuestAddress> {
+        if self.modes.is_physical {
+            return Some(GuestAddress(linear));
+        }
+        let mut asked: Vec<&Vcpu> = self.vcpus.iter().collect();
+        asked.sort_by_key(|vcpu| tid(vcpu.id()) != wanted);
+        let outer = asked.into_iter().find(|vcpu| !vcpu.is_in_inner_guest());
+        outer?.translate(linear)
+    }
+
+    /// Pieces of `len` bytes from `linear` on, each on one page.
+    fn pieces(linear: u64, len: usize) -> impl Iterator<Item = (u64, std::ops::Range<usize>)> {
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            let start = linear.wrapping_add(at as u64);
+            let room = (PAGE - start % PAGE) as usize;
+            let range = at..(at + room).min(len);
+            at = range.end;
+            (!range.is_empty()).then_some((start, range))
+        })
+    }
+}
+
+/// gdb counts threads from 1.
+pub(super) fn tid(vcpu: u32) -> Tid {
+    NonZeroUsize::MIN.saturating_add(vcpu as usize)
+}
+
+/// gdb's word for what cannot be had.
+fn refused<T>() -> TargetResult<T, Inferior> {
+    Err(TargetError::NonFatal)
+}
+
+impl Target for Inferior {
+    type Arch = X86_64;
+    type Error = Never;
+
+    fn base_ops(&mut self) -> BaseOps<'_, X86_64, Never> {
+        BaseOps::MultiThread(self)
+    }
+
+    fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_target_description_xml_override(
+        &mut self,
+    ) -> Option<TargetDescriptionXmlOverrideOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl MultiThreadBase for Inferior {
+    fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
+        match self.vcpu(tid).map(Vcpu::registers) {
+            Some(Ok(found)) => {
+                *regs = found;
+                Ok(())
+            }
+            _ => refused(),
+        }
+    }
+
+    fn write_registers(&mut self, regs: &Registers, tid: Tid) -> TargetResult<(), Self> {
+        match self.vcpu(tid).map(|vcpu| vcpu.set_registers(regs)) {
+            Some(Ok(())) => Ok(()),
+            _ => refused(),
+        }
+    }
+
+    fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
+        let mut done = 0;
+        for (linear, range) in Self::pieces(start, data.len()) {
+            let at = self.translate(linear, tid);
+            let piece = &mut data[range];
+            if at.is_none_or(|at| self.memory.read_slice(piece, at).is_err()) {
+                break;
+            }
+            done += piece.len();
+        }
+        if done == 0 { refused() } else { Ok(done) }
+    }
+
+    fn write_addrs(&mut self, start: u64, data: &[u8], tid: Tid) -> TargetResult<(), Self> {
+        for (linear, range) in Self::pieces(start, data.len()) {
+            let at = self.translate(linear, tid);
+            if at.is_none_or(|at| self.memory.write_slice(&data[range], at).is_err()) {
+                return refused();
+            }
+        }
+        Ok(())
+    }
+
+    fn list_active_threads(&mut self, report: &mut dyn FnMut(Tid)) -> Result<(), Never> {
+        self.vcpus.iter().for_each(|vcpu| report(tid(vcpu.id())));
+        Ok(())
+    }
+
+    fn support_resume(&mut self) -> Option<MultiThreadResumeOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_single_register_access(&mut self) -> Option<SingleRegisterAccessOps<'_, Tid, Self>> {
+        Some(self)
+    }
+
+    fn support_thread_extra_info(&mut self) -> Option<ThreadExtraInfoOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SingleRegisterAccess<Tid> for Inferior {
+    fn read_register(&mut self, tid: Tid, which: Number, buf: &mut [u8]) -> TargetResult<usize, Self> {
+        let Some(Ok(found)) = self.vcpu(tid).map(Vcpu::registers) else {
+            return refused();
+        };
+        let bytes = registers::read(&found, which);
+        buf[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+
+    fn write_register(&mut self, tid: Tid, which: Number, bytes: &[u8]) -> TargetResult<(), Self> {
+        let Some(Ok(mut found)) = self.vcpu(tid).map(Vcpu::registers) else {
+            return refused();
+        };
+        registers::write(&mut found, which, bytes);
+        self.write_registers(&found, tid)
+    }
+}
+
+impl ThreadExtraInfo for Inferior {
+    fn thread_extra_info(&self, tid: Tid, buf: &mut [u8]) -> Result<usize, Never> {
+        let text = match self.vcpu(tid) {
+            Some(vcpu) => format!("vCPU {}, {}", vcpu.id(), self.activity(vcpu)),
+            None => String::new(),
+        };
+        let len = text.len().min(buf.len());
+        buf[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Ok(len)
+    }
+}
+
+impl Inferior {
+    fn activity(&self, vcpu: &Vcpu) -> &'static str {
+        match vcpu.is_in_inner_guest() {
+            true => "in a guest of the guest",
+            false => vcpu.activity(),
+        }
+    }
+}
+
+impl MultiThreadResume for Inferior {
+    fn resume(&mut self) -> Result<(), Never> {
+        self.goes_on = true;
+        Ok(())
+    }
+
+    fn clear_resume_actions(&mut self) -> Result<(), Never> {
+        self.clear_actions();
+        Ok(())
+    }
+
+    fn set_resume_action_continue(&mut self, tid: Tid, _: Option<Signal>) -> Result<(), Never> {
+        self.act(tid, Action::Continue);
+        Ok(())
+    }
+
+    fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_range_step(&mut self) -> Option<MultiThreadRangeSteppingOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl MultiThreadSingleStep for Inferior {
+    fn set_resume_action_step(&mut self, tid: Tid, _: Option<Signal>) -> Result<(), Never> {
+        self.act(tid, Action::Step);
+        Ok(())
+    }
+}
+
+impl MultiThreadRangeStepping for Inferior {
+    fn set_resume_action_range_step(&mut self, tid: Tid, start: u64, end: u64) -> Result<(), Never> {
+        self.act(tid, Action::StepOver(start, end));
+        Ok(())
+    }
+}
+
+impl MultiThreadSchedulerLocking for Inferior {
+    fn set_resume_action_scheduler_lock(&mut self) -> Result<(), Never> {
+        self.is_locked = true;
+        Ok(())
+    }
+}
+
+impl Inferior {
+    fn act(&mut self, thread: Tid, action: Action) {
+        let vcpu = self.vcpu(thread).map(Vcpu::id);
+        if let Some(vcpu) = vcpu {
+            self.actions.insert(vcpu, action);
+        }
+    }
+
+    /// The thread by which gdb's breakpoints are placed: the packet does not name one.
+    fn any_thread(&self) -> Tid {
+        self.vcpus
+            .first()
+            .map_or(NonZeroUsize::MIN, |vcpu| tid(vcpu.id()))
+    }
+}
+
+impl Breakpoints for Inferior {
+    fn support_sw_breakpoint(&mut self) -> Option<SwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
+        Some(self)
+    }
+}
+
+impl SwBreakpoint for Inferior {
+    fn add_sw_breakpoint(&mut self, linear: u64, _: usize) -> TargetResult<bool, Self> {
+        let at = self.translate(linear, self.any_thread());
+        Ok(at.is_some_and(|at| self.software.insert(&self.memory, linear, at)))
+    }
+
+    fn remove_sw_breakpoint(&mut self, linear: u64, _: usize) -> TargetResult<bool, Self> {
+        Ok(self.software.remove(&self.memory, linear))
+    }
+}
+
+impl HwBreakpoint for Inferior {
+    fn add_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        Ok(self.hardware.insert(at_instruction(address)))
+    }
+
+    fn remove_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
+        Ok(self.hardware.remove(at_instruction(address)))
+    }
+}
+
+/// The length of an instruction's watch is 1 (SDM vol. 3 §18.2.4).
+fn at_instruction(address: u64) -> Watch {
+    Watch {
+        address,
+        len: 1,
+        access: Access::Execute,
+    }
+}
+
+impl HwWatchpoint for Inferior {
+    fn add_hw_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+        let access = Access::watching(kind);
+        Ok(self.hardware.insert(Watch { address, len, access }))
+    }
+
+    fn remove_hw_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+        let access = Access::watching(kind);
+        Ok(self.hardware.remove(Watch { address, len, access }))
+    }
+}
+
+impl TargetDescriptionXmlOverride for Inferior {
+    fn target_description_xml(
+        &self,
+        annex: &[u8],
+        offset: u64,
+        length: usize,
+        buf: &mut [u8],
+    ) -> TargetResult<usize, Self> {
+        if annex != b"target.xml" {
+            return refused();
+        }
+        let xml = registers::description();
+        let rest = xml.as_bytes().get(offset as usize..).unwrap_or_default();
+        let len = rest.len().min(length).min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+}
+
+impl MonitorCmd for Inferior {
+    fn handle_monitor_cmd(&mut self, command: &[u8], mut out: ConsoleOutput<'_>) -> Result<(), Never> {
+        let command = String::from_utf8_lossy(command);
+        let answer = match command.trim() {
+            "quit" | "q" => {
+                self.is_killed = true;
+                "The guest ends.\n".to_owned()
+            }
+            command => monitor::answer(command, self.scene.as_deref(), &self.memory),
+        };
+        out.write_raw(answer.as_bytes());
+        out.flush();
+        Ok(())
+    }
+}

@@ -1,0 +1,335 @@
+//! `strait run --gdb`, as a debugger meets it: the protocol's packets at a guest of a few instructions.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Where the guest is loaded and starts, and what it is: it counts in ECX and calls a function, without an end.
+const ENTRY: u64 = 0x10_0000;
+const PROGRAM: &[u8] = &[
+    0xbc, 0x00, 0x00, 0x18, 0x00, // mov esp, 0x180000
+    0x31, 0xc9, // xor ecx, ecx
+    0x41, // again: inc ecx
+    0x89, 0x0d, 0x00, 0x00, 0x20, 0x00, // mov [0x200000], ecx
+    0xe8, 0x02, 0x00, 0x00, 0x00, // call function
+    0xeb, 0xf2, // jmp again
+    0x90, 0xc3, // function: nop; ret
+];
+const FUNCTION: u64 = ENTRY + 0x15;
+const COUNTER: u64 = 0x20_0000;
+
+/// For what hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A 64-bit ELF file with a PVH note (XEN_ELFNOTE_PHYS32_ENTRY).
+fn kernel() -> Vec<u8> {
+    let len = PROGRAM.len() as u64;
+    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend(ENTRY.to_le_bytes());
+    file.extend(64_u64.to_le_bytes());
+    file.extend([0; 12]);
+    file.extend([64, 0, 56, 0, 2, 0, 64, 0, 0, 0, 0, 0]);
+    for (kind, offset, address, len) in [(1_u32, 0x100_u64, ENTRY, len), (4, 176, 0, 20)] {
+        file.extend(kind.to_le_bytes());
+        file.extend(7_u32.to_le_bytes());
+        for value in [offset, address, address, len, len, 4] {
+            file.extend(value.to_le_bytes());
+        }
+    }
+    for word in [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), ENTRY as u32] {
+        file.extend(word.to_le_bytes());
+    }
+    file.resize(0x100, 0);
+    file.extend(PROGRAM);
+    file
+}
+
+/// A running guest with a socket for debuggers.
+struct Guest {
+    strait: Child,
+    folder: TempDir,
+}
+
+impl Guest {
+    /// `None`, which is said, where there is no KVM.
+    fn start(options: &[&str]) -> Option<Self> {
+        if fs::File::options()
+            .read(true)
+            .write(true)
+            .open("/dev/kvm")
+            .is_err()
+        {
+            eprintln!("skipped: /dev/kvm cannot be opened");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let (tiny, socket) = (folder.path().join("tiny"), folder.path().join("gdb"));
+        fs::write(&tiny, kernel()).expect("a kernel");
+        let strait = Command::new(env!("CARGO_BIN_EXE_strait"))
+            .args(["-v", "run", "--memory", "64M", "--kernel"])
+            .arg(&tiny)
+            .arg(format!("--gdb=unix:{}", socket.display()))
+            .args(options)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(fs::File::create(folder.path().join("errors")).expect("a file"))
+            .spawn()
+            .expect("it starts");
+        let guest = Self { strait, folder };
+        until("there is a socket", || socket.exists());
+        Some(guest)
+    }
+
+    fn connect(&self) -> Gdb {
+        Gdb::connect(&self.folder.path().join("gdb"))
+    }
+
+    fn errors(&self) -> String {
+        fs::read_to_string(self.folder.path().join("errors")).expect("a file")
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        let mut code = None;
+        until("strait ends", || {
+            code = self
+                .strait
+                .try_wait()
+                .expect("a child")
+                .map(|status| status.code());
+            code.is_some()
+        });
+        code.flatten()
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.strait.kill();
+        let _ = self.strait.wait();
+    }
+}
+
+fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !is_true() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// The other end.
+struct Gdb(UnixStream);
+
+impl Gdb {
+    fn connect(path: &Path) -> Self {
+        let socket = UnixStream::connect(path).expect("a connection");
+        socket.set_read_timeout(Some(LIMIT)).expect("a socket");
+        Self(socket)
+    }
+
+    fn send(&mut self, text: &str) {
+        let sum = text.bytes().fold(0_u8, u8::wrapping_add);
+        write!(self.0, "${text}#{sum:02x}").expect("it listens");
+    }
+
+    /// The next packet, which is acknowledged.
+    fn receive(&mut self) -> String {
+        let mut byte = [0];
+        let mut text = Vec::new();
+        while byte != *b"$" {
+            self.0.read_exact(&mut byte).expect("an answer");
+        }
+        loop {
+            self.0.read_exact(&mut byte).expect("an answer");
+            if byte == *b"#" {
+                break;
+            }
+            text.push(byte[0]);
+        }
+        self.0.read_exact(&mut [0; 2]).expect("a checksum");
+        let _ = self.0.write_all(b"+");
+        expand(&text)
+    }
+
+    fn ask(&mut self, text: &str) -> String {
+        self.send(text);
+        self.receive()
+    }
+
+    /// Whether it is the only one.
+    fn is_served(&mut self) -> bool {
+        let features = "qSupported:multiprocess+;swbreak+;hwbreak+;vContSupported+";
+        self.ask(features).contains("PacketSize")
+    }
+
+    /// The first packets of a debugger: it wants to know which threads there are.
+    fn attach(&mut self) {
+        assert!(self.is_served());
+        let stopped = self.ask("?");
+        assert!(stopped.starts_with('T') || stopped.starts_with('S'), "{stopped}");
+        assert_eq!(self.ask("Hg0"), "OK");
+    }
+
+    /// Register number 16.
+    fn rip(&mut self) -> u64 {
+        let text = self.ask("p10");
+        u64::from_str_radix(&text, 16)
+            .map(u64::swap_bytes)
+            .expect("8 bytes")
+    }
+
+    fn counter(&mut self) -> u32 {
+        let text = self.ask(&format!("m{COUNTER:x},4"));
+        u32::from_str_radix(&text, 16)
+            .map(u32::swap_bytes)
+            .expect("4 bytes")
+    }
+}
+
+/// Run-length encoding: `0*"` is a 0 and five more (GDB manual, "Overview" of the protocol).
+fn expand(text: &[u8]) -> String {
+    let mut all = String::new();
+    let mut bytes = text.iter().copied();
+    while let Some(byte) = bytes.next() {
+        let last = all.chars().next_back();
+        match (byte, last) {
+            (b'*', Some(last)) => {
+                let count = bytes.next().expect("a count") - 29;
+                all.extend(std::iter::repeat_n(last, count.into()));
+            }
+            _ => all.push(byte.into()),
+        }
+    }
+    all
+}
+
+#[test]
+fn a_guest_waits_steps_and_stops_where_it_is_told() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!(gdb.rip(), ENTRY, "before the first instruction");
+    assert_eq!(gdb.ask("Z1,100015,1"), "OK");
+    assert!(gdb.ask("vCont;c").starts_with('T'));
+    assert_eq!(gdb.rip(), FUNCTION);
+    assert_eq!(gdb.counter(), 1);
+    assert_eq!(gdb.ask("z1,100015,1"), "OK");
+    assert!(gdb.ask("vCont;s:p1.1").starts_with('T'));
+    assert_eq!(gdb.rip(), FUNCTION + 1, "one instruction on");
+    // Register 2 is RCX: the guest goes on with what it is given.
+    assert_eq!(gdb.ask("P2=4d00000000000000"), "OK");
+    assert_eq!(gdb.ask("Z1,100015,1"), "OK");
+    assert!(gdb.ask("vCont;c").starts_with('T'));
+    assert_eq!(gdb.counter(), 0x4e);
+    assert_eq!(gdb.ask("Z1,1,1"), "OK");
+    assert_eq!(gdb.ask("Z1,2,1"), "OK");
+    assert_eq!(gdb.ask("Z1,3,1"), "OK");
+    assert!(gdb.ask("Z1,4,1").starts_with('E'), "a CPU has four");
+}
+
+#[test]
+fn a_running_guest_is_interrupted_and_goes_on_without_its_debugger() {
+    let Some(guest) = Guest::start(&[]) else { return };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    gdb.send("vCont;c");
+    gdb.0.write_all(&[3]).expect("it listens");
+    assert!(gdb.receive().starts_with("T02"), "SIGINT");
+    let first = gdb.counter();
+    assert_eq!(gdb.ask("Z1,100015,1"), "OK");
+    // It goes without a word; its breakpoint goes with it, and the guest counts on.
+    drop(gdb);
+    until("the guest counts on", || {
+        let mut other = guest.connect();
+        if !other.is_served() {
+            return false;
+        }
+        let (count, rip) = (other.counter(), other.rip());
+        assert_eq!(other.ask("D"), "OK");
+        count > first + 10 && (ENTRY..ENTRY + PROGRAM.len() as u64).contains(&rip)
+    });
+}
+
+#[test]
+fn a_second_debugger_is_told_of_the_first() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut first = guest.connect();
+    first.attach();
+    let mut second = guest.connect();
+    assert_eq!(second.receive(), "E.another debugger is attached to this guest");
+    // Closed, or reset with what was not read.
+    assert!(second.0.read(&mut [0]).map_or(true, |len| len == 0));
+    assert_eq!(first.rip(), ENTRY, "the first is served on");
+}
+
+#[test]
+fn physical_memory_and_the_machine_are_shown() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!(gdb.ask("qqemu.PhyMemMode"), "0");
+    assert_eq!(gdb.ask("Qqemu.PhyMemMode:1"), "OK");
+    assert_eq!(gdb.ask("m100000,2"), "bc00");
+    assert!(gdb.ask("m40000000,4").starts_with('E'), "there is no memory");
+    // monitor info pci
+    gdb.send("qRcmd,696e666f20706369");
+    let said = gdb.receive();
+    let said = said.strip_prefix('O').expect("output");
+    let bytes = (0..said.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&said[at..at + 2], 16).expect("hex"));
+    let said = String::from_utf8(bytes.collect()).expect("text");
+    assert!(said.starts_with("00:00.0 "), "{said}");
+    assert_eq!(gdb.receive(), "OK");
+}
+
+#[test]
+fn a_debugger_ends_the_guest() {
+    let Some(mut guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    gdb.send("k");
+    assert_eq!(guest.code(), Some(0), "{}", guest.errors());
+}
+
+#[test]
+fn nonsense_ends_the_debugger_and_not_the_guest() {
+    let Some(mut guest) = Guest::start(&[]) else {
+        return;
+    };
+    let junk: [&[u8]; 4] = [
+        b"$vCont;s:pffffffffffffffff.ffffffffffffffff#00",
+        &[0xff; 5000],
+        b"$m0,ffffffffffffffff#aa$G00#00$X0,ffffffff:#00",
+        b"$qqemu.PhyMemMode$qqemu.#$#$#$$$###}}}***",
+    ];
+    for bytes in junk {
+        let mut gdb = guest.connect();
+        let _ = gdb.0.write_all(bytes);
+        drop(gdb);
+    }
+    until("a debugger is served again", || {
+        let mut gdb = guest.connect();
+        gdb.is_served()
+    });
+    assert!(
+        guest.strait.try_wait().expect("a child").is_none(),
+        "{}",
+        guest.errors()
+    );
+}
