@@ -20,6 +20,10 @@ pub(crate) struct GuestConfig {
     /// An IOMMU for the guest itself.
     pub(crate) viommu: bool,
     pub(crate) no_reboot: bool,
+    /// The socket at which gdb is let in.
+    pub(crate) gdb: Option<&'static str>,
+    /// It does not start before gdb lets it.
+    pub(crate) waits_for_gdb: bool,
     /// Options that only strait has.
     pub(crate) more: &'static [&'static str],
 }
@@ -36,6 +40,8 @@ impl Default for GuestConfig {
             words: String::new(),
             viommu: false,
             no_reboot: false,
+            gdb: None,
+            waits_for_gdb: false,
             more: &[],
         }
     }

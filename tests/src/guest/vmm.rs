@@ -47,6 +47,8 @@ fn strait(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     if guest.no_reboot {
         words.push("--no-reboot".to_owned());
     }
+    words.extend(guest.gdb.map(|path| format!("--gdb=unix:{path}")));
+    words.extend(guest.waits_for_gdb.then(|| "-S".to_owned()));
     words.extend(guest.more.iter().map(|word| (*word).to_owned()));
     words
 }
@@ -74,6 +76,11 @@ fn qemu(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     if guest.no_reboot {
         words.push("-no-reboot".to_owned());
     }
+    if let Some(path) = guest.gdb {
+        let socket = format!("socket,path={path},server=on,wait=off,id=gdb");
+        words.extend(["-chardev", &socket, "-gdb", "chardev:gdb"].map(str::to_owned));
+    }
+    words.extend(guest.waits_for_gdb.then(|| "-S".to_owned()));
     words
 }
 

@@ -41,6 +41,7 @@ scenarios![
     reset,
     device_leaves,
     device_errors,
+    gdb,
     outputs,
     tiny,
     host_command,

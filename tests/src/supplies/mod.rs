@@ -27,13 +27,14 @@ use root::Root;
 const RECIPE: u32 = 2;
 
 /// What the lab host runs, and what prepares it. QEMU is the lab machine, and inside the lab Strait's peer.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 24] = [
     "bash",
     "busybox-static",
     "coreutils",
     "dash",
     "ethtool",
     "findutils",
+    "gdb",
     "grep",
     "hostname",
     "iperf3",

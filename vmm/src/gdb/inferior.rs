@@ -39,6 +39,9 @@ const PAGE: u64 = 4096;
 /// DR6: the exception came behind a step.
 const STEPPED: u64 = 1 << 14;
 
+/// RFLAGS.RF: the next instruction meets no breakpoint of the debug registers (SDM vol. 3 §18.3.1.1).
+const RESUME: u64 = 1 << 16;
+
 /// How a thread goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
@@ -167,6 +170,10 @@ impl Inferior {
     /// is not over.
     pub(super) fn reason(&mut self, exit: DebugExit) -> Option<Reason> {
         let tid = tid(exit.vcpu);
+        if self.vcpu(tid).is_some_and(Vcpu::is_in_inner_guest) {
+            self.pass_over(exit);
+            return None;
+        }
         if exit.exception == 3 {
             if self.software.has(exit.pc) {
                 return Some(Reason::SwBreak(tid));
@@ -197,6 +204,22 @@ impl Inferior {
                 tid,
                 signal: Signal::SIGTRAP,
             }),
+        }
+    }
+
+    /// A stop in a guest of the guest: what gdb set is meant for the outer one. A breakpoint instruction there is that
+    /// guest's own, a step goes on until the vCPU is back, and what a debug register found is passed by once (RF).
+    fn pass_over(&mut self, exit: DebugExit) {
+        if exit.exception == 3 {
+            self.returned.push(exit.vcpu);
+        }
+        let is_instruction = |watch: &Watch| watch.access == Access::Execute;
+        if self.hardware.hit(exit.dr6).as_ref().is_some_and(is_instruction)
+            && let Some(vcpu) = self.vcpu(tid(exit.vcpu))
+            && let Ok(mut registers) = vcpu.registers()
+        {
+            registers.general.rflags |= RESUME;
+            let _ = vcpu.set_registers(&registers);
         }
     }
 
