@@ -82,22 +82,6 @@ impl<'a> Lab<'a> {
         })
     }
 
-    /// Runs `before` beside a guest that does not take commands yet, then goes on as [`run`](Self::run).
-    pub(crate) fn run_under<T>(
-        &self,
-        config: &GuestConfig,
-        before: impl FnOnce(&Self) -> Result<()>,
-        work: impl FnOnce(&mut Guest<'_>) -> Result<T>,
-    ) -> Result<T> {
-        self.start(config, |guest| {
-            before(self)?;
-            guest.ready()?;
-            let result = work(guest)?;
-            guest.power_off()?;
-            Ok(result)
-        })
-    }
-
     /// Starts a guest and lets `work` do the rest, up to its end. Its drivers must not have waited in vain; its
     /// console is kept, whatever happens.
     pub(crate) fn start<T>(
