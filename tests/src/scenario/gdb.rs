@@ -103,7 +103,8 @@ fn gdb(lab: &Lab<'_>, script: &str) -> Result<String> {
     } = lab.agent.exec(&command(&typed), left)?;
     lab.log(&format!("{typed}\n--- gdb ---\n{output}\n{errors}"));
     ensure!(code == 0, "gdb ended with code {code}: {errors}");
-    Ok(output)
+    // What `monitor` prints comes on standard error.
+    Ok(output + &errors)
 }
 
 fn command(script: &str) -> String {

@@ -135,6 +135,7 @@ impl Inferior {
                 returns_breakpoint: returned.contains(&vcpu.id()),
                 registers: self.hardware.values(),
             };
+            vcpu.note_pause();
             if let Err(error) = vcpu.set_debug(&control) {
                 log::error!("vCPU {} does not take what gdb set: {error}", vcpu.id());
             }
