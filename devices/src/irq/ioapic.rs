@@ -27,10 +27,11 @@ const VERSION: u8 = 0x01;
 const ARBITRATION: u8 = 0x02;
 const REDIRECTION: u8 = 0x10;
 
-/// Number of input pins, as on a PC.
+/// Number of input pins at most, as on a PC.
 pub const PINS: u8 = 24;
-/// Version 0x20, which has the EOI register, and the number of the last pin.
-const VERSION_VALUE: u32 = (PINS as u32 - 1) << 16 | 0x20;
+/// Version 0x20, which has the EOI register; the number of the last pin stands above.
+const VERSION_NUMBER: u32 = 0x20;
+const LAST_PIN_SHIFT: u32 = 16;
 /// The identification register's only writable bits.
 const ID_MASK: u32 = 0x0f00_0000;
 /// Where interrupt messages go (Intel SDM vol. 3 §11.11.1).
@@ -97,6 +98,8 @@ pub struct Ioapic {
 }
 
 struct Core {
+    /// Pins that the guest finds.
+    count: u8,
     index: u8,
     id: u32,
     pins: [Pin; PINS as usize],
@@ -125,6 +128,7 @@ impl Ioapic {
     /// An I/O APIC with every pin masked.
     pub fn new(router: Arc<dyn MsiRouter>) -> Arc<Self> {
         let core = Core {
+            count: PINS,
             index: 0,
             id: 0,
             pins: [Pin::RESET; PINS as usize],
@@ -134,6 +138,12 @@ impl Ioapic {
             core: Mutex::new(core),
             listeners: Mutex::default(),
         })
+    }
+
+    /// Before the guest looks: it has no more pins than `count`, 1 to [`PINS`]. A driver goes through all of them
+    /// several times, by two accesses for each half of an entry.
+    pub fn limit_pins(&self, count: u8) {
+        self.lock().count = count.clamp(1, PINS);
     }
 
     /// The wire to `pin`. A pin that does not exist gives a wire to nowhere.
@@ -211,8 +221,8 @@ impl Ioapic {
         let core = self.lock();
         match core.index {
             ID | ARBITRATION => core.id,
-            VERSION => VERSION_VALUE,
-            index => match pin_of(index) {
+            VERSION => u32::from(core.count - 1) << LAST_PIN_SHIFT | VERSION_NUMBER,
+            index => match core.pin_of(index) {
                 Some((number, high)) => {
                     let bits = core.pins[usize::from(number)].entry.into_bits();
                     (if high { bits >> 32 } else { bits }) as u32
@@ -226,7 +236,7 @@ impl Ioapic {
         let mut core = self.lock();
         if core.index == ID {
             core.id = value & ID_MASK;
-        } else if let Some((number, high)) = pin_of(core.index) {
+        } else if let Some((number, high)) = core.pin_of(core.index) {
             let pin = &mut core.pins[usize::from(number)];
             pin.entry = pin.entry.with_half(high, value);
             // The route first: the end of an interrupt that is sent now must find its way back.
@@ -260,10 +270,12 @@ impl Ioapic {
     }
 }
 
-/// The pin and half of an entry behind an indirect register.
-fn pin_of(index: u8) -> Option<(u8, bool)> {
-    let halves = index.checked_sub(REDIRECTION)?;
-    (halves / 2 < PINS).then_some((halves / 2, halves % 2 == 1))
+impl Core {
+    /// The pin and half of an entry behind an indirect register.
+    fn pin_of(&self, index: u8) -> Option<(u8, bool)> {
+        let halves = index.checked_sub(REDIRECTION)?;
+        (halves / 2 < self.count).then_some((halves / 2, halves % 2 == 1))
+    }
 }
 
 /// The pins that are not masked, a line each.

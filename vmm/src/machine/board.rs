@@ -24,6 +24,9 @@ use super::seat::Seat;
 use crate::layout;
 use crate::output::Writer;
 
+/// The Interrupt Pin register: 1 is INTA, 0 none (PCIe §7.5.1.1.13).
+const INTERRUPT_PIN: u16 = 0x3d;
+
 /// Every emulated device of one start of the guest. Dropping it takes them all out of the map.
 pub struct Board {
     /// The first serial port, which is the console.
@@ -45,6 +48,7 @@ impl Board {
         let ioapic = Ioapic::new(platform.iommu.ioapic_router());
         let serial = Arc::new(serial(&ioapic, platform));
         let functions = functions(platform, &pci_lines(&ioapic))?;
+        ioapic.limit_pins(last_pin(&functions) + 1);
         let board = Self {
             root: Arc::new(RootComplex::new(root_ports(platform, &functions))),
             functions,
@@ -154,6 +158,18 @@ fn pci_lines(ioapic: &Arc<Ioapic>) -> Vec<Arc<SharedLine>> {
         line
     };
     pins.map(line).collect()
+}
+
+/// The last pin of the interrupt controller that something is wired to. A port without a device has no wire: nothing is
+/// plugged in while the guest runs.
+fn last_pin(functions: &[Seated]) -> u8 {
+    let wire = |seated: &Seated| {
+        let mut pin = [0];
+        seated.function.read_config(INTERRUPT_PIN, &mut pin);
+        let [pin @ 1..=4] = pin else { return None };
+        Some(layout::intx_gsi(seated.seat.port, pin - 1))
+    };
+    functions.iter().filter_map(wire).fold(layout::COM1_IRQ, u8::max)
 }
 
 /// The passed devices in the order they were given.

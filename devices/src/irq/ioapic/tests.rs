@@ -99,6 +99,18 @@ fn version_register_says_24_pins_and_is_read_only() {
 }
 
 #[test]
+fn pins_that_are_wired_to_nothing_are_not_there() {
+    let bench = Bench::new();
+    bench.ioapic.limit_pins(7);
+    assert_eq!(bench.read(1), 0x0006_0020);
+    bench.set_entry(6, LEVEL | 0x31);
+    bench.set_entry(7, LEVEL | 0x32);
+    assert_eq!(bench.entry(6), LEVEL | 0x31);
+    assert_eq!(bench.entry(7), u32::MAX, "as a register that nobody has");
+    assert_eq!(bench.routes(), [(6, Some(0x31))]);
+}
+
+#[test]
 fn id_register_keeps_bits_24_to_27_only() {
     let bench = Bench::new();
     bench.write(0, 0xffff_ffff);
