@@ -30,6 +30,7 @@ use vm_memory::{Bytes as _, GuestMemoryMmap};
 use super::breakpoints::{Access, Hardware, Software, Watch};
 use super::monitor::{self, Scene};
 use super::registers::{self, Number, X86_64};
+use super::walk;
 use crate::kvm::debug::{DebugControl, Registers};
 use crate::kvm::vcpu::{DebugExit, Vcpu};
 
@@ -171,7 +172,7 @@ impl Inferior {
     /// is not over.
     pub(super) fn reason(&mut self, exit: DebugExit) -> Option<Reason> {
         let tid = tid(exit.vcpu);
-        if self.vcpu(tid).is_some_and(Vcpu::is_in_inner_guest) {
+        if self.vcpu(tid).is_some_and(is_in_inner_guest) {
             self.pass_over(exit);
             return None;
         }
@@ -229,16 +230,17 @@ impl Inferior {
         self.vcpus.iter().find(|vcpu| self::tid(vcpu.id()) == tid)
     }
 
-    /// Where a linear address is in guest memory. A vCPU that runs a guest of the guest has that one's tables: another
-    /// is asked in its place.
-    fn translate(&self, linear: u64, wanted: Tid) -> Option<GuestAddress> {
+    /// Where a linear address is in guest memory, for a thread. While its vCPU runs a guest of the guest, KVM has that
+    /// one's tables: ours are walked here.
+    fn translate(&self, linear: u64, thread: Tid) -> Option<GuestAddress> {
         if self.modes.is_physical {
             return Some(GuestAddress(linear));
         }
-        let mut asked: Vec<&Vcpu> = self.vcpus.iter().collect();
-        asked.sort_by_key(|vcpu| tid(vcpu.id()) != wanted);
-        let outer = asked.into_iter().find(|vcpu| !vcpu.is_in_inner_guest());
-        outer?.translate(linear)
+        let vcpu = self.vcpu(thread).or(self.vcpus.first())?;
+        match vcpu.outer_tables() {
+            Some(tables) => walk::translate(&self.memory, tables, linear),
+            None => vcpu.translate(linear),
+        }
     }
 
     /// Pieces of `len` bytes from `linear` on, each on one page.
@@ -252,6 +254,10 @@ impl Inferior {
             (!range.is_empty()).then_some((start, range))
         })
     }
+}
+
+fn is_in_inner_guest(vcpu: &Vcpu) -> bool {
+    vcpu.outer_tables().is_some()
 }
 
 /// gdb counts threads from 1.
@@ -379,7 +385,7 @@ impl ThreadExtraInfo for Inferior {
 
 impl Inferior {
     fn activity(&self, vcpu: &Vcpu) -> &'static str {
-        match vcpu.is_in_inner_guest() {
+        match is_in_inner_guest(vcpu) {
             true => "in a guest of the guest",
             false => vcpu.activity(),
         }

@@ -12,6 +12,7 @@ mod inferior;
 mod monitor;
 mod registers;
 mod symbols;
+mod walk;
 
 pub use debugger::{Debugger, Wish};
 pub use endpoint::GdbAddress;

@@ -4,7 +4,8 @@ use kvm_bindings::nested::KvmNestedStateBuffer;
 use kvm_bindings::{
     KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_SINGLESTEP,
     KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, KVM_MP_STATE_HALTED, KVM_MP_STATE_UNINITIALIZED,
-    KVM_STATE_NESTED_GUEST_MODE, Msrs, kvm_fpu, kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_sregs,
+    KVM_STATE_NESTED_FORMAT_SVM, KVM_STATE_NESTED_FORMAT_VMX, KVM_STATE_NESTED_GUEST_MODE, Msrs, kvm_fpu,
+    kvm_guest_debug, kvm_msr_entry, kvm_regs, kvm_sregs,
 };
 use kvm_ioctls::Error;
 use strait_devices::GuestAddress;
@@ -14,6 +15,24 @@ use super::vm::Vm;
 
 /// IA32_KERNEL_GS_BASE, which no structure of KVM's has.
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
+
+/// Where page tables are, and how many levels they have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tables {
+    /// The first of them.
+    pub cr3: u64,
+    /// The number of levels.
+    pub cr4: u64,
+}
+
+/// In the control block that KVM tells of a vCPU in a guest of the guest, the save area is the outer guest's
+/// (`svm_get_nested_state`); places by APM vol. 2 appendix B.
+const VMCB_CR4: usize = 0x548;
+const VMCB_CR3: usize = 0x550;
+
+/// What the outer guest goes on with, in a layout that KVM keeps for the sake of migration (`vmx_check_vmcs12_offsets`).
+const VMCS12_HOST_CR3: usize = 592;
+const VMCS12_HOST_CR4: usize = 600;
 
 /// How a vCPU goes on under a debugger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,12 +135,32 @@ impl Vcpu {
         self.fd().set_guest_debug(&debug)
     }
 
-    /// Whether it runs a guest of the guest. New kernels note that down with each exit (KVM_RUN_X86_GUEST_MODE), but
-    /// Linux 6.1 does not; all tell it with the nested state.
-    pub fn is_in_inner_guest(&self) -> bool {
+    /// Where the guest's own tables are while it runs a guest of the guest; nothing where it does not. New kernels note
+    /// that down with each exit (KVM_RUN_X86_GUEST_MODE), but Linux 6.1 does not; all tell it with the nested state.
+    pub fn outer_tables(&self) -> Option<Tables> {
         let mut state = KvmNestedStateBuffer::empty();
-        let read = self.fd().nested_state(&mut state);
-        matches!(read, Ok(Some(_))) && u32::from(state.flags) & KVM_STATE_NESTED_GUEST_MODE != 0
+        self.fd().nested_state(&mut state).ok()??;
+        if u32::from(state.flags) & KVM_STATE_NESTED_GUEST_MODE == 0 {
+            return None;
+        }
+        let (bytes, cr3, cr4) = match u32::from(state.format) {
+            KVM_STATE_NESTED_FORMAT_SVM => {
+                // SAFETY: the format says which part KVM filled in, and it is bytes of any value.
+                let bytes: &[u8] = unsafe { &state.data.svm.vmcb12 };
+                (bytes, VMCB_CR3, VMCB_CR4)
+            }
+            KVM_STATE_NESTED_FORMAT_VMX => {
+                // SAFETY: as above.
+                let bytes: &[u8] = unsafe { &state.data.vmx.vmcs12 };
+                (bytes, VMCS12_HOST_CR3, VMCS12_HOST_CR4)
+            }
+            _ => return None,
+        };
+        let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
+        Some(Tables {
+            cr3: word(cr3)?,
+            cr4: word(cr4)?,
+        })
     }
 
     /// It stood still for a time that the guest did not see: Linux's watchdogs take no offence (KVM_KVMCLOCK_CTRL,
