@@ -17,7 +17,7 @@ pub struct GdbConfig {
 
 /// An address that cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("--gdb {0}: cannot listen there; is another strait or QEMU at it?")]
+#[error("--gdb {0}: cannot listen there")]
 pub struct ListenError(GdbAddress, #[source] io::Error);
 
 impl GdbConfig {

@@ -1,10 +1,12 @@
 //! Where gdb is listened to, and the line to it.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixListener;
+use std::os::unix::fs::FileTypeExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -142,13 +144,30 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Self::Unix(_, path) = self {
-            let _ = std::fs::remove_file(path);
+            let _ = fs::remove_file(path);
         }
     }
 }
 
-/// No other user may connect at any moment: the mode is there with the socket.
+/// Makes a socket, in the place of one that a killed process left: nobody listens at that.
 fn bind(path: &Path) -> io::Result<UnixListener> {
+    match bind_private(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
+            fs::remove_file(path)?;
+            bind_private(path)
+        }
+        bound => bound,
+    }
+}
+
+fn is_abandoned(path: &Path) -> bool {
+    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
+    is_socket
+        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// No other user may connect at any moment: the mode is there with the socket.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
     let before = umask(Mode::from_raw_mode(0o177));
     let bound = UnixListener::bind(path);
     umask(before);
@@ -242,10 +261,24 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("gdb");
         let listener = Listener::open(&GdbAddress::Unix(path.clone())).expect("a socket");
-        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         drop(listener);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_that_nobody_listens_at_is_made_anew_and_no_other_file_is_touched() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("gdb");
+        drop(UnixListener::bind(&path).expect("a socket"));
+        let address = GdbAddress::Unix(path.clone());
+        let listener = Listener::open(&address).expect("a socket in its place");
+        assert!(Listener::open(&address).is_err(), "somebody listens at that one");
+        drop(listener);
+        fs::write(&path, "mine").expect("a file");
+        assert!(Listener::open(&address).is_err());
+        assert_eq!(fs::read_to_string(&path).expect("it is there"), "mine");
     }
 
     #[test]
