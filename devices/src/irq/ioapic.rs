@@ -40,7 +40,7 @@ const MESSAGE_BASE: u64 = 0xfee0_0000;
 /// A redirection table entry (82093AA §3.2.4; remappable format: VT-d §5.1.5.1).
 #[bitfield(u64, new = false)]
 #[derive(PartialEq, Eq)]
-struct Entry {
+struct RedirectionEntry {
     vector: u8,
     #[bits(3)]
     delivery_mode: u8,
@@ -59,7 +59,7 @@ struct Entry {
     destination: u16,
 }
 
-impl Entry {
+impl RedirectionEntry {
     const RESET: Self = Self(1 << 16);
 
     /// The message this entry sends. One function for both formats: the bits of an entry in remappable
@@ -107,7 +107,7 @@ struct Core {
 
 #[derive(Clone, Copy)]
 struct Pin {
-    entry: Entry,
+    entry: RedirectionEntry,
     asserted: bool,
     /// What the router was told last.
     routed: Option<MsiMessage>,
@@ -115,7 +115,7 @@ struct Pin {
 
 impl Pin {
     const RESET: Self = Self {
-        entry: Entry::RESET,
+        entry: RedirectionEntry::RESET,
         asserted: false,
         routed: None,
     };

@@ -4,7 +4,7 @@ use super::access::Host;
 use super::binding::{Binding, BindingError};
 use super::entry_limit;
 use super::error::BindError;
-use super::journal::{self, Entry};
+use super::journal::{self, UndoEntry};
 use super::plan::{Move, Plan, Request};
 use super::saved;
 use super::sysfs::Root;
@@ -84,9 +84,9 @@ fn remember(host: Host<'_>, one: &Move, request: &Request) -> Result<bool, BindE
 }
 
 /// An entry of before knows what the device had at first.
-fn way_back(root: &Root, one: &Move, request: &Request) -> Entry {
+fn way_back(root: &Root, one: &Move, request: &Request) -> UndoEntry {
     let bound = request.driver.clone();
-    let now = Entry {
+    let now = UndoEntry {
         bdf: one.bdf,
         driver: one.from.clone(),
         override_driver: one.override_driver.clone(),
@@ -94,11 +94,11 @@ fn way_back(root: &Root, one: &Move, request: &Request) -> Entry {
         owner: request.owner,
     };
     match one.entry.clone() {
-        Some(first) if one.from.as_ref() == Some(&first.bound) => Entry { bound, ..first },
+        Some(first) if one.from.as_ref() == Some(&first.bound) => UndoEntry { bound, ..first },
         // One that was killed, or that the kernel let wait in vain, has set the override and may have got no further.
         Some(first) if one.from.is_none() || one.from == first.driver => {
             let is_ours = one.override_driver.as_ref() == Some(&first.bound);
-            Entry {
+            UndoEntry {
                 driver: first.driver,
                 override_driver: if is_ours {
                     first.override_driver
@@ -109,7 +109,7 @@ fn way_back(root: &Root, one: &Move, request: &Request) -> Entry {
             }
         }
         // The override of a saved binding was set at boot by its rule, and goes with it.
-        _ if one.override_driver.as_ref() == Some(&bound) && saved::is_saved(root, one.bdf) => Entry {
+        _ if one.override_driver.as_ref() == Some(&bound) && saved::is_saved(root, one.bdf) => UndoEntry {
             override_driver: None,
             ..now
         },

@@ -26,7 +26,7 @@ const NOTHING: &str = "-";
 
 /// A device that was taken, and from whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct UndoEntry {
     /// The function's address on the host.
     pub bdf: HostBdf,
     /// Name of the driver it had before.
@@ -128,7 +128,7 @@ pub(super) fn lock(root: &Root) -> Result<File, JournalError> {
 }
 
 /// Puts `entry` on the disk: whole or not at all.
-pub(super) fn write(root: &Root, entry: &Entry) -> Result<(), JournalError> {
+pub(super) fn write(root: &Root, entry: &UndoEntry) -> Result<(), JournalError> {
     let text = |name: &Option<String>| name.clone().unwrap_or_else(|| NOTHING.to_owned());
     let owner = match entry.owner {
         Some(Owner { pid, started }) => format!("{pid} {started}"),
@@ -145,7 +145,7 @@ pub(super) fn write(root: &Root, entry: &Entry) -> Result<(), JournalError> {
 }
 
 /// The entry of `bdf`, if it was taken.
-pub(super) fn read(root: &Root, bdf: HostBdf) -> Result<Option<Entry>, JournalError> {
+pub(super) fn read(root: &Root, bdf: HostBdf) -> Result<Option<UndoEntry>, JournalError> {
     match read_text(&root.path(place(bdf))) {
         Ok(text) => match parse(bdf, &text) {
             Some(entry) => Ok(Some(entry)),
@@ -184,7 +184,7 @@ fn file_error(place: &str, source: io::Error) -> JournalError {
     }
 }
 
-fn parse(bdf: HostBdf, text: &str) -> Option<Entry> {
+fn parse(bdf: HostBdf, text: &str) -> Option<UndoEntry> {
     let lines: Vec<&str> = text.lines().collect();
     let [MAGIC, driver, override_driver, bound, owner] = lines[..] else {
         return None;
@@ -202,7 +202,7 @@ fn parse(bdf: HostBdf, text: &str) -> Option<Entry> {
             Some(Owner { pid, started })
         }
     };
-    Some(Entry {
+    Some(UndoEntry {
         bdf,
         driver: some(name(driver, "driver")?),
         override_driver: some(name(override_driver, "override")?),
@@ -260,8 +260,8 @@ pub(super) fn write_whole(path: &Path, content: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
-        Entry {
+    fn entry() -> UndoEntry {
+        UndoEntry {
             bdf: "01:00.0".parse().expect("a name"),
             driver: Some("igb".to_owned()),
             override_driver: None,

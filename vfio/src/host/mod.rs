@@ -50,7 +50,7 @@ pub use group::Group;
 pub use ids::PciIds;
 pub(crate) use inventory::reset_methods;
 pub use inventory::{Devices, Function, Inventory, Sriov};
-pub use journal::{Entry, JournalError, Owner, taken};
+pub use journal::{JournalError, Owner, UndoEntry, taken};
 pub use kernel::{Kernel, RunningKernel};
 pub use lookup::{LookupError, find};
 pub use modules::{ModuleState, Modules, module_state};

@@ -9,7 +9,7 @@ use super::entry_limit;
 use super::error::BindError;
 use super::group::Group;
 use super::inventory::physical_function;
-use super::journal::{self, Entry, Owner};
+use super::journal::{self, Owner, UndoEntry};
 use super::modules;
 use super::refusal::CheckError;
 use super::sysfs::{PciDevice, Root};
@@ -49,7 +49,7 @@ pub struct Move {
     /// Uses that are overridden by force.
     pub uses: Vec<Use>,
     /// What the journal says of it already.
-    pub(super) entry: Option<Entry>,
+    pub(super) entry: Option<UndoEntry>,
 }
 
 /// What will be done.

@@ -12,7 +12,7 @@ use rustix::fs::{CWD, FileType, mknodat};
 
 use super::testing::{FakeFunction, FakeHost};
 use super::{
-    BindError, Entry, HostBdf, Kernel, Owner, Request, VfLink, bind, journal, plan, restore_orphans,
+    BindError, HostBdf, Kernel, Owner, Request, UndoEntry, VfLink, bind, journal, plan, restore_orphans,
     set_virtual_functions,
 };
 
@@ -61,11 +61,11 @@ fn take(host: &FakeHost, owner: Option<Owner>) {
 }
 
 /// The journal's entry of the NIC, as if it had been taken for `owner`.
-fn owned(host: &FakeHost, owner: Owner) -> Entry {
+fn owned(host: &FakeHost, owner: Owner) -> UndoEntry {
     let entry = journal::read(&host.root(), nic())
         .expect("read")
         .expect("an entry");
-    Entry {
+    UndoEntry {
         owner: Some(owner),
         ..entry
     }
@@ -106,7 +106,7 @@ fn a_plan_of_before_another_command_is_not_carried_out() {
     let host = host();
     let stale = plan(Host::new(&host.root(), &host), request(None)).expect("a free NIC");
     // Taken and left by a command that was killed before it touched the device.
-    let entry = Entry {
+    let entry = UndoEntry {
         bdf: nic(),
         driver: Some("igb".to_owned()),
         override_driver: None,

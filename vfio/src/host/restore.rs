@@ -11,7 +11,7 @@ use super::check;
 use super::drivers::is_vfio_driver;
 use super::entry_limit::{self, EntryLimitError};
 use super::inventory::override_drivers;
-use super::journal::{self, Entry, JournalError, Owner};
+use super::journal::{self, JournalError, Owner, UndoEntry};
 use super::process::{OpenFiles, Process};
 use super::refusal::CheckError;
 use super::saved;
@@ -202,7 +202,7 @@ fn check_free<'a>(
     host: Host<'_>,
     files: impl FnOnce() -> Cow<'a, OpenFiles>,
     device: &PciDevice,
-    entry: Option<&Entry>,
+    entry: Option<&UndoEntry>,
 ) -> Result<(), RestoreError> {
     let bdf = device.bdf;
     let is_ours = |driver: &String| entry.is_some_and(|entry| entry.bound == *driver);
@@ -226,7 +226,7 @@ fn check_let_go(
     host: Host<'_>,
     files: &OpenFiles,
     bdf: HostBdf,
-    entry: Option<&Entry>,
+    entry: Option<&UndoEntry>,
 ) -> Result<(), RestoreError> {
     let owner = entry.and_then(|entry| entry.owner);
     match usage::held(host.root, host.kernel, files, bdf) {
@@ -238,7 +238,7 @@ fn check_let_go(
     }
 }
 
-fn by_journal(binding: &Binding<'_>, entry: &Entry) -> Result<Restored, RestoreError> {
+fn by_journal(binding: &Binding<'_>, entry: &UndoEntry) -> Result<Restored, RestoreError> {
     let now = binding.driver()?;
     if let Some(driver) = entry
         .driver

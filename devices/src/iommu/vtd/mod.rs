@@ -29,7 +29,7 @@ mod work;
 
 pub use capability::{AddressWidth, VtdConfig};
 pub use device::{Vtd, VtdStats};
-pub use dma::{DeviceStats, Latency, Reach, ShadowStats};
+pub use dma::{DeviceStats, Latency, ShadowStats, Translation};
 pub use interrupts::Source;
 pub use memory::TableMemory;
 pub use queue::InvalidationStats;

@@ -342,7 +342,7 @@ fn moving_the_destination_in_service_keeps_remote_irr() {
 #[test]
 fn compatible_entry_becomes_a_compatible_message() {
     // Destination 0x12, logical, lowest priority, level, vector 0x51.
-    let entry = Entry::from_bits(0x1200_0000_0000_0000 | 1 << 15 | 1 << 11 | 1 << 8 | 0x51);
+    let entry = RedirectionEntry::from_bits(0x1200_0000_0000_0000 | 1 << 15 | 1 << 11 | 1 << 8 | 0x51);
     assert_eq!(
         entry.message(),
         MsiMessage {
@@ -355,7 +355,7 @@ fn compatible_entry_becomes_a_compatible_message() {
 #[test]
 fn remappable_entry_becomes_a_remappable_message() {
     // Index 0x8005: bits 14:0 at 63:49, format at 48, bit 15 at 11. In the message: 19:5, 4 and 2.
-    let entry = Entry::from_bits(0x0005 << 49 | 1 << 48 | 1 << 11 | 0x18);
+    let entry = RedirectionEntry::from_bits(0x0005 << 49 | 1 << 48 | 1 << 11 | 0x18);
     assert_eq!(
         entry.message(),
         MsiMessage {

@@ -46,18 +46,18 @@ pub struct VectorCountError(pub u16);
 /// The MSI-X registers of one function.
 pub struct Msix {
     control: u16,
-    table: Vec<Entry>,
+    table: Vec<TableEntry>,
     vectors: Vectors,
 }
 
 /// The four doublewords of a table entry: address, upper address, data, vector control.
 #[derive(Clone, Copy)]
-struct Entry([u32; 4]);
+struct TableEntry([u32; 4]);
 
 /// A vector is masked after reset (PCIe §7.7.2.9).
-const RESET_ENTRY: Entry = Entry([0, 0, 0, VECTOR_MASK]);
+const RESET_ENTRY: TableEntry = TableEntry([0, 0, 0, VECTOR_MASK]);
 
-impl Entry {
+impl TableEntry {
     fn message(&self) -> Option<MsiMessage> {
         let [low, high, data, control] = self.0;
         let address = u64::from(low) | u64::from(high) << 32;

@@ -7,14 +7,14 @@ use super::runs::Wanted;
 use super::shadow::{EVERYTHING, Shadow, ShadowStats};
 use crate::dma::{Domain, Iova, Requester, RequesterId};
 
-/// What a device is let at.
+/// What becomes of a device's requests (VT-d §3.4, the translation type of its context entry).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// Nothing: no bus master yet, or no context entry.
-    Nothing,
-    /// The guest's memory at the guest's addresses.
-    Identity,
-    /// What the guest maps in its domain of this number.
+pub enum Translation {
+    /// They are blocked: it is no bus master yet, or has no context entry.
+    Blocked,
+    /// They go to the guest's memory at its own addresses.
+    PassThrough,
+    /// They go where the guest maps in its domain of this number.
     Domain(u16),
 }
 
@@ -23,8 +23,8 @@ pub enum Reach {
 pub struct DeviceStats {
     /// What its requests carry now.
     pub requester: RequesterId,
-    /// What it reaches now.
-    pub reach: Reach,
+    /// What becomes of its requests now.
+    pub translation: Translation,
     /// What its domain on the host was asked for.
     pub shadow: ShadowStats,
 }
@@ -63,10 +63,10 @@ impl Endpoint {
     pub(super) fn stats(&self) -> DeviceStats {
         DeviceStats {
             requester: self.requester.id(),
-            reach: match self.wanted {
-                Wanted::Nothing => Reach::Nothing,
-                Wanted::Identity => Reach::Identity,
-                Wanted::Table(_) => Reach::Domain(self.domain_id),
+            translation: match self.wanted {
+                Wanted::Nothing => Translation::Blocked,
+                Wanted::Identity => Translation::PassThrough,
+                Wanted::Table(_) => Translation::Domain(self.domain_id),
             },
             shadow: self.shadow.stats(),
         }

@@ -12,7 +12,7 @@ mod shadow;
 mod slots;
 mod table;
 
-pub use endpoint::{DeviceStats, Reach};
+pub use endpoint::{DeviceStats, Translation};
 pub use latency::Latency;
 pub(super) use remapper::DmaRemapper;
 pub use shadow::ShadowStats;

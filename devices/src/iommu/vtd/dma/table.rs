@@ -34,7 +34,7 @@ pub(super) struct Leaf {
 }
 
 /// What an entry is.
-enum Entry {
+enum PagingEntry {
     Leaf { target: GuestAddress, access: Access },
     Table { at: GuestAddress, access: Access },
 }
@@ -67,7 +67,7 @@ impl Table {
             let index = iova.0 / span(level) % ENTRIES;
             let bits = load(memory, table, index).ok_or(Reason::PagingUnreadable)?;
             match self.entry(bits, level, access)? {
-                Entry::Leaf { target, access } => {
+                PagingEntry::Leaf { target, access } => {
                     let len_bytes = span(level);
                     return Ok(Leaf {
                         iova: iova.align_down(len_bytes),
@@ -76,7 +76,7 @@ impl Table {
                         access,
                     });
                 }
-                Entry::Table { at, access: both } => (table, access) = (at, both),
+                PagingEntry::Table { at, access: both } => (table, access) = (at, both),
             }
         }
         Err(Reason::PagingReserved)
@@ -107,7 +107,7 @@ impl Table {
     }
 
     /// Decodes an entry of a table at `level`. Rights are those that every level above grants.
-    fn entry(&self, bits: u64, level: u8, above: Access) -> Result<Entry, Reason> {
+    fn entry(&self, bits: u64, level: u8, above: Access) -> Result<PagingEntry, Reason> {
         let entry = PageEntry::from_bits(bits);
         let mut access = Access::empty();
         access.set(Access::READ, entry.read());
@@ -125,8 +125,8 @@ impl Table {
         let access = access & above;
         match is_leaf {
             true if !target.0.is_multiple_of(span(level)) => Err(Reason::PagingReserved),
-            true => Ok(Entry::Leaf { target, access }),
-            false => Ok(Entry::Table { at: target, access }),
+            true => Ok(PagingEntry::Leaf { target, access }),
+            false => Ok(PagingEntry::Table { at: target, access }),
         }
     }
 }
@@ -159,10 +159,10 @@ impl Walk<'_> {
                 continue;
             };
             match self.table.entry(bits, level, access) {
-                Ok(Entry::Table { at, access }) if !access.is_empty() => {
+                Ok(PagingEntry::Table { at, access }) if !access.is_empty() => {
                     self.level(at, level - 1, iova, access)?;
                 }
-                Ok(Entry::Leaf { target, access }) if !access.is_empty() => {
+                Ok(PagingEntry::Leaf { target, access }) if !access.is_empty() => {
                     self.at = iova + len;
                     (self.visit)(Leaf {
                         iova: Iova(iova),

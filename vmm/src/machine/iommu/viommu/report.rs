@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use strait_devices::iommu::vtd::{DeviceStats, Latency, Reach, VtdStats};
+use strait_devices::iommu::vtd::{DeviceStats, Latency, Translation, VtdStats};
 
 /// All numbers. Those of one device begin with its address in the guest.
 pub(super) fn report(stats: &VtdStats) -> String {
@@ -43,18 +43,18 @@ pub(super) fn refusals(stats: &VtdStats) -> Vec<String> {
 }
 
 fn domain(device: &DeviceStats) -> Option<u16> {
-    match device.reach {
-        Reach::Domain(domain) => Some(domain),
-        Reach::Nothing | Reach::Identity => None,
+    match device.translation {
+        Translation::Domain(domain) => Some(domain),
+        Translation::Blocked | Translation::PassThrough => None,
     }
 }
 
 fn of_device(device: &DeviceStats) -> String {
     let shadow = device.shadow;
-    let reach = match device.reach {
-        Reach::Nothing => "nothing".to_owned(),
-        Reach::Identity => "all memory".to_owned(),
-        Reach::Domain(domain) => format!("domain {domain}"),
+    let reach = match device.translation {
+        Translation::Blocked => "nothing".to_owned(),
+        Translation::PassThrough => "all memory".to_owned(),
+        Translation::Domain(domain) => format!("domain {domain}"),
     };
     let lines = [
         ("reaches", reach),
@@ -98,7 +98,7 @@ mod tests {
     fn only_devices_that_were_refused_something_are_told_of() {
         let device = |id, failed_maps| DeviceStats {
             requester: RequesterId(id),
-            reach: Reach::Nothing,
+            translation: Translation::Blocked,
             shadow: ShadowStats {
                 failed_maps,
                 ..ShadowStats::default()
@@ -119,7 +119,7 @@ mod tests {
     fn every_number_has_a_line_of_its_own() {
         let device = |id, reach| DeviceStats {
             requester: RequesterId(id),
-            reach,
+            translation: reach,
             shadow: ShadowStats {
                 maps: 3,
                 unmaps: 2,
@@ -134,9 +134,9 @@ mod tests {
                 ..InvalidationStats::default()
             },
             devices: vec![
-                device(0x100, Reach::Domain(5)),
-                device(0x200, Reach::Domain(5)),
-                device(0x300, Reach::Identity),
+                device(0x100, Translation::Domain(5)),
+                device(0x200, Translation::Domain(5)),
+                device(0x300, Translation::PassThrough),
             ],
             routes: 4,
         };
