@@ -83,7 +83,7 @@ pub(super) fn print(figures: &Figures<Runs>, rounds: u32) {
         &table,
         "userspace exits",
         "userspace_exits",
-        Asked::AtMost(1500.0),
+        Asked::AtMost(1250.0),
         names::userspace_exit,
     );
     histogram(&table, "port accesses", "pio_ports", Asked::Shown, names::port);

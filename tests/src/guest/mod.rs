@@ -1,7 +1,7 @@
 //! Guests of the lab host: how a VMM is asked for one, and what is typed on its console.
 
-mod config;
 mod console;
+mod guest_config;
 pub(crate) mod hypervisor;
 mod interface;
 mod late;
@@ -10,7 +10,7 @@ mod running;
 mod typed;
 mod vmm;
 
-pub(crate) use config::{Boot, GuestConfig};
+pub(crate) use guest_config::{Boot, GuestConfig};
 pub(crate) use interface::{Interface, Vector};
 pub(crate) use late::judge;
 pub(crate) use running::Guest;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::HostBdf;
 use super::access::Host;
+use super::hint;
 use super::inventory;
 use super::kernel::is_pending;
 use super::modules;
@@ -87,13 +88,10 @@ pub enum BindingError {
     NotInKernel(String),
 }
 
-/// What errno means for who types.
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => "; run as root",
-        Some(libc::EROFS) => "; /sys is read-only here, run on the host itself or in a privileged container",
         Some(libc::EBUSY) => "; another process uses it",
-        _ => "",
+        _ => hint::sysfs(error),
     }
 }
 

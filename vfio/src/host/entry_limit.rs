@@ -8,6 +8,7 @@ use std::io;
 
 use super::HostBdf;
 use super::access::Host;
+use super::hint;
 use super::journal::write_whole;
 use super::sysfs::{Root, read_text};
 
@@ -30,7 +31,7 @@ pub enum EntryLimitError {
     #[error("there is no /{PARAMETER}, where the limit of DMA mappings is set")]
     Missing(#[source] io::Error),
     /// The kernel refuses the limit.
-    #[error("cannot set dma_entry_limit to {limit}{}", hint(.source))]
+    #[error("cannot set dma_entry_limit to {limit}{}", hint::rights(.source))]
     Write {
         /// What it should be.
         limit: u32,
@@ -39,15 +40,8 @@ pub enum EntryLimitError {
         source: io::Error,
     },
     /// The way back cannot be kept.
-    #[error("cannot use /{RECORD}, where the limit of before is kept{}", hint(.0))]
+    #[error("cannot use /{RECORD}, where the limit of before is kept{}", hint::rights(.0))]
     Record(#[source] io::Error),
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; run as root",
-        _ => "",
-    }
 }
 
 /// Mappings that one device of a guest with an IOMMU of its own may need: one for each page of its memory, when that

@@ -9,6 +9,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use super::HostBdf;
+use super::hint;
 use super::sysfs::{Root, names_in, read_text};
 
 const STATE: &str = "run/strait";
@@ -62,7 +63,7 @@ pub enum JournalError {
         path: String,
     },
     /// It cannot be read or written.
-    #[error("cannot use the undo journal {path}{}", hint(.source))]
+    #[error("cannot use the undo journal {path}{}", hint::rights(.source))]
     File {
         /// Path of the file.
         path: String,
@@ -70,13 +71,6 @@ pub enum JournalError {
         #[source]
         source: io::Error,
     },
-}
-
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::PermissionDenied => "; run as root",
-        _ => "",
-    }
 }
 
 impl Owner {

@@ -15,6 +15,7 @@ mod drivers;
 mod entry_limit;
 mod error;
 mod group;
+mod hint;
 mod ids;
 mod inventory;
 mod iommu;

@@ -8,6 +8,7 @@ use super::access::Host;
 use super::check;
 use super::drivers::is_vfio_driver;
 use super::entry_limit::{self, EntryLimitError};
+use super::hint;
 use super::inventory::physical_function;
 use super::journal::{self, JournalError};
 use super::kernel::is_pending;
@@ -169,13 +170,11 @@ pub enum SriovError {
 
 fn hint(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
-        Some(libc::EACCES | libc::EPERM) => "; run as root",
-        Some(libc::EROFS) => "; /sys is read-only here, run on the host itself or in a privileged container",
         Some(libc::ENOMEM) => {
             "; the firmware left no room for them, turn on SR-IOV there or boot with pci=realloc"
         }
         Some(libc::EBUSY) => "; another program changes it",
-        _ => "",
+        _ => hint::sysfs(error),
     }
 }
 

@@ -131,7 +131,9 @@ impl Inferior {
             let action = self.actions.get(&vcpu.id()).copied().unwrap_or(Action::Continue);
             let control = DebugControl {
                 traps_breakpoints: !self.software.is_empty(),
-                steps: action != Action::Continue,
+                // KVM steps a guest of the guest as well, and the outer one has met its end by it (Linux 6.12, AMD): a
+                // step that leads there lasts until something else stops the guest.
+                steps: action != Action::Continue && !is_in_inner_guest(vcpu),
                 blocks_interrupts: self.can_block && self.modes.steps_block_interrupts,
                 returns_breakpoint: returned.contains(&vcpu.id()),
                 registers: self.hardware.values(),
