@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::demo::Show;
 use crate::guest::Vmm;
 use crate::probe::{self, Probe};
 use crate::scenario::{self, Selection};
@@ -25,8 +26,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Boot a guest with the passed-through NIC, show its console and give a verdict.
+    /// Boot a guest with the passed-through NIC, show its console and give a verdict; or show gdb at one.
     Demo {
+        /// What is shown.
+        #[arg(value_enum, default_value_t = Show::Nic)]
+        show: Show,
         /// Who runs the guest.
         #[arg(long, value_enum, default_value_t = Vmm::Strait)]
         vmm: Vmm,
@@ -107,7 +111,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             cmdline,
             live,
         }),
-        Command::Demo { vmm } => demo::demo(vmm),
+        Command::Demo { show, vmm } => demo::demo(show, vmm),
         Command::Bench { rounds, vmm, nested } => {
             let both = vec![Vmm::Strait, Vmm::Qemu];
             bench::bench(nested, rounds, &vmm.map_or(both, |vmm| vec![vmm]))

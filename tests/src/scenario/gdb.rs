@@ -11,19 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 use super::device_leaves::gone;
 use super::{Lab, Scenario};
 use crate::agent::protocol::Finished;
+use crate::guest::gdb_session::{SOCKET, SYMBOLS, command, symbols};
 use crate::guest::hypervisor::{give, inner, outer};
-use crate::guest::{Guest, GuestConfig, Vmm};
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::devices::NIC;
-
-/// Where gdb is let in, and its files of symbols.
-const SOCKET: &str = "/run/gdb";
-const SYMBOLS: &str = "/run/guest.sym";
 
 /// A file that a script makes when it lets the guest go on.
 const MARK: &str = "/run/gdb-goes";
-
-/// How a session begins.
-const ATTACH: &str = "set pagination off\nset confirm off\ntarget remote /run/gdb\n";
 
 /// Functions of the kernel that a guest without modules has.
 const NAMES: &str = "__x64_sys_getpid|ksys_read|jiffies";
@@ -83,32 +77,19 @@ fn config(devices: &[&str]) -> GuestConfig {
     }
 }
 
-/// Makes a file of symbols from what a guest's kernel tells of these names.
-fn symbols(lab: &Lab<'_>, guest: &mut Guest<'_>, names: &str) -> Result<()> {
-    let kallsyms = guest.sh(&format!("grep -wE '{names}' /proc/kallsyms"))?;
-    let script = format!("cat > /run/kallsyms << 'END'\n{kallsyms}\nEND\nstrait symbols /run/kallsyms {SYMBOLS}");
-    lab.agent.sh(&script).context("The symbols of the guest")?;
-    Ok(())
-}
-
 /// What gdb prints that executes a script.
 fn gdb(lab: &Lab<'_>, script: &str) -> Result<String> {
     let left = lab.deadline.saturating_duration_since(Instant::now());
-    let typed = format!("{ATTACH}{script}");
     let Finished {
         code,
         output,
         errors,
         ..
-    } = lab.agent.exec(&command(&typed), left)?;
-    lab.log(&format!("{typed}\n--- gdb ---\n{output}\n{errors}"));
+    } = lab.agent.exec(&command(script), left)?;
+    lab.log(&format!("{script}\n--- gdb ---\n{output}\n{errors}"));
     ensure!(code == 0, "gdb ended with code {code}: {errors}");
     // What `monitor` prints comes on standard error.
     Ok(output + &errors)
-}
-
-fn command(script: &str) -> String {
-    format!("cat > /run/script << 'END'\n{script}\nEND\nHOME=/root gdb -nx -q -batch -x /run/script {SYMBOLS} < /dev/null")
 }
 
 fn says(output: &str, words: &str) -> Result<()> {
@@ -124,7 +105,7 @@ fn gdb_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
 
 /// Starts gdb beside the guest, and waits until its script makes the mark.
 fn start_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
-    let typed = command(&format!("{ATTACH}{script}"));
+    let typed = command(script);
     lab.agent.sh(&format!("rm -f {MARK}"))?;
     lab.agent
         .start("gdb", ["bash", "-c", &typed].map(str::to_owned).to_vec())?;
@@ -171,7 +152,7 @@ fn stops(lab: &Lab<'_>, cpus: u32) -> Result<()> {
             "Two steps lead nowhere: {rips:?}"
         );
         guest.ready()?;
-        symbols(lab, guest, NAMES)?;
+        symbols(lab.agent, guest, NAMES)?;
         lab.eth0().up(guest, "igb")?;
         let look = "x/1i ksys_read\np *(long *) &jiffies\nstepi 50\np/x $cr3\nmonitor info devices\n";
         let first = gdb(lab, &format!("{look}{THOUSAND}x/1i ksys_read\ndetach\n"))?;
@@ -202,7 +183,7 @@ fn jiffies(said: &str) -> Result<u64> {
 /// It is interrupted, as by Ctrl-C, once the guest has started again.
 fn reboot(lab: &Lab<'_>) -> Result<()> {
     lab.run(&config(&[&lab.take(NIC.at())?]), |guest| {
-        symbols(lab, guest, NAMES)?;
+        symbols(lab.agent, guest, NAMES)?;
         lab.eth0().up(guest, "igb")?;
         gdb_beside(lab, "continue\ninfo threads\nx/1i ksys_read\ndetach\n")?;
         guest.reboot()?;
@@ -215,7 +196,7 @@ fn reboot(lab: &Lab<'_>) -> Result<()> {
 
 fn killed(lab: &Lab<'_>) -> Result<()> {
     lab.run(&config(&[&lab.take(NIC.at())?]), |guest| {
-        symbols(lab, guest, NAMES)?;
+        symbols(lab.agent, guest, NAMES)?;
         lab.eth0().up(guest, "igb")?;
         lab.eth0().flood(guest)?;
         let said = gdb(lab, "info threads\nstepi 10\nshell kill -9 $PPID\n");
@@ -229,7 +210,7 @@ fn killed(lab: &Lab<'_>) -> Result<()> {
 fn unbind(lab: &Lab<'_>) -> Result<()> {
     let nic = lab.take(NIC.at())?;
     lab.run(&config(&[&nic]), |guest| {
-        symbols(lab, guest, NAMES)?;
+        symbols(lab.agent, guest, NAMES)?;
         lab.eth0().up(guest, "igb")?;
         start_beside(lab, &format!("shell touch {MARK}\nshell sleep 600\n"))?;
         let script = format!("echo {nic} > /sys/bus/pci/devices/{nic}/driver/unbind");
@@ -249,7 +230,7 @@ fn nested(lab: &Lab<'_>) -> Result<()> {
     };
     lab.run(&config, |guest| {
         give(guest, "igb", &["01:00.0"])?;
-        symbols(lab, guest, "kvm_vcpu_ioctl|vfio_iommu_type1_ioctl|svm_vcpu_run|ksys_read")?;
+        symbols(lab.agent, guest, "kvm_vcpu_ioctl|vfio_iommu_type1_ioctl|svm_vcpu_run|ksys_read")?;
         guest.enter(&inner(&lab.boot, Vmm::Strait, &["0000:01:00.0"], 1))?;
         guest.sh("load igb")?;
         lab.eth0().up(guest, "igb")?;

@@ -14,7 +14,7 @@ use crate::supplies::Supplies;
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs the demonstration.
-pub(crate) fn demo(vmm: Vmm) -> Result<ExitCode> {
+pub(super) fn demo(vmm: Vmm) -> Result<ExitCode> {
     println!("Preparing: a QEMU machine with an IOMMU, KVM and an Intel 82576 NIC, all in software.");
     let supplies = Supplies::prepare()?;
     let logs = Logs::open()?;

@@ -1,0 +1,32 @@
+//! Stock gdb on the lab host, at a guest's kernel.
+
+use anyhow::{Context, Result};
+
+use super::Guest;
+use crate::agent::Agent;
+
+/// Where gdb is let in.
+pub(crate) const SOCKET: &str = "/run/gdb";
+
+/// Its file of symbols.
+pub(crate) const SYMBOLS: &str = "/run/guest.sym";
+
+/// How a session begins.
+const ATTACH: &str = "set pagination off\nset confirm off\ntarget remote /run/gdb\n";
+
+/// The shell command that attaches gdb and executes a script.
+pub(crate) fn command(script: &str) -> String {
+    format!(
+        "cat > /run/script << 'END'\n{ATTACH}{script}\nEND\n\
+         HOME=/root gdb -nx -q -batch -x /run/script {SYMBOLS} < /dev/null"
+    )
+}
+
+/// Makes the file of symbols from what a guest's kernel tells of these names.
+pub(crate) fn symbols(agent: &Agent, guest: &mut Guest<'_>, names: &str) -> Result<()> {
+    let kallsyms = guest.sh(&format!("grep -wE '{names}' /proc/kallsyms"))?;
+    let script =
+        format!("cat > /run/kallsyms << 'END'\n{kallsyms}\nEND\nstrait symbols /run/kallsyms {SYMBOLS}");
+    agent.sh(&script).context("The symbols of the guest")?;
+    Ok(())
+}
