@@ -307,6 +307,33 @@ fn a_debugger_ends_the_guest() {
     assert_eq!(guest.code(), Some(0), "{}", guest.errors());
 }
 
+/// SIGTERM comes to a guest that a debugger holds, and to one that was never let go.
+#[test]
+fn a_guest_that_stands_still_ends_when_it_is_told_to() {
+    for is_attached in [true, false] {
+        let Some(mut guest) = Guest::start(&["-S"]) else {
+            return;
+        };
+        let gdb = is_attached.then(|| {
+            let mut gdb = guest.connect();
+            gdb.attach();
+            gdb
+        });
+        let killed = Command::new("kill").arg(guest.strait.id().to_string()).status();
+        assert!(killed.expect("a shell's tool").success());
+        assert_eq!(guest.code(), Some(0), "{}", guest.errors());
+        if let Some(mut gdb) = gdb {
+            // Whoever waits for the guest hears of its end; who looked at it finds the line closed.
+            let mut rest = Vec::new();
+            let _ = gdb.0.read_to_end(&mut rest);
+        }
+        assert!(
+            !guest.folder.path().join("gdb").exists(),
+            "the socket goes with it"
+        );
+    }
+}
+
 #[test]
 fn nonsense_ends_the_debugger_and_not_the_guest() {
     let Some(mut guest) = Guest::start(&[]) else {
