@@ -86,6 +86,12 @@ impl Events {
         first.or_else(|| reported.debug.take().map(Event::Debug))
     }
 
+    /// Forgets what a debugger would want to hear of: all vCPUs stand still, and those that are still where it wants them
+    /// say so when they go on.
+    pub fn forget_debug(&self) {
+        self.lock().debug = None;
+    }
+
     /// Sleeps again; to be called before looking at what was left.
     pub fn clear(&self) {
         let _ = rustix::io::read(&self.wake, &mut [0; 8]);
@@ -112,6 +118,25 @@ mod tests {
         events.report(Event::GuestPanic);
         events.report(Event::Reset);
         assert_eq!(events.take(), Some(Event::GuestPanic));
+        assert_eq!(events.take(), None);
+    }
+
+    #[test]
+    fn what_happens_to_the_guest_comes_before_what_a_debugger_wants() {
+        let exit = DebugExit {
+            vcpu: 1,
+            pc: 0x1000,
+            exception: 3,
+            dr6: 0,
+        };
+        let events = Events::new().expect("an eventfd");
+        events.report(Event::Debug(exit));
+        events.report(Event::Debug(DebugExit { vcpu: 0, ..exit }));
+        events.report(Event::Reset);
+        assert_eq!(events.take(), Some(Event::Reset));
+        assert_eq!(events.take(), Some(Event::Debug(exit)), "the first of them");
+        events.report(Event::Debug(exit));
+        events.forget_debug();
         assert_eq!(events.take(), None);
     }
 

@@ -80,6 +80,7 @@ impl Platform {
 
     /// The guest stands still, unless its exit means nothing to the debugger.
     fn hold(&mut self, exit: Option<DebugExit>, board: &Board) {
+        self.events.forget_debug();
         let scene = Box::new(self.scene(board));
         let vcpus = mem::take(&mut self.vcpus);
         let Some(debugger) = &mut self.debugger else {
