@@ -129,12 +129,13 @@ impl Inferior {
         let returned = std::mem::take(&mut self.returned);
         for vcpu in &self.vcpus {
             let action = self.actions.get(&vcpu.id()).copied().unwrap_or(Action::Continue);
+            // KVM steps a guest of the guest as well, and the outer one has met its end by it (Linux 6.12, AMD): a step
+            // that leads there lasts until something else stops the guest.
+            let steps = action != Action::Continue && !is_in_inner_guest(vcpu);
             let control = DebugControl {
                 traps_breakpoints: !self.software.is_empty(),
-                // KVM steps a guest of the guest as well, and the outer one has met its end by it (Linux 6.12, AMD): a
-                // step that leads there lasts until something else stops the guest.
-                steps: action != Action::Continue && !is_in_inner_guest(vcpu),
-                blocks_interrupts: self.can_block && self.modes.steps_block_interrupts,
+                steps,
+                blocks_interrupts: steps && self.can_block && self.modes.steps_block_interrupts,
                 returns_breakpoint: returned.contains(&vcpu.id()),
                 registers: self.hardware.values(),
             };

@@ -126,7 +126,7 @@ impl Vcpu {
         set(*control != DebugControl::default(), KVM_GUESTDBG_ENABLE);
         set(control.traps_breakpoints, KVM_GUESTDBG_USE_SW_BP);
         set(control.steps, KVM_GUESTDBG_SINGLESTEP);
-        set(control.steps && control.blocks_interrupts, KVM_GUESTDBG_BLOCKIRQ);
+        set(control.blocks_interrupts, KVM_GUESTDBG_BLOCKIRQ);
         set(control.returns_breakpoint, KVM_GUESTDBG_INJECT_BP);
         set(control.registers.is_some(), KVM_GUESTDBG_USE_HW_BP);
         if let Some([a, b, c, d, control]) = control.registers {
