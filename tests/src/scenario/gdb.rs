@@ -32,8 +32,11 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "a guest with a NIC waits for gdb, which steps, looks, and sets a thousand breakpoints and takes them out",
             300,
             |lab| stops(lab, 1),
-        ),
-        Scenario::new("gdb-smp", "the same with two CPUs", 600, |lab| stops(lab, 2)).full(),
+        )
+        .with_strait_inside(),
+        Scenario::new("gdb-smp", "the same with two CPUs", 600, |lab| stops(lab, 2))
+            .with_strait_inside()
+            .full(),
         Scenario::new(
             "gdb-reboot",
             "gdb stays at a guest that reboots",
