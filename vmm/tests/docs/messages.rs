@@ -8,7 +8,7 @@ use strait_vfio::host::{CheckError, HostBdf};
 use crate::pages::{page, read, root, rows, spans};
 
 /// Errors that tell a user why something cannot be done. Each of their messages has an entry.
-const REFUSALS: [&str; 18] = [
+const REFUSALS: [&str; 19] = [
     "BootError",
     "MemorySizeError",
     "CpuConfigError",
@@ -27,6 +27,7 @@ const REFUSALS: [&str; 18] = [
     "LookupError",
     "SriovError",
     "RestoreError",
+    "SymbolsError",
 ];
 
 /// The messages that the page tells of.
