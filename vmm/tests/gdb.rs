@@ -334,6 +334,43 @@ fn a_guest_that_stands_still_ends_when_it_is_told_to() {
     }
 }
 
+/// The debugger that people have, with the names of registers that scripts for QEMU use.
+#[test]
+fn stock_gdb_finds_its_registers_and_stops_where_it_says() {
+    if Command::new("gdb").arg("--version").output().is_err() {
+        return eprintln!("skipped: there is no gdb");
+    }
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let script = format!(
+        "set pagination off\nset confirm off\nset architecture i386:x86-64\ntarget remote {}\n\
+         hbreak *{FUNCTION:#x}\ncontinue\ninfo registers rip cr0 efer gs_base k_gs_base xmm0\ninfo threads\n\
+         x/2i $rip\nmonitor help\ndetach\n",
+        guest.folder.path().join("gdb").display()
+    );
+    let path = guest.folder.path().join("script");
+    fs::write(&path, script).expect("a script");
+    let output = Command::new("gdb")
+        .args(["-nx", "-q", "-batch", "-x"])
+        .arg(&path)
+        .output()
+        .expect("it starts");
+    let said =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    for words in [
+        "Breakpoint 1, 0x0000000000100015",
+        "cr0            0x11",
+        "efer           0x0",
+        "k_gs_base",
+        "vCPU 0",
+        "=> 0x100015:\tnop",
+        "viommu translate DEVICE ADDR",
+    ] {
+        assert!(said.contains(words), "gdb does not say `{words}`: {said}");
+    }
+}
+
 #[test]
 fn nonsense_ends_the_debugger_and_not_the_guest() {
     let Some(mut guest) = Guest::start(&[]) else {
