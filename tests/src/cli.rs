@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::Show;
 use crate::guest::Vmm;
+use crate::lab::Lane;
 use crate::probe::{self, Probe};
 use crate::scenario::{self, Selection};
 use crate::supplies::cache;
@@ -45,6 +46,9 @@ enum Command {
         /// Run the long cycles too.
         #[arg(long)]
         full: bool,
+        /// Only what is tested on this machine, long cycles too.
+        #[arg(long, value_enum, conflicts_with_all = ["names", "full"])]
+        lane: Option<Lane>,
         /// Who runs the guests; `qemu` shows that the scenarios themselves are right.
         #[arg(long, value_enum, default_value_t = Vmm::Strait)]
         vmm: Vmm,
@@ -100,6 +104,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Test {
             names,
             full,
+            lane,
             vmm,
             cmdline,
             live,
@@ -107,6 +112,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         } => scenario::test(&Selection {
             names,
             full,
+            lane,
             vmm,
             cmdline,
             live,

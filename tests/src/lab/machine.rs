@@ -8,10 +8,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use super::card;
-use super::devices::ALL;
+use super::devices::{self, Device};
 use super::share::Share;
+use super::zoo;
 use crate::agent::protocol::PORT;
 use crate::supplies::Supplies;
 use crate::supplies::command;
@@ -49,25 +51,57 @@ pub(crate) enum Kind {
     WithoutXsave,
     /// Whose own drivers never had the devices: they are as the machine's reset left them.
     Undriven,
+    /// With an AMD IOMMU.
+    AmdIommu,
+    /// With one of each device that QEMU has, never driven.
+    Zoo,
+}
+
+/// A machine that a person may want everything tested on, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Lane {
+    /// A host with an AMD IOMMU.
+    AmdIommu,
+    /// One of each device that QEMU has.
+    Zoo,
 }
 
 impl Kind {
     /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Whole,
         Self::WithoutIommu,
         Self::Narrow,
         Self::WithoutRemapping,
         Self::WithoutXsave,
         Self::Undriven,
+        Self::AmdIommu,
+        Self::Zoo,
     ];
+
+    /// The lane that this machine is.
+    pub(crate) fn lane(self) -> Option<Lane> {
+        match self {
+            Self::AmdIommu => Some(Lane::AmdIommu),
+            Self::Zoo => Some(Lane::Zoo),
+            _ => None,
+        }
+    }
+
+    fn devices(self) -> &'static [&'static Device] {
+        match self {
+            Self::Zoo => &zoo::ALL,
+            _ => &devices::ALL,
+        }
+    }
 
     /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
     /// service.
     fn iommu_device(self, has_x2apic: bool) -> String {
         let extended = if has_x2apic { ",eim=on" } else { "" };
         let remapping = match self {
-            Self::Whole | Self::WithoutIommu | Self::WithoutXsave | Self::Undriven => {
+            Self::AmdIommu => return "amd-iommu,pt=off,intremap=off".to_owned(),
+            Self::Whole | Self::WithoutIommu | Self::WithoutXsave | Self::Undriven | Self::Zoo => {
                 format!("intremap=on{extended}")
             }
             Self::Narrow => format!("intremap=on{extended},aw-bits=39"),
@@ -81,7 +115,8 @@ impl Kind {
             Self::WithoutIommu => "intel_iommu=off",
             Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
             Self::Whole | Self::Narrow | Self::WithoutRemapping => "intel_iommu=on iommu=pt",
-            Self::Undriven => "intel_iommu=on iommu=pt lab.undriven",
+            Self::Undriven | Self::Zoo => "intel_iommu=on iommu=pt lab.undriven",
+            Self::AmdIommu => "iommu=pt",
         }
     }
 }
@@ -130,11 +165,8 @@ impl Machine {
         ]);
         command.args(["-mon", "chardev=monitor,mode=readline"]);
         command.args(virtio_arguments(supplies, share, &socket));
-        command.args(device_arguments(&[
-            ("{disk}", &disk),
-            ("{stick}", &stick),
-            ("{rom}", &rom),
-        ]));
+        let files = [("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)];
+        command.args(device_arguments(kind.devices(), &files));
         command.arg("-kernel").arg(&kernel.bzimage);
         command.arg("-initrd").arg(share.path("host.cpio"));
         command.args(["-append", &append]);
@@ -241,9 +273,9 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
     ]
 }
 
-/// The options of all devices, with the files that stand behind some of them.
-fn device_arguments(files: &[(&str, &Path)]) -> Vec<String> {
-    let options = ALL.iter().flat_map(|device| device.options);
+/// The options of devices, with the files that stand behind some of them.
+fn device_arguments(devices: &[&Device], files: &[(&str, &Path)]) -> Vec<String> {
+    let options = devices.iter().flat_map(|device| device.options);
     let words = options.flat_map(|option| {
         let (name, value) = option.split_once(' ').unwrap_or((option, ""));
         let put = |value: String, (name, path): &(&str, &Path)| value.replace(name, &escaped(path));
@@ -258,7 +290,7 @@ mod tests {
 
     #[test]
     fn options_of_devices_have_their_files() {
-        let words = device_arguments(&[("{disk}", Path::new("/a b/disk"))]);
+        let words = device_arguments(&devices::ALL, &[("{disk}", Path::new("/a b/disk"))]);
         assert!(words.contains(&"if=none,id=disk,format=raw,file=/a b/disk".to_owned()));
         assert!(words.contains(&"edu,addr=0x10,dma_mask=0xffffffffffffffff".to_owned()));
     }

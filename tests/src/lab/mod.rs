@@ -11,12 +11,13 @@ mod monitor;
 mod outside;
 mod pace;
 mod share;
+pub(crate) mod zoo;
 
 pub(crate) use assigned::Assigned;
 pub(crate) use host::LabHost;
 pub(crate) use leftovers::{Leftovers, pinned_pages};
 pub(crate) use logs::{Logs, workspace};
-pub(crate) use machine::{Console, Kind, Machine};
+pub(crate) use machine::{Console, Kind, Lane, Machine};
 pub(crate) use monitor::Monitor;
 pub(crate) use outside::Outside;
 pub(crate) use pace::Pace;

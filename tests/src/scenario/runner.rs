@@ -9,6 +9,7 @@ use super::session::Session;
 use super::unit_tests::{self, Counts};
 use super::{Scenario, all};
 use crate::guest::Vmm;
+use crate::lab::Lane;
 
 /// The name under which the unit tests are chosen.
 const UNIT: &str = "unit";
@@ -17,6 +18,7 @@ const UNIT: &str = "unit";
 pub(crate) struct Selection {
     pub(crate) names: Vec<String>,
     pub(crate) full: bool,
+    pub(crate) lane: Option<Lane>,
     pub(crate) vmm: Vmm,
     pub(crate) cmdline: String,
     pub(crate) live: bool,
@@ -48,7 +50,8 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
         .then(|| Session::new(selection))
         .transpose()?;
     let mut counts = Counts::default();
-    if selection.names.is_empty() || selection.names.iter().any(|name| name == UNIT) {
+    let everything = selection.names.is_empty() && selection.lane.is_none();
+    if everything || selection.names.iter().any(|name| name == UNIT) {
         counts = unit_tests::run()?;
         println!(
             "{UNIT:22} {} passed, {} failed, {} skipped",
@@ -71,7 +74,7 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
     })
 }
 
-/// Named ones, whatever their tier; without names the tier. A name may be a prefix and `*`.
+/// Named ones and those of a lane, whatever their tier; otherwise the tier. A name may be a prefix and `*`.
 fn select(selection: &Selection) -> Result<Vec<Scenario>> {
     let matches = |pattern: &str, name: &str| match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
@@ -84,6 +87,9 @@ fn select(selection: &Selection) -> Result<Vec<Scenario>> {
         }
     }
     let wanted = |scenario: &Scenario| {
+        if selection.lane.is_some() {
+            return scenario.kind.lane() == selection.lane;
+        }
         if selection.names.is_empty() {
             return selection.full || !scenario.full;
         }
