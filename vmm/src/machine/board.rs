@@ -1,13 +1,13 @@
 //! The emulated devices of a machine and where they sit.
 
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use strait_devices::acpi_pm::SleepRegisters;
 use strait_devices::address_space::{AddressSpace, PlaceError};
 use strait_devices::irq::SharedLine;
 use strait_devices::irq::ioapic::Ioapic;
-use strait_devices::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
+use strait_devices::legacy::{KeyboardController, Pit, Pvpanic, ResetControl, Rtc, Serial, SystemControl};
 use strait_devices::pci::cam::{self, Cam};
 use strait_devices::pci::ecam::Ecam;
 use strait_devices::pci::firmware;
@@ -115,6 +115,14 @@ impl Board {
             layout::KEYBOARD_CONTROLLER,
             KeyboardController::PORTS,
             Arc::new(KeyboardController),
+        )?;
+        let power_on = Instant::now();
+        let pit = Arc::new(Pit::new(Box::new(move || power_on.elapsed())));
+        self.ports(layout::PIT, Pit::PORTS, pit.clone())?;
+        self.ports(
+            layout::SYSTEM_CONTROL,
+            SystemControl::PORTS,
+            Arc::new(SystemControl::new(pit)),
         )?;
         self.ports(layout::PVPANIC, Pvpanic::PORTS, Arc::new(Pvpanic))?;
         self.ports(

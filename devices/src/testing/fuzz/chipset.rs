@@ -13,7 +13,7 @@ use crate::acpi_pm::SleepRegisters;
 use crate::address_space::{AddressSpace, MapError, MapListener, Mapping};
 use crate::irq::MsiRouter;
 use crate::irq::ioapic::{Ioapic, PINS};
-use crate::legacy::{KeyboardController, Pvpanic, ResetControl, Rtc, Serial};
+use crate::legacy::{KeyboardController, Pit, Pvpanic, ResetControl, Rtc, Serial, SystemControl};
 use crate::pci::cam::{self, Cam};
 use crate::pci::ecam::{self, Ecam};
 use crate::pci::{Function, RootComplex, RootPort, Upstream};
@@ -84,7 +84,10 @@ impl Machine {
         let serial = Serial::new(ioapic.line(4), Box::new(std::io::sink()), Box::new(|| {}));
         let rtc = Rtc::new(Box::new(|| Duration::from_secs(1 << 31)));
         let pci = ResetControl::new(Arc::new(Cam::new(root)));
-        let ports: [(u16, u64, Arc<dyn Device>); 6] = [
+        let pit = Arc::new(Pit::new(Box::new(|| Duration::from_secs(1))));
+        let ports: [(u16, u64, Arc<dyn Device>); 8] = [
+            (0x42, Pit::PORTS, pit.clone()),
+            (0x61, SystemControl::PORTS, Arc::new(SystemControl::new(pit))),
             (0x64, KeyboardController::PORTS, Arc::new(KeyboardController)),
             (0x70, Rtc::PORTS, Arc::new(rtc)),
             (0x3f8, Serial::PORTS, Arc::new(serial)),
@@ -197,7 +200,7 @@ fn bar_address(input: &mut Input<'_>) -> Place {
 
 fn port(input: &mut Input<'_>) -> Place {
     let base = input.pick(&[
-        0x64u16, 0x70, 0x71, 0x3f8, 0x505, 0x600, 0xcf8, 0xcfc, 0xfffe, 0x1000,
+        0x42u16, 0x61, 0x64, 0x70, 0x71, 0x3f8, 0x505, 0x600, 0xcf8, 0xcfc, 0xfffe, 0x1000,
     ]);
     Place::Port(base.saturating_add(u16::from(input.u8() % 8)))
 }
