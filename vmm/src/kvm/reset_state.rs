@@ -109,6 +109,13 @@ impl ResetState {
         })
     }
 
+    /// Lets interrupts between CPUs find this vCPU. KVM looks their ids up in a map that it makes anew when a local
+    /// APIC is written, and not when a vCPU is there for good (`kvm_recalculate_apic_map`, `kvm_vm_ioctl_create_vcpu`):
+    /// a guest that starts its CPUs first of all would not reach them.
+    pub(super) fn announce(&self, vcpu: &VcpuFd) -> Result<(), Error> {
+        vcpu.set_lapic(&self.lapic)
+    }
+
     /// Writes it back, in an order in which the kernel takes each part.
     pub(super) fn restore(&self, vcpu: &VcpuFd) -> Result<(), Error> {
         self.parts().try_for_each(|part| self.write(part, vcpu))

@@ -149,6 +149,9 @@ impl Vcpu {
         fd.set_cpuid2(&cpuid).map_err(failed("set the CPUID"))?;
         set_msrs(&fd, &[MTRR_DEFAULT_TYPE, MISC_ENABLE]).map_err(failed("set the registers"))?;
         let reset_state = ResetState::capture(&fd, system.kvm()).map_err(failed("read the state"))?;
+        reset_state
+            .announce(&fd)
+            .map_err(failed("write the local APIC"))?;
         fd.map_coalesced_mmio_ring()
             .map_err(failed("map the ring of writes"))?;
         let stop = StopFlag::of(&fd).map_err(|source| VcpuError::Setup {
