@@ -88,7 +88,10 @@ enum Command {
     Clean,
     /// Serve the harness inside the lab host.
     #[command(hide = true)]
-    Agent,
+    Agent {
+        /// The port; the virtio port of this purpose if none is named.
+        port: Option<PathBuf>,
+    },
     /// Keep one virtual machine open inside the lab host.
     #[command(hide = true)]
     IdleVm,
@@ -129,7 +132,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             no_strait,
         } => shell::run(&script, limit, !no_strait),
         Command::Clean => cache::clean().map(|()| ExitCode::SUCCESS),
-        Command::Agent => agent::serve().map(|()| ExitCode::SUCCESS),
+        Command::Agent { port } => agent::serve(port).map(|()| ExitCode::SUCCESS),
         Command::IdleVm => agent::hold_vm().map(|()| ExitCode::SUCCESS),
         Command::Probe(probe) => probe::run(&probe).map(|()| ExitCode::SUCCESS),
     }

@@ -1,13 +1,13 @@
 //! The harness's end: requests from any thread, answers matched by number.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,14 +16,28 @@ use super::protocol::{Answer, Finished, Numbered, Request};
 /// An emulated machine on a busy one may be slow to answer at all.
 const GRACE: Duration = Duration::from_secs(120);
 
+/// When a request is sent once more over a line that may have lost it.
+const REPEAT: Duration = Duration::from_secs(10);
+
 /// A short command in the lab host.
 const SHORT: Duration = Duration::from_secs(180);
 
 type Pending = Arc<Mutex<Option<HashMap<u64, Sender<Answer>>>>>;
 
+/// What the harness is connected by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Carrier {
+    /// Nothing gets lost.
+    Channel,
+    /// A serial line: what comes while the lab host does not read it is lost. One that runs a guest on an emulated
+    /// Intel CPU does not for as long as the guest has its interrupts off and does not exit.
+    Line,
+}
+
 /// A connection to the agent in the lab host.
 pub(crate) struct Agent {
-    writer: Mutex<UnixStream>,
+    writer: Mutex<File>,
+    carrier: Carrier,
     /// `None` once the lab machine is gone.
     pending: Pending,
     next: AtomicU64,
@@ -31,14 +45,15 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Speaks over a connected socket.
-    pub(crate) fn new(socket: UnixStream) -> Result<Self> {
-        let reader = socket.try_clone().context("Cannot share the agent's socket")?;
+    /// Speaks over the agent's port.
+    pub(crate) fn new(port: File, carrier: Carrier) -> Result<Self> {
+        let reader = port.try_clone().context("Cannot share the agent's port")?;
         let pending: Pending = Arc::new(Mutex::new(Some(HashMap::new())));
         let answers = Arc::clone(&pending);
         thread::spawn(move || dispatch(reader, &answers));
         Ok(Self {
-            writer: Mutex::new(socket),
+            writer: Mutex::new(port),
+            carrier,
             pending,
             next: AtomicU64::new(1),
             lost: AtomicBool::new(false),
@@ -76,13 +91,13 @@ impl Agent {
             script: script.to_owned(),
             limit_ms: millis(limit),
         };
-        self.finished(request, limit + GRACE)
+        self.finished(request, self.patience(limit))
     }
 
     /// Starts a program that stays, and returns its process id.
     pub(crate) fn start(&self, name: &str, arguments: Vec<String>) -> Result<u32> {
         let name = name.to_owned();
-        match self.call(Request::Start { name, arguments }, GRACE)? {
+        match self.call(Request::Start { name, arguments }, self.patience(Duration::ZERO))? {
             Answer::Started { pid } => Ok(pid),
             other => unexpected(&other),
         }
@@ -91,13 +106,15 @@ impl Agent {
     /// Types into a started program.
     pub(crate) fn input(&self, name: &str, text: &str) -> Result<()> {
         let (name, text) = (name.to_owned(), text.to_owned());
-        self.call(Request::Input { name, text }, GRACE).map(drop)
+        self.call(Request::Input { name, text }, self.patience(Duration::ZERO))
+            .map(drop)
     }
 
     /// Closes a started program's input.
     pub(crate) fn close_input(&self, name: &str) -> Result<()> {
         let name = name.to_owned();
-        self.call(Request::CloseInput { name }, GRACE).map(drop)
+        self.call(Request::CloseInput { name }, self.patience(Duration::ZERO))
+            .map(drop)
     }
 
     /// Output of a started program from a byte on: the text, where it ends, whether more may come.
@@ -107,7 +124,7 @@ impl Agent {
             from,
             wait_ms: millis(wait),
         };
-        match self.call(request, wait + GRACE)? {
+        match self.call(request, self.patience(wait))? {
             Answer::Output { text, next, running } => Ok((text, next, running)),
             other => unexpected(&other),
         }
@@ -116,7 +133,8 @@ impl Agent {
     /// Sends a signal to a started program.
     pub(crate) fn signal(&self, name: &str, signal: i32) -> Result<()> {
         let name = name.to_owned();
-        self.call(Request::Signal { name, signal }, GRACE).map(drop)
+        self.call(Request::Signal { name, signal }, self.patience(Duration::ZERO))
+            .map(drop)
     }
 
     /// Waits for the end of a started program.
@@ -125,7 +143,15 @@ impl Agent {
             name: name.to_owned(),
             limit_ms: millis(limit),
         };
-        self.finished(request, limit + GRACE)
+        self.finished(request, self.patience(limit))
+    }
+
+    /// How long an answer may take that the lab host needs `limit` for.
+    fn patience(&self, limit: Duration) -> Duration {
+        match self.carrier {
+            Carrier::Channel => limit + GRACE,
+            Carrier::Line => limit + 5 * GRACE,
+        }
     }
 
     fn finished(&self, request: Request, limit: Duration) -> Result<Finished> {
@@ -156,19 +182,27 @@ impl Agent {
             Some(Some(pending)) => pending.insert(id, sender),
             _ => bail!("The lab machine has stopped"),
         };
-        self.send(&Numbered { id, body })?;
-        match receiver.recv_timeout(limit) {
-            Ok(answer) => Ok(answer),
-            Err(RecvTimeoutError::Disconnected) => bail!("The lab machine has stopped"),
-            Err(RecvTimeoutError::Timeout) => {
-                bail!("The lab host did not answer within {} s", limit.as_secs())
+        let line = Numbered { id, body }.to_line()?;
+        let deadline = Instant::now() + limit;
+        loop {
+            self.send(&line)?;
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = match self.carrier {
+                Carrier::Channel => left,
+                Carrier::Line => left.min(REPEAT),
+            };
+            match receiver.recv_timeout(wait) {
+                Ok(answer) => return Ok(answer),
+                Err(RecvTimeoutError::Disconnected) => bail!("The lab machine has stopped"),
+                Err(RecvTimeoutError::Timeout) if wait < left => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    bail!("The lab host did not answer within {} s", limit.as_secs())
+                }
             }
         }
     }
 
-    fn send(&self, request: &Numbered<Request>) -> Result<()> {
-        let mut line = serde_json::to_string(request)?;
-        line.push('\n');
+    fn send(&self, line: &str) -> Result<()> {
         let mut writer = self
             .writer
             .lock()
@@ -180,8 +214,8 @@ impl Agent {
     }
 }
 
-fn dispatch(socket: UnixStream, pending: &Pending) {
-    for line in BufReader::new(socket).lines() {
+fn dispatch(port: File, pending: &Pending) {
+    for line in BufReader::new(port).lines() {
         let Ok(line) = line else { break };
         let Ok(answer) = serde_json::from_str::<Numbered<Answer>>(&line) else {
             eprintln!("The lab host sent a line that is no answer: {line}");

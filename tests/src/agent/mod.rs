@@ -8,6 +8,6 @@ mod program;
 pub(crate) mod protocol;
 mod server;
 
-pub(crate) use client::Agent;
+pub(crate) use client::{Agent, Carrier};
 pub(crate) use idle_vm::hold as hold_vm;
 pub(crate) use server::serve;

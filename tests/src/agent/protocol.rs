@@ -1,5 +1,7 @@
-//! What the two ends say: one JSON object a line, answers in any order.
+//! What the two ends say: one JSON object a line, answers in any order. A request has its length in front: a serial
+//! line can lose bytes on the way to the lab host.
 
+use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 /// The name of the virtio serial port.
@@ -10,6 +12,20 @@ pub(crate) const PORT: &str = "strait.lab";
 pub(crate) struct Numbered<T> {
     pub(crate) id: u64,
     pub(crate) body: T,
+}
+
+impl Numbered<Request> {
+    /// The line that carries it. An empty line before it ends what was left of another.
+    pub(crate) fn to_line(&self) -> Result<String> {
+        let text = serde_json::to_string(self)?;
+        Ok(format!("\n{} {text}\n", text.len()))
+    }
+
+    /// What a line carries; `None` where it is not whole.
+    pub(crate) fn from_line(line: &str) -> Option<Self> {
+        let (len, text) = line.trim_end().split_once(' ')?;
+        (len.parse() == Ok(text.len())).then(|| serde_json::from_str(text).ok())?
+    }
 }
 
 /// What the harness asks for.
@@ -52,4 +68,29 @@ pub(crate) struct Finished {
     pub(crate) errors: String,
     /// From start to end, measured in the lab host.
     pub(crate) elapsed_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_lost_a_byte_is_none() {
+        let body = Request::Exec {
+            script: "echo 10000".to_owned(),
+            limit_ms: 10_000,
+        };
+        let line = Numbered { id: 7, body }.to_line().expect("a line");
+        let line = line.trim();
+        assert_eq!(
+            Numbered::<Request>::from_line(line).map(|request| request.id),
+            Some(7)
+        );
+        let start = line.find('{').expect("an object");
+        for lost in start..line.len() {
+            let damaged = [&line[..lost], &line[lost + 1..]].concat();
+            assert!(Numbered::<Request>::from_line(&damaged).is_none(), "{damaged}");
+        }
+        assert!(Numbered::<Request>::from_line("").is_none());
+    }
 }

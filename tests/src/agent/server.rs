@@ -1,6 +1,6 @@
 //! The end inside the lab host: one thread per request.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::PathBuf;
@@ -14,10 +14,10 @@ use super::lost_eoi;
 use super::program::{self, Started};
 use super::protocol::{Answer, Numbered, PORT, Request};
 
-/// Serves requests until the port closes for good, which it never does.
-pub(crate) fn serve() -> Result<()> {
+/// Serves requests at a port, the lab machine's own where none is named, until it closes for good, which it never does.
+pub(crate) fn serve(port: Option<PathBuf>) -> Result<()> {
     lost_eoi::watch();
-    let path = find_port()?;
+    let path = port.map_or_else(find_port, Ok)?;
     let port = OpenOptions::new()
         .read(true)
         .write(true)
@@ -28,11 +28,18 @@ pub(crate) fn serve() -> Result<()> {
         programs: Mutex::default(),
     });
     let mut lines = BufReader::new(Patient(port));
+    let mut known = HashSet::new();
     loop {
-        let mut line = String::new();
-        lines.read_line(&mut line).context("Cannot read from the port")?;
-        let agent = Arc::clone(&agent);
-        thread::spawn(move || agent.handle(&line));
+        let mut line = Vec::new();
+        lines
+            .read_until(b'\n', &mut line)
+            .context("Cannot read from the port")?;
+        // What did not arrive whole is sent again, and so may be what did.
+        let request = Numbered::from_line(&String::from_utf8_lossy(&line));
+        if let Some(request) = request.filter(|request| known.insert(request.id)) {
+            let agent = Arc::clone(&agent);
+            thread::spawn(move || agent.handle(request));
+        }
     }
 }
 
@@ -42,11 +49,7 @@ struct Server {
 }
 
 impl Server {
-    fn handle(&self, line: &str) {
-        let request: Numbered<Request> = match serde_json::from_str(line) {
-            Ok(request) => request,
-            Err(error) => return eprintln!("lab agent: cannot read a request: {error}"),
-        };
+    fn handle(&self, request: Numbered<Request>) {
         let body = self.answer(request.body).unwrap_or_else(|error| Answer::Failed {
             message: format!("{error:#}"),
         });

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 /// Where the program is loaded and starts.
-const ENTRY: u32 = 0x10_0000;
+pub(super) const ENTRY: u32 = 0x10_0000;
 /// Offsets in the file: two program headers behind the ELF header, the note, the program.
 const NOTE: usize = 64 + 2 * 56;
 const PROGRAM: usize = 0x100;
@@ -132,15 +132,38 @@ pub(crate) const PANIC: &[u8] = &[0x66, 0xba, 0x05, 0x05, 0xb0, 0x01, 0xee, 0xf4
 /// `lidt [0]; int3`: a breakpoint without an interrupt table.
 pub(crate) const TRIPLE_FAULT: &[u8] = &[0x0f, 0x01, 0x1d, 0x00, 0x00, 0x00, 0x00, 0xcc];
 
+/// Starts the second CPU by INIT and SIPI, in real mode; that says A, and when it has done so the first one says K and
+/// powers off. That is all it asks of its local APIC, which is as after power-on. The first one waits by reading a port: a loop without any exit would keep the emulated machine from its
+/// own work.
+pub(crate) fn second_cpu() -> Vec<u8> {
+    // mov dx, 0x3f8; mov al, 'A'; out dx, al; mov byte [0x9000], 1; hlt
+    let second: [u8; 12] = [
+        0xba, 0xf8, 0x03, 0xb0, b'A', 0xee, 0xc6, 0x06, 0x00, 0x90, 0x01, 0xf4,
+    ];
+    let copied = second
+        .chunks(4)
+        .zip((0x8000..).step_by(4))
+        .flat_map(|(bytes, to)| {
+            let word = bytes.try_into().map_or(0, u32::from_le_bytes);
+            store(to, word)
+        });
+    let mut program: Vec<u8> = copied.collect();
+    program.extend(store(0xfee0_0310, 1 << 24)); // to the CPU with the id 1
+    program.extend(store(0xfee0_0300, 0x0000_c500)); // INIT
+    program.extend(store(0xfee0_0300, 0x0000_4608)); // SIPI: start at 0x8000
+    // next: in al, 0x80; cmp byte [0x9000], 0; je next
+    program.extend([0xe4, 0x80, 0x80, 0x3d, 0x00, 0x90, 0x00, 0x00, 0x00, 0x74, 0xf5]);
+    [&program, SAY_K, POWER_OFF].concat()
+}
+
 /// `mov dword [address], value`
-const fn store(address: u32, value: u32) -> [u8; 10] {
+pub(super) const fn store(address: u32, value: u32) -> [u8; 10] {
     let ([a, b, c, d], [e, f, g, h]) = (address.to_le_bytes(), value.to_le_bytes());
     [0xc7, 0x05, a, b, c, d, e, f, g, h]
 }
 
-/// An ELF file that runs the parts one after the other.
-pub(crate) fn elf(parts: &[&[u8]]) -> Vec<u8> {
-    let program = parts.concat();
+/// An ELF file with this program.
+pub(crate) fn elf(program: &[u8]) -> Vec<u8> {
     let len = program.len() as u64;
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     file.extend([2, 0, 62, 0, 1, 0, 0, 0]); // an x86-64 program

@@ -10,6 +10,7 @@ pub(crate) mod machine_code;
 mod running;
 mod typed;
 mod vmm;
+pub(crate) mod vmx_code;
 
 pub(crate) use guest_config::{Boot, GuestConfig};
 pub(crate) use interface::{Interface, Vector};

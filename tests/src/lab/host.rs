@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::machine::{Console, Kind, MONITOR_SOCKET, Machine};
-use super::{Logs, Monitor, Pace, Share};
+use super::qemu::MONITOR_SOCKET;
+use super::{Console, Kind, Logs, Machine, Monitor, Pace, Share};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
 
@@ -64,16 +64,16 @@ impl LabHost {
     fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Kind) -> Result<Self> {
         let start = Instant::now();
         let share = Share::new(supplies, strait)?;
-        let (console, qemu) = (logs.fresh("host-console"), logs.fresh("host-machine"));
+        let (console, emulator) = (logs.fresh("host-console"), logs.fresh("host-machine"));
         let log = Console::Log {
             kernel: console.clone(),
-            qemu: qemu.clone(),
+            emulator: emulator.clone(),
         };
         let mut machine = Machine::start(supplies, &share, kind, &log)?;
-        let socket = machine
+        let port = machine
             .connect()
-            .with_context(|| format!("See {}", qemu.display()))?;
-        let agent = Agent::new(socket)?;
+            .with_context(|| format!("See {}", emulator.display()))?;
+        let agent = Agent::new(port, machine.carrier())?;
         agent
             .is_up(BOOT_LIMIT)
             .with_context(|| format!("See {}", console.display()))?;

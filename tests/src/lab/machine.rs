@@ -1,214 +1,140 @@
-//! The outer QEMU: the machine that everything else happens in.
+//! The machine that everything else happens in, as it runs.
 
 use std::fs::{self, File};
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, ExitStatus};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use clap::ValueEnum;
+use anyhow::{Context, Result, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::card;
-use super::devices::{self, Device};
+use super::kind::Kind;
+use super::qemu::{AGENT_SOCKET, Console};
 use super::share::Share;
-use super::zoo;
-use crate::agent::protocol::PORT;
+use super::{bochs, qemu};
+use crate::agent::Carrier;
 use crate::supplies::Supplies;
-use crate::supplies::command;
-use crate::supplies::guests::QEMU;
 
-/// The monitor's socket in the shared folder.
-pub(crate) const MONITOR_SOCKET: &str = "monitor.socket";
+/// A minute is usual on a quiet machine.
+const LINE_LIMIT: Duration = Duration::from_secs(900);
+const POLL: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 200_000_000,
+};
 
 /// A running lab machine, killed when this value is dropped.
 pub(crate) struct Machine {
-    qemu: Child,
-    socket: PathBuf,
+    emulator: Child,
+    port: Port,
 }
 
-/// What the lab machine's serial console is for.
-pub(crate) enum Console {
-    /// A log of kernel messages, and one of what QEMU itself says; the harness speaks to the agent.
-    Log { kernel: PathBuf, qemu: PathBuf },
-    /// The terminal of the person who asked for a shell.
-    Terminal,
-}
-
-/// What kind of machine the lab is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// With all that passthrough needs.
-    Whole,
-    /// As a user finds a machine whose IOMMU is off.
-    WithoutIommu,
-    /// With an IOMMU that has fewer address bits than the CPU, as desktop processors have.
-    Narrow,
-    /// With an IOMMU that does not remap interrupts.
-    WithoutRemapping,
-    /// With CPUs whose XSAVE is off.
-    WithoutXsave,
-    /// Whose own drivers never had the devices: they are as the machine's reset left them.
-    Undriven,
-    /// With an AMD IOMMU.
-    AmdIommu,
-    /// With one of each device that QEMU has, never driven.
-    Zoo,
-}
-
-/// A machine that a person may want everything tested on, and nothing else.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Lane {
-    /// A host with an AMD IOMMU.
-    AmdIommu,
-    /// One of each device that QEMU has.
-    Zoo,
-}
-
-impl Kind {
-    /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Whole,
-        Self::WithoutIommu,
-        Self::Narrow,
-        Self::WithoutRemapping,
-        Self::WithoutXsave,
-        Self::Undriven,
-        Self::AmdIommu,
-        Self::Zoo,
-    ];
-
-    /// The lane that this machine is.
-    pub(crate) fn lane(self) -> Option<Lane> {
-        match self {
-            Self::AmdIommu => Some(Lane::AmdIommu),
-            Self::Zoo => Some(Lane::Zoo),
-            _ => None,
-        }
-    }
-
-    fn devices(self) -> &'static [&'static Device] {
-        match self {
-            Self::Zoo => &zoo::ALL,
-            _ => &devices::ALL,
-        }
-    }
-
-    /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
-    /// service.
-    fn iommu_device(self, has_x2apic: bool) -> String {
-        let extended = if has_x2apic { ",eim=on" } else { "" };
-        let remapping = match self {
-            Self::AmdIommu => return "amd-iommu,pt=off,intremap=off".to_owned(),
-            Self::Whole | Self::WithoutIommu | Self::WithoutXsave | Self::Undriven | Self::Zoo => {
-                format!("intremap=on{extended}")
-            }
-            Self::Narrow => format!("intremap=on{extended},aw-bits=39"),
-            Self::WithoutRemapping => "intremap=off".to_owned(),
-        };
-        format!("intel-iommu,{remapping},caching-mode=on")
-    }
-
-    fn kernel_options(self) -> &'static str {
-        match self {
-            Self::WithoutIommu => "intel_iommu=off",
-            Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
-            Self::Whole | Self::Narrow | Self::WithoutRemapping => "intel_iommu=on iommu=pt",
-            Self::Undriven | Self::Zoo => "intel_iommu=on iommu=pt lab.undriven",
-            Self::AmdIommu => "iommu=pt",
-        }
-    }
+/// The harness's end of the agent's port.
+enum Port {
+    /// Where QEMU opens it.
+    Socket(PathBuf),
+    /// A serial line.
+    Line(OwnedFd),
 }
 
 impl Machine {
     /// Starts the machine.
     pub(crate) fn start(supplies: &Supplies, share: &Share, kind: Kind, console: &Console) -> Result<Self> {
-        let socket = share.path("agent.socket");
-        let disk = share.path("nvme.img");
-        let stick = share.path("stick.img");
-        for (path, len) in [(&disk, 512 << 20), (&stick, 16 << 20)] {
-            File::create(path)
-                .and_then(|file| file.set_len(len))
-                .context("Cannot create the disks of the lab machine")?;
-        }
-        let rom = share.path("card.rom");
-        fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
-        let kernel = supplies.host_kernel()?;
-        let has_x2apic = supplies.emulator.has_x2apic;
-        let mut command = command::tied(&supplies.root.command(QEMU));
-        let iommu = kind.kernel_options();
-        // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
-        // which then panics.
-        let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check msr.allow_writes=on {iommu}");
-        match console {
-            Console::Log { kernel, qemu } => {
-                command.args(["-serial", &format!("file:{}", kernel.display())]);
-                let log = File::create(qemu).with_context(|| format!("Cannot create {}", qemu.display()))?;
-                command.stdin(Stdio::null()).stderr(log);
+        let (mut command, port) = match (kind.intel_model(), console) {
+            (None, console) => {
+                let command = qemu::command(supplies, share, kind, console)?;
+                (command, Port::Socket(share.path(AGENT_SOCKET)))
             }
-            Console::Terminal => {
-                command.args([
-                    "-chardev",
-                    "stdio,id=terminal,signal=off",
-                    "-serial",
-                    "chardev:terminal",
-                ]);
-                append += " lab.shell";
+            (Some(model), Console::Log { kernel, emulator }) => {
+                let (command, line) = bochs::command(supplies, share, model, kernel, emulator)?;
+                (command, Port::Line(line))
             }
-        }
-        command.args(fixed_arguments(kind, has_x2apic, supplies.memory_mib));
-        let monitor = share.path(MONITOR_SOCKET);
-        command.args([
-            "-chardev",
-            &format!("socket,id=monitor,server=on,wait=off,path={}", escaped(&monitor)),
-        ]);
-        command.args(["-mon", "chardev=monitor,mode=readline"]);
-        command.args(virtio_arguments(supplies, share, &socket));
-        let files = [("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)];
-        command.args(device_arguments(kind.devices(), &files));
-        command.arg("-kernel").arg(&kernel.bzimage);
-        command.arg("-initrd").arg(share.path("host.cpio"));
-        command.args(["-append", &append]);
-        let qemu = command.spawn().context("Cannot start the lab machine")?;
-        Ok(Self { qemu, socket })
+            (Some(_), Console::Terminal) => bail!("A shell needs a machine of another kind"),
+        };
+        let emulator = command.spawn().context("Cannot start the lab machine")?;
+        Ok(Self { emulator, port })
     }
 
-    /// Connects to the agent's port as soon as QEMU has opened it.
-    pub(crate) fn connect(&mut self) -> Result<UnixStream> {
+    /// What the agent is connected by.
+    pub(crate) fn carrier(&self) -> Carrier {
+        match self.port {
+            Port::Socket(_) => Carrier::Channel,
+            Port::Line(_) => Carrier::Line,
+        }
+    }
+
+    /// Connects to the agent's port as soon as it is open.
+    pub(crate) fn connect(&mut self) -> Result<File> {
+        let path = match &self.port {
+            Port::Socket(path) => path,
+            Port::Line(line) => {
+                let line = line.try_clone().context("Cannot share the port")?.into();
+                return self.wait_for_line(line);
+            }
+        };
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            match UnixStream::connect(&self.socket) {
-                Ok(socket) => return Ok(socket),
+            match UnixStream::connect(path) {
+                Ok(socket) => return Ok(OwnedFd::from(socket).into()),
                 Err(error) if Instant::now() > deadline => {
                     return Err(error).context("The lab machine opened no port for its agent");
                 }
                 Err(_) => sleep(Duration::from_millis(50)),
             }
-            if let Some(status) = self.qemu.try_wait().context("Cannot wait for QEMU")? {
-                bail!("The lab machine's QEMU ended at once ({status})");
+            if let Some(status) = self
+                .emulator
+                .try_wait()
+                .context("Cannot wait for the lab machine")?
+            {
+                bail!("The lab machine ended at once ({status})");
             }
         }
+    }
+
+    /// What is sent over a serial line before the lab host listens is lost: it says when it does.
+    fn wait_for_line(&mut self, mut line: File) -> Result<File> {
+        let deadline = Instant::now() + LINE_LIMIT;
+        let mut byte = [0];
+        while byte != *b"\n" {
+            // A line that nobody has opened at the other end yet, or no more, is an error (EIO) at this one.
+            let waits =
+                poll(&mut [PollFd::new(&line, PollFlags::IN)], Some(&POLL)).is_ok_and(|ready| ready == 0);
+            if waits || line.read_exact(&mut byte).is_err() {
+                if let Some(status) = self
+                    .emulator
+                    .try_wait()
+                    .context("Cannot wait for the lab machine")?
+                {
+                    bail!("The lab machine ended at once ({status})");
+                }
+                ensure!(Instant::now() < deadline, "The lab host did not come up");
+                sleep(Duration::from_millis(50));
+            }
+        }
+        Ok(line)
     }
 
     /// CPU time that the machine has used, all its CPUs and devices together: what a measurement needs where
     /// the build machine has other work too.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
-        let path = format!("/proc/{}/stat", self.qemu.id());
+        let path = format!("/proc/{}/stat", self.emulator.id());
         let stat = fs::read_to_string(&path).with_context(|| format!("Cannot read {path}"))?;
         parse_cpu_time(&stat).with_context(|| format!("{path} is not as proc(5) says"))
     }
 
     /// Waits until the machine is powered off from inside.
     pub(crate) fn wait(mut self) -> Result<ExitStatus> {
-        self.qemu.wait().context("Cannot wait for QEMU")
+        self.emulator.wait().context("Cannot wait for the lab machine")
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        let _ = self.qemu.kill();
-        let _ = self.qemu.wait();
+        let _ = self.emulator.kill();
+        let _ = self.emulator.wait();
     }
 }
 
@@ -221,84 +147,9 @@ fn parse_cpu_time(stat: &str) -> Option<Duration> {
     Some(Duration::from_millis(10 * (user + system)))
 }
 
-fn fixed_arguments(kind: Kind, has_x2apic: bool, memory_mib: u64) -> Vec<String> {
-    let memory = memory_mib.to_string();
-    let iommu = kind.iommu_device(has_x2apic);
-    let words = [
-        "-nodefaults",
-        "-no-user-config",
-        "-display",
-        "none",
-        "-no-reboot",
-        "-accel",
-        "tcg,thread=multi,tb-size=1024",
-        "-machine",
-        "q35,kernel-irqchip=off",
-        "-cpu",
-        "max",
-        "-smp",
-        "2",
-        "-m",
-        &memory,
-        "-device",
-        &iommu,
-    ];
-    words.map(str::to_owned).to_vec()
-}
-
-/// A path as the value of one of QEMU's options, which end at a comma that is not doubled.
-fn escaped(path: &Path) -> String {
-    path.display().to_string().replace(',', ",,")
-}
-
-/// The shared folders and the agent's port.
-fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<String> {
-    let folder = |path: &Path, tag: &str| {
-        format!(
-            "local,path={},mount_tag={tag},readonly=on,security_model=none,multidevs=remap",
-            escaped(path)
-        )
-    };
-    vec![
-        "-virtfs".to_owned(),
-        folder(supplies.root.folder(), "root"),
-        "-virtfs".to_owned(),
-        folder(&share.path(""), "lab"),
-        "-chardev".to_owned(),
-        format!("socket,id=agent,server=on,wait=off,path={}", escaped(socket)),
-        "-device".to_owned(),
-        "virtio-serial-pci".to_owned(),
-        "-device".to_owned(),
-        format!("virtserialport,chardev=agent,name={PORT}"),
-    ]
-}
-
-/// The options of devices, with the files that stand behind some of them.
-fn device_arguments(devices: &[&Device], files: &[(&str, &Path)]) -> Vec<String> {
-    let options = devices.iter().flat_map(|device| device.options);
-    let words = options.flat_map(|option| {
-        let (name, value) = option.split_once(' ').unwrap_or((option, ""));
-        let put = |value: String, (name, path): &(&str, &Path)| value.replace(name, &escaped(path));
-        [format!("-{name}"), files.iter().fold(value.to_owned(), put)]
-    });
-    words.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn options_of_devices_have_their_files() {
-        let words = device_arguments(&devices::ALL, &[("{disk}", Path::new("/a b/disk"))]);
-        assert!(words.contains(&"if=none,id=disk,format=raw,file=/a b/disk".to_owned()));
-        assert!(words.contains(&"edu,addr=0x10,dma_mask=0xffffffffffffffff".to_owned()));
-    }
-
-    #[test]
-    fn a_path_with_a_comma_stays_one_path() {
-        assert_eq!(escaped(Path::new("/tmp/a, b/disk")), "/tmp/a,, b/disk");
-    }
 
     #[test]
     fn cpu_time_is_found_behind_any_name() {

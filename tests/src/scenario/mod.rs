@@ -47,6 +47,7 @@ scenarios![
     host_command,
     bad_input,
     odd_machines,
+    intel,
 ];
 
 /// What a scenario does.

@@ -65,7 +65,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 fn run(lab: &Lab<'_>, options: &str, out: &str, errors: &str) -> Result<()> {
     let nic = lab.take(NIC.at())?;
-    let program = machine_code::elf(&[machine_code::SWEEP_CONFIG, machine_code::SAY_WITHOUT_END]);
+    let program = machine_code::elf(&[machine_code::SWEEP_CONFIG, machine_code::SAY_WITHOUT_END].concat());
     let script = format!(
         "printf '{}' > /tmp/tiny; options='{options} --device {nic}' out={out} errors={errors} pace={}\n{RUN}",
         machine_code::octal(&program),

@@ -13,22 +13,22 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 /// One guest.
 #[derive(Clone, Copy)]
-struct Tiny {
-    name: &'static str,
-    about: &'static str,
-    program: &'static [&'static [u8]],
-    arguments: &'static str,
+pub(super) struct Tiny {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) program: fn() -> Vec<u8>,
+    pub(super) arguments: &'static str,
     /// Whether it gets the NIC.
-    with_nic: bool,
+    pub(super) with_nic: bool,
     /// What it writes to its serial port.
-    says: &'static str,
-    code: i32,
+    pub(super) says: &'static str,
+    pub(super) code: i32,
 }
 
-const SURVIVES: Tiny = Tiny {
+pub(super) const SURVIVES: Tiny = Tiny {
     name: "",
     about: "",
-    program: &[],
+    program: Vec::new,
     arguments: "",
     with_nic: false,
     says: "K",
@@ -37,38 +37,49 @@ const SURVIVES: Tiny = Tiny {
 
 const ENDS: Tiny = Tiny { says: "", ..SURVIVES };
 
-const GUESTS: [Tiny; 9] = [
+/// Needs real mode of the CPU, and of KVM that IPIs find each vCPU from the start.
+pub(super) const SECOND_CPU: Tiny = Tiny {
+    name: "tiny-cpus",
+    about: "a guest starts a second CPU, and asks nothing else of its local APIC",
+    program: code::second_cpu,
+    arguments: "--cpus 2",
+    says: "AK",
+    ..SURVIVES
+};
+
+pub(super) const GUESTS: [Tiny; 10] = [
+    SECOND_CPU,
     Tiny {
         name: "tiny-ports",
         about: "a guest tries every port, by 1, 2 and 4 bytes",
-        program: &[code::SWEEP_PORTS, code::SAY_K, code::POWER_OFF],
+        program: || [code::SWEEP_PORTS, code::SAY_K, code::POWER_OFF].concat(),
         ..SURVIVES
     },
     Tiny {
         name: "tiny-memory",
         about: "a guest reads and writes device memory at odd addresses",
-        program: &[code::SWEEP_MEMORY, code::SAY_K, code::POWER_OFF],
+        program: || [code::SWEEP_MEMORY, code::SAY_K, code::POWER_OFF].concat(),
         with_nic: true,
         ..SURVIVES
     },
     Tiny {
         name: "tiny-config",
         about: "a guest writes ones and zeros to all configuration registers, the NIC's too",
-        program: &[code::SWEEP_CONFIG, code::SAY_K, code::POWER_OFF],
+        program: || [code::SWEEP_CONFIG, code::SAY_K, code::POWER_OFF].concat(),
         with_nic: true,
         ..SURVIVES
     },
     Tiny {
         name: "tiny-strings",
         about: "a guest uses string instructions on ports",
-        program: &[code::STRINGS, code::SAY_K, code::POWER_OFF],
+        program: || [code::STRINGS, code::SAY_K, code::POWER_OFF].concat(),
         says: "HELLOK",
         ..SURVIVES
     },
     Tiny {
         name: "tiny-reset",
         about: "the reset register at 0xCF9, then nothing more",
-        program: &[code::CHIPSET_RESET],
+        program: || [code::CHIPSET_RESET].concat(),
         arguments: "--no-reboot",
         code: 32,
         ..ENDS
@@ -76,13 +87,13 @@ const GUESTS: [Tiny; 9] = [
     Tiny {
         name: "tiny-nested-reset",
         about: "a reset by a guest's own guest: the guest starts again as after power-on",
-        program: code::RESET_FROM_A_GUEST,
+        program: || code::RESET_FROM_A_GUEST.concat(),
         ..SURVIVES
     },
     Tiny {
         name: "tiny-keyboard",
         about: "the keyboard controller's reset",
-        program: &[code::KEYBOARD_RESET],
+        program: || [code::KEYBOARD_RESET].concat(),
         arguments: "--no-reboot",
         code: 32,
         ..ENDS
@@ -90,14 +101,14 @@ const GUESTS: [Tiny; 9] = [
     Tiny {
         name: "tiny-panic",
         about: "a reported panic ends with its own code",
-        program: &[code::PANIC],
+        program: || [code::PANIC].concat(),
         code: 34,
         ..ENDS
     },
     Tiny {
         name: "tiny-triple",
         about: "a triple fault ends with its own code",
-        program: &[code::TRIPLE_FAULT],
+        program: || [code::TRIPLE_FAULT].concat(),
         code: 34,
         ..ENDS
     },
@@ -109,7 +120,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     GUESTS.map(scenario).into()
 }
 
-fn run(lab: &Lab<'_>, guest: &Tiny) -> Result<()> {
+pub(super) fn run(lab: &Lab<'_>, guest: &Tiny) -> Result<()> {
     let device = match guest.with_nic {
         true => format!("--device {}", lab.take(NIC.at())?),
         false => String::new(),
@@ -117,7 +128,7 @@ fn run(lab: &Lab<'_>, guest: &Tiny) -> Result<()> {
     let limit = lab.host.pace.stretch(LIMIT);
     let script = format!(
         "printf '{}' > /tmp/tiny; timeout {} strait run --kernel /tmp/tiny --memory 64M {} {device} < /dev/null",
-        code::octal(&code::elf(guest.program)),
+        code::octal(&code::elf(&(guest.program)())),
         limit.as_secs(),
         guest.arguments
     );

@@ -27,8 +27,10 @@ use root::Root;
 const RECIPE: u32 = 2;
 
 /// What the lab host runs, and what prepares it. QEMU is the lab machine, and inside the lab Strait's peer.
-const PACKAGES: [&str; 24] = [
+const PACKAGES: [&str; 30] = [
     "bash",
+    "bochs",
+    "bochs-term",
     "busybox-static",
     "coreutils",
     "dash",
@@ -39,17 +41,21 @@ const PACKAGES: [&str; 24] = [
     "hostname",
     "iperf3",
     "iproute2",
+    "isolinux",
     "kexec-tools",
     "kmod",
     "lz4",
     "mawk",
     "mount",
+    "ncurses-base",
     "pciutils",
     "procps",
     "qemu-system-x86",
     "sed",
     "strace",
+    "syslinux-common",
     "util-linux",
+    "xorriso",
     "xz-utils",
     "zstd",
 ];

@@ -1,0 +1,163 @@
+//! The command line of QEMU: the machine that everything with a passed device happens in.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+
+use super::card;
+use super::devices::Device;
+use super::kind::Kind;
+use super::share::Share;
+use crate::agent::protocol::PORT;
+use crate::supplies::Supplies;
+use crate::supplies::command;
+use crate::supplies::guests::QEMU;
+
+/// The monitor's socket in the shared folder.
+pub(crate) const MONITOR_SOCKET: &str = "monitor.socket";
+
+/// The socket of the agent's port in the shared folder.
+pub(super) const AGENT_SOCKET: &str = "agent.socket";
+
+/// What the lab machine's serial console is for.
+pub(crate) enum Console {
+    /// A log of kernel messages, and one of what the emulator itself says; the harness speaks to the agent.
+    Log { kernel: PathBuf, emulator: PathBuf },
+    /// The terminal of the person who asked for a shell.
+    Terminal,
+}
+
+/// The command that starts it.
+pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &Console) -> Result<Command> {
+    let socket = share.path(AGENT_SOCKET);
+    let disk = share.path("nvme.img");
+    let stick = share.path("stick.img");
+    for (path, len) in [(&disk, 512 << 20), (&stick, 16 << 20)] {
+        File::create(path)
+            .and_then(|file| file.set_len(len))
+            .context("Cannot create the disks of the lab machine")?;
+    }
+    let rom = share.path("card.rom");
+    fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
+    let kernel = supplies.host_kernel()?;
+    let has_x2apic = supplies.emulator.has_x2apic;
+    let mut command = command::tied(&supplies.root.command(QEMU));
+    let iommu = kind.kernel_options();
+    // On a busy build machine the emulated timer can be too late for the kernel's check of its wire,
+    // which then panics.
+    let mut append = format!("console=ttyS0 panic=-1 quiet no_timer_check msr.allow_writes=on {iommu}");
+    match console {
+        Console::Log { kernel, emulator } => {
+            command.args(["-serial", &format!("file:{}", kernel.display())]);
+            let log =
+                File::create(emulator).with_context(|| format!("Cannot create {}", emulator.display()))?;
+            command.stdin(Stdio::null()).stderr(log);
+        }
+        Console::Terminal => {
+            command.args([
+                "-chardev",
+                "stdio,id=terminal,signal=off",
+                "-serial",
+                "chardev:terminal",
+            ]);
+            append += " lab.shell";
+        }
+    }
+    command.args(fixed_arguments(kind, has_x2apic, supplies.memory_mib));
+    let monitor = share.path(MONITOR_SOCKET);
+    command.args([
+        "-chardev",
+        &format!("socket,id=monitor,server=on,wait=off,path={}", escaped(&monitor)),
+    ]);
+    command.args(["-mon", "chardev=monitor,mode=readline"]);
+    command.args(virtio_arguments(supplies, share, &socket));
+    let files = [("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)];
+    command.args(device_arguments(kind.devices(), &files));
+    command.arg("-kernel").arg(&kernel.bzimage);
+    command.arg("-initrd").arg(share.path("host.cpio"));
+    command.args(["-append", &append]);
+    Ok(command)
+}
+
+fn fixed_arguments(kind: Kind, has_x2apic: bool, memory_mib: u64) -> Vec<String> {
+    let memory = memory_mib.to_string();
+    let iommu = kind.iommu_device(has_x2apic);
+    let words = [
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-accel",
+        "tcg,thread=multi,tb-size=1024",
+        "-machine",
+        "q35,kernel-irqchip=off",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        &memory,
+        "-device",
+        &iommu,
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// A path as the value of one of QEMU's options, which end at a comma that is not doubled.
+fn escaped(path: &Path) -> String {
+    path.display().to_string().replace(',', ",,")
+}
+
+/// The shared folders and the agent's port.
+fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<String> {
+    let folder = |path: &Path, tag: &str| {
+        format!(
+            "local,path={},mount_tag={tag},readonly=on,security_model=none,multidevs=remap",
+            escaped(path)
+        )
+    };
+    vec![
+        "-virtfs".to_owned(),
+        folder(supplies.root.folder(), "root"),
+        "-virtfs".to_owned(),
+        folder(&share.path(""), "lab"),
+        "-chardev".to_owned(),
+        format!("socket,id=agent,server=on,wait=off,path={}", escaped(socket)),
+        "-device".to_owned(),
+        "virtio-serial-pci".to_owned(),
+        "-device".to_owned(),
+        format!("virtserialport,chardev=agent,name={PORT}"),
+    ]
+}
+
+/// The options of devices, with the files that stand behind some of them.
+fn device_arguments(devices: &[&Device], files: &[(&str, &Path)]) -> Vec<String> {
+    let options = devices.iter().flat_map(|device| device.options);
+    let words = options.flat_map(|option| {
+        let (name, value) = option.split_once(' ').unwrap_or((option, ""));
+        let put = |value: String, (name, path): &(&str, &Path)| value.replace(name, &escaped(path));
+        [format!("-{name}"), files.iter().fold(value.to_owned(), put)]
+    });
+    words.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::devices;
+
+    #[test]
+    fn options_of_devices_have_their_files() {
+        let words = device_arguments(&devices::ALL, &[("{disk}", Path::new("/a b/disk"))]);
+        assert!(words.contains(&"if=none,id=disk,format=raw,file=/a b/disk".to_owned()));
+        assert!(words.contains(&"edu,addr=0x10,dma_mask=0xffffffffffffffff".to_owned()));
+    }
+
+    #[test]
+    fn a_path_with_a_comma_stays_one_path() {
+        assert_eq!(escaped(Path::new("/tmp/a, b/disk")), "/tmp/a,, b/disk");
+    }
+}
