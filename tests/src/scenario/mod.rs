@@ -44,6 +44,7 @@ scenarios![
     gdb,
     outputs,
     tiny,
+    foreign,
     host_command,
     bad_input,
     odd_machines,

@@ -27,7 +27,7 @@ use root::Root;
 const RECIPE: u32 = 2;
 
 /// What the lab host runs, and what prepares it. QEMU is the lab machine, and inside the lab Strait's peer.
-const PACKAGES: [&str; 30] = [
+const PACKAGES: [&str; 31] = [
     "bash",
     "bochs",
     "bochs-term",
@@ -46,6 +46,7 @@ const PACKAGES: [&str; 30] = [
     "kmod",
     "lz4",
     "mawk",
+    "memtest86+",
     "mount",
     "ncurses-base",
     "pciutils",
