@@ -14,7 +14,7 @@ use crate::supplies::Supplies;
 pub(crate) fn shell() -> Result<ExitCode> {
     let supplies = Supplies::prepare()?;
     let strait = build_strait()?;
-    let share = Share::new(&supplies, Some(&strait))?;
+    let share = Share::new(&supplies, Some(&strait), Kind::Whole)?;
     let _raw = RawTerminal::enter();
     let machine = Machine::start(&supplies, &share, Kind::Whole, &Console::Terminal)?;
     let status = machine.wait()?;

@@ -43,6 +43,11 @@ impl LabHost {
         Monitor::open(&self.share.path(MONITOR_SOCKET))
     }
 
+    /// A file of the folder that it shares with the lab machine.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.share.path(name)
+    }
+
     /// CPU time that the machine under it has used.
     pub(crate) fn cpu_time(&self) -> Result<Duration> {
         self.machine.cpu_time()
@@ -63,7 +68,7 @@ impl LabHost {
 
     fn try_boot(supplies: &Supplies, logs: &Logs, strait: Option<&Path>, kind: Kind) -> Result<Self> {
         let start = Instant::now();
-        let share = Share::new(supplies, strait)?;
+        let share = Share::new(supplies, strait, kind)?;
         let (console, emulator) = (logs.fresh("host-console"), logs.fresh("host-machine"));
         let log = Console::Log {
             kernel: console.clone(),

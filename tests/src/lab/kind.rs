@@ -2,9 +2,6 @@
 
 use clap::ValueEnum;
 
-use super::devices::{self, Device};
-use super::zoo;
-
 /// What kind of machine the lab is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -72,13 +69,6 @@ impl Kind {
             Self::Haswell => Some("corei7_haswell_4770"),
             Self::Lynnfield => Some("corei5_lynnfield_750"),
             _ => None,
-        }
-    }
-
-    pub(super) fn devices(self) -> &'static [&'static Device] {
-        match self {
-            Self::Zoo => &zoo::ALL,
-            _ => &devices::ALL,
         }
     }
 

@@ -19,6 +19,7 @@ pub(crate) struct Outside {
     pub(crate) port: u16,
     /// SHA-256 of the 32 MiB that scenarios fetch.
     pub(crate) sha256: String,
+    block: Arc<Vec<u8>>,
 }
 
 impl Outside {
@@ -27,19 +28,34 @@ impl Outside {
         let listener = TcpListener::bind("127.0.0.1:0").context("Cannot listen on the loopback")?;
         let port = listener.local_addr().context("The server has no address")?.port();
         let block = Arc::new(random_block());
-        let mut sha256 = String::new();
-        for byte in Sha256::digest(block.as_slice()) {
-            let _ = write!(sha256, "{byte:02x}");
-        }
+        let served = Arc::clone(&block);
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let block = Arc::clone(&block);
+                let block = Arc::clone(&served);
                 // A client that goes away in the middle is what some scenarios are about.
                 thread::spawn(move || serve(client, &block));
             }
         });
-        Ok(Self { port, sha256 })
+        Ok(Self {
+            port,
+            sha256: hash(&block),
+            block,
+        })
     }
+
+    /// SHA-256 of the first bytes, at most 32 MiB.
+    pub(crate) fn hash(&self, bytes: usize) -> String {
+        hash(&self.block[..bytes.min(LENGTH)])
+    }
+}
+
+fn hash(bytes: &[u8]) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 fn serve(client: TcpStream, block: &[u8]) -> std::io::Result<()> {

@@ -7,9 +7,10 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result};
 
 use super::card;
-use super::devices::Device;
+use super::devices;
 use super::kind::Kind;
 use super::share::Share;
+use super::zoo;
 use crate::agent::protocol::PORT;
 use crate::supplies::Supplies;
 use crate::supplies::command;
@@ -38,6 +39,9 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
         File::create(path)
             .and_then(|file| file.set_len(len))
             .context("Cannot create the disks of the lab machine")?;
+    }
+    if kind == Kind::Zoo {
+        zoo::make_files(&share.path(""))?;
     }
     let rom = share.path("card.rom");
     fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
@@ -73,8 +77,10 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
     ]);
     command.args(["-mon", "chardev=monitor,mode=readline"]);
     command.args(virtio_arguments(supplies, share, &socket));
-    let files = [("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)];
-    command.args(device_arguments(kind.devices(), &files));
+    command.args(match kind {
+        Kind::Zoo => zoo::arguments(&share.path("")),
+        _ => device_arguments(&[("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)]),
+    });
     command.arg("-kernel").arg(&kernel.bzimage);
     command.arg("-initrd").arg(share.path("host.cpio"));
     command.args(["-append", &append]);
@@ -133,9 +139,9 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
     ]
 }
 
-/// The options of devices, with the files that stand behind some of them.
-fn device_arguments(devices: &[&Device], files: &[(&str, &Path)]) -> Vec<String> {
-    let options = devices.iter().flat_map(|device| device.options);
+/// The options of all devices, with the files that stand behind some of them.
+fn device_arguments(files: &[(&str, &Path)]) -> Vec<String> {
+    let options = devices::ALL.iter().flat_map(|device| device.options);
     let words = options.flat_map(|option| {
         let (name, value) = option.split_once(' ').unwrap_or((option, ""));
         let put = |value: String, (name, path): &(&str, &Path)| value.replace(name, &escaped(path));
@@ -147,11 +153,10 @@ fn device_arguments(devices: &[&Device], files: &[(&str, &Path)]) -> Vec<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lab::devices;
 
     #[test]
     fn options_of_devices_have_their_files() {
-        let words = device_arguments(&devices::ALL, &[("{disk}", Path::new("/a b/disk"))]);
+        let words = device_arguments(&[("{disk}", Path::new("/a b/disk"))]);
         assert!(words.contains(&"if=none,id=disk,format=raw,file=/a b/disk".to_owned()));
         assert!(words.contains(&"edu,addr=0x10,dma_mask=0xffffffffffffffff".to_owned()));
     }

@@ -9,8 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
-use super::devices;
+use super::kind::Kind;
 use super::logs::workspace;
+use super::{devices, zoo};
 use crate::supplies::guests::{self, Files, Initramfs};
 use crate::supplies::initramfs::{self, Contents};
 use crate::supplies::kernel::Kernel;
@@ -48,8 +49,9 @@ pub(crate) struct Share {
 }
 
 impl Share {
-    /// Fills the folder. `strait` is the binary under test, absent when QEMU stands in for it.
-    pub(crate) fn new(supplies: &Supplies, strait: Option<&Path>) -> Result<Self> {
+    /// Fills the folder for a machine of this kind. `strait` is the binary under test, absent when QEMU stands in for
+    /// it.
+    pub(crate) fn new(supplies: &Supplies, strait: Option<&Path>, kind: Kind) -> Result<Self> {
         remove_abandoned();
         let folder = tempfile::Builder::new()
             .prefix(&format!("{PREFIX}{}-", std::process::id()))
@@ -70,7 +72,7 @@ impl Share {
             share.write(name, text)?;
         }
         share.add_initramfs(supplies)?;
-        share.add_guests(supplies)?;
+        share.add_guests(supplies, kind)?;
         Ok(share)
     }
 
@@ -104,7 +106,7 @@ impl Share {
 
     /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on. The kernels are
     /// links that lead, in the lab host, into its root filesystem.
-    fn add_guests(&self, supplies: &Supplies) -> Result<()> {
+    fn add_guests(&self, supplies: &Supplies, kind: Kind) -> Result<()> {
         for series in [HOST_SERIES, OLD_SERIES] {
             let Some(kernel) = supplies.kernel(series) else {
                 continue;
@@ -118,7 +120,8 @@ impl Share {
             self.add_guest(supplies, kernel, plain, &format!("guest/{}-{series}", plain.name))?;
         }
         let kernel = supplies.host_kernel()?;
-        for guest in &guests::ALL[1..] {
+        let is_wanted = |guest: &&Initramfs| kind == Kind::Zoo || guest.name != guests::ZOO;
+        for guest in guests::ALL[1..].iter().filter(is_wanted) {
             self.add_guest(
                 supplies,
                 kernel,
@@ -135,11 +138,11 @@ impl Share {
                 .iter()
                 .flat_map(|device| device.drivers.iter().copied())
         };
-        let (all, own) = guest
-            .choices
-            .iter()
-            .partition::<Vec<&str>, _>(|choice| **choice == "*");
-        let choices: Vec<&str> = all.iter().flat_map(|_| of_devices()).chain(own).collect();
+        let choices: Vec<&str> = match (guest.name, guest.choices) {
+            (guests::ZOO, _) => zoo::drivers().collect(),
+            (_, ["*", others @ ..]) => of_devices().chain(others.iter().copied()).collect(),
+            (_, choices) => choices.to_vec(),
+        };
         let files: Vec<_> = guest
             .files
             .iter()

@@ -1,6 +1,523 @@
-//! One of each PCI device that QEMU has, a row each: they are on a lab machine of their own.
+//! One of each PCI device that QEMU has and that Debian's kernel drives, a row each. They are on a lab machine of their
+//! own, whose host never drives them.
+//!
+//! Not here, and why: `piix3-ide` and `piix4-ide` have their registers at the PC's fixed ports, which no host can hand
+//! on; `vmware-svga` cannot be beside another card with VGA's memory; `rocker`, `ctucan_pci`, `tpci200`,
+//! `mioe3680_pci` and `pcm3680_pci` have no driver in Debian's kernel; `edu`, `pci-testdev` and `ivshmem-plain` are
+//! driven by hand on the usual machine (devices.rs); `virtio-9p-pci`, `virtio-iommu-pci`, `virtio-mem-pci` and
+//! `virtio-pmem-pci` belong to the machine that they are on.
 
-use super::devices::{Device, NIC};
+use std::fs::File;
+use std::path::Path;
 
-/// All of them. What is new comes last: bus numbers are given in this order.
-pub(crate) const ALL: [&Device; 1] = [&NIC];
+use anyhow::{Context, Result};
+
+/// A device, alone in its slot.
+#[derive(Debug)]
+pub(crate) struct Inhabitant {
+    /// As QEMU calls it.
+    pub(crate) name: &'static str,
+    pub(crate) family: Family,
+    /// Modules of the guest, in the order in which they are loaded.
+    pub(crate) drivers: &'static [&'static str],
+    /// QEMU's options for it. `{at}` is its slot, `{n}` a number of its own, `{file}` a file of its own.
+    pub(crate) options: &'static [&'static str],
+    /// What QEMU's model itself does not do, whoever runs the guest.
+    pub(crate) but: Option<But>,
+}
+
+/// What is proven of a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Pings are answered, and data arrive whole.
+    Nic,
+    /// Data are written and read back.
+    Drive,
+    /// A sound is played.
+    Sound,
+    /// The picture is written and read back.
+    Display,
+    /// So many serial ports write what was typed.
+    Serial(u32),
+    /// What it is for, by a command of its own.
+    Other(&'static str),
+}
+
+/// What to leave out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum But {
+    /// Its driver asks for no interrupt, or this use of it causes none.
+    NoInterrupt,
+}
+
+/// Where conventional devices are: slots of the root bus. Those before have the devices that the lab itself needs.
+const FIRST_SLOT: usize = 4;
+const SLOTS: usize = 22;
+/// Bytes of a drive: an SD card's are a power of two.
+const DRIVE_LEN: u64 = 64 << 20;
+/// The slots behind have eight root ports each.
+const FIRST_PORT_SLOT: usize = FIRST_SLOT + SLOTS;
+
+const fn nic(
+    name: &'static str,
+    drivers: &'static [&'static str],
+    options: &'static [&'static str],
+) -> Inhabitant {
+    Inhabitant {
+        name,
+        family: Family::Nic,
+        drivers,
+        options,
+        but: None,
+    }
+}
+
+const fn drive(
+    name: &'static str,
+    drivers: &'static [&'static str],
+    options: &'static [&'static str],
+) -> Inhabitant {
+    Inhabitant {
+        name,
+        family: Family::Drive,
+        drivers,
+        options,
+        but: None,
+    }
+}
+
+const fn sound(
+    name: &'static str,
+    drivers: &'static [&'static str],
+    options: &'static [&'static str],
+) -> Inhabitant {
+    Inhabitant {
+        name,
+        family: Family::Sound,
+        drivers,
+        options,
+        but: None,
+    }
+}
+
+const fn display(
+    name: &'static str,
+    drivers: &'static [&'static str],
+    options: &'static [&'static str],
+) -> Inhabitant {
+    Inhabitant {
+        name,
+        family: Family::Display,
+        drivers,
+        options,
+        but: Some(But::NoInterrupt),
+    }
+}
+
+const fn other(
+    name: &'static str,
+    drivers: &'static [&'static str],
+    options: &'static [&'static str],
+    command: &'static str,
+) -> Inhabitant {
+    Inhabitant {
+        name,
+        family: Family::Other(command),
+        drivers,
+        options,
+        but: None,
+    }
+}
+
+impl Inhabitant {
+    const fn without_interrupt(mut self) -> Self {
+        self.but = Some(But::NoInterrupt);
+        self
+    }
+}
+
+const NET: &str = "netdev user,id=net{n},net=10.1.{n}.0/24";
+const FILE: &str = "drive if=none,id=drive{n},format=raw,file={file}";
+const SCSI_DISK: &str = "device scsi-hd,drive=drive{n},bus=hba{n}.0";
+const USB_DISK: &str = "device usb-storage,drive=drive{n},bus=usb{n}.0";
+const SILENCE: &str = "audiodev none,id=audio{n}";
+
+const USB: [&str; 2] = ["usb_storage", "sd_mod"];
+const DSP: &str = "snd_pcm_oss";
+
+/// Those in slots of the root bus, then those behind root ports: there are few windows for ports.
+pub(crate) const ALL: [Inhabitant; 48] = [
+    nic(
+        "e1000",
+        &["e1000"],
+        &[NET, "device e1000,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "e1000-82544gc",
+        &["e1000"],
+        &[NET, "device e1000-82544gc,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "e1000-82545em",
+        &["e1000"],
+        &[NET, "device e1000-82545em,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "pcnet",
+        &["pcnet32"],
+        &[NET, "device pcnet,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "ne2k_pci",
+        &["ne2k_pci"],
+        &[NET, "device ne2k_pci,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "i82557b",
+        &["e100"],
+        &[NET, "device i82557b,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "tulip",
+        &["tulip"],
+        &[NET, "device tulip,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "rtl8139",
+        &["8139cp"],
+        &[NET, "device rtl8139,{at},netdev=net{n},romfile="],
+    ),
+    drive(
+        "lsi53c810",
+        &["sym53c8xx", "sd_mod"],
+        &[FILE, "device lsi53c810,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "lsi53c895a",
+        &["sym53c8xx", "sd_mod"],
+        &[FILE, "device lsi53c895a,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "am53c974",
+        &["am53c974", "sd_mod"],
+        &[FILE, "device am53c974,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "piix3-usb-uhci",
+        &["uhci_hcd", USB[0], USB[1]],
+        &[FILE, "device piix3-usb-uhci,id=usb{n},{at}", USB_DISK],
+    ),
+    drive(
+        "usb-ehci",
+        &["ehci_pci", USB[0], USB[1]],
+        &[FILE, "device usb-ehci,id=usb{n},{at}", USB_DISK],
+    ),
+    drive(
+        "pci-ohci",
+        &["ohci_pci", USB[0], USB[1]],
+        &[FILE, "device pci-ohci,id=usb{n},{at}", USB_DISK],
+    ),
+    sound(
+        "AC97",
+        &[DSP, "snd_intel8x0"],
+        &[SILENCE, "device AC97,{at},audiodev=audio{n}"],
+    ),
+    sound(
+        "ES1370",
+        &[DSP, "snd_ens1370"],
+        &[SILENCE, "device ES1370,{at},audiodev=audio{n}"],
+    ),
+    sound(
+        "intel-hda",
+        &[DSP, "snd_hda_codec_generic", "snd_hda_intel"],
+        &[
+            SILENCE,
+            "device intel-hda,id=hda{n},{at}",
+            "device hda-duplex,bus=hda{n}.0,audiodev=audio{n}",
+        ],
+    ),
+    display("VGA", &["bochs"], &["device VGA,{at},romfile="]),
+    display("cirrus-vga", &["cirrus"], &["device cirrus-vga,{at},romfile="]),
+    display("ati-vga", &["aty128fb"], &["device ati-vga,{at}"]),
+    Inhabitant {
+        name: "pci-serial",
+        family: Family::Serial(1),
+        drivers: &[],
+        options: &[
+            "chardev file,id=port{n}a,path={file}",
+            "device pci-serial,{at},chardev=port{n}a",
+        ],
+        but: None,
+    },
+    other(
+        "pci-ipmi-kcs",
+        &["ipmi_devintf", "ipmi_si"],
+        &[
+            "device ipmi-bmc-sim,id=bmc{n}",
+            "device pci-ipmi-kcs,{at},bmc=bmc{n}",
+        ],
+        BMC,
+    )
+    .without_interrupt(),
+    // Behind root ports.
+    nic(
+        "e1000e",
+        &["e1000e"],
+        &[NET, "device e1000e,{at},netdev=net{n},romfile="],
+    ),
+    nic("igb", &["igb"], &[NET, "device igb,{at},netdev=net{n},romfile="]),
+    nic(
+        "vmxnet3",
+        &["vmxnet3"],
+        &[NET, "device vmxnet3,{at},netdev=net{n},romfile="],
+    ),
+    nic(
+        "virtio-net",
+        &["virtio_pci", "virtio_net"],
+        &[
+            NET,
+            "device virtio-net-pci,{at},netdev=net{n},romfile=,disable-legacy=on,iommu_platform=on",
+        ],
+    ),
+    drive(
+        "nvme",
+        &["nvme"],
+        &[
+            FILE,
+            "device nvme,{at},drive=drive{n},serial=n{n},max_ioqpairs=64,cmb_size_mb=16",
+        ],
+    ),
+    drive(
+        "ich9-ahci",
+        &["ahci", "sd_mod"],
+        &[
+            FILE,
+            "device ich9-ahci,id=ahci{n},{at}",
+            "device ide-hd,drive=drive{n},bus=ahci{n}.0",
+        ],
+    ),
+    drive(
+        "megasas",
+        &["megaraid_sas", "sd_mod"],
+        &[FILE, "device megasas,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "megasas-gen2",
+        &["megaraid_sas", "sd_mod"],
+        &[FILE, "device megasas-gen2,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "mptsas1068",
+        &["mptsas", "sd_mod"],
+        &[FILE, "device mptsas1068,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "pvscsi",
+        &["vmw_pvscsi", "sd_mod"],
+        &[FILE, "device pvscsi,id=hba{n},{at},romfile=", SCSI_DISK],
+    ),
+    drive(
+        "ufs",
+        &["ufshcd_pci", "sd_mod"],
+        &[
+            FILE,
+            "device ufs,id=ufs{n},{at},serial=n{n}",
+            "device ufs-lu,drive=drive{n},bus=ufs{n}",
+        ],
+    ),
+    drive(
+        "sdhci-pci",
+        &["sdhci_pci", "mmc_block"],
+        &[
+            FILE,
+            "device sdhci-pci,id=sd{n},{at}",
+            "device sd-card,drive=drive{n},bus=sd-bus",
+        ],
+    ),
+    drive(
+        "virtio-blk",
+        &["virtio_pci", "virtio_blk"],
+        &[
+            FILE,
+            "device virtio-blk-pci,{at},drive=drive{n},disable-legacy=on,iommu_platform=on",
+        ],
+    ),
+    drive(
+        "virtio-scsi",
+        &["virtio_pci", "virtio_scsi", "sd_mod"],
+        &[
+            FILE,
+            "device virtio-scsi-pci,id=hba{n},{at},disable-legacy=on,iommu_platform=on",
+            SCSI_DISK,
+        ],
+    ),
+    drive(
+        "qemu-xhci",
+        &["xhci_pci", USB[0], USB[1]],
+        &[FILE, "device qemu-xhci,id=usb{n},{at}", USB_DISK],
+    ),
+    drive(
+        "nec-usb-xhci",
+        &["xhci_pci", USB[0], USB[1]],
+        &[FILE, "device nec-usb-xhci,id=usb{n},{at}", USB_DISK],
+    ),
+    sound(
+        "ich9-intel-hda",
+        &[DSP, "snd_hda_codec_generic", "snd_hda_intel"],
+        &[
+            SILENCE,
+            "device ich9-intel-hda,id=hda{n},{at}",
+            "device hda-duplex,bus=hda{n}.0,audiodev=audio{n}",
+        ],
+    ),
+    sound(
+        "virtio-sound",
+        &["virtio_pci", DSP, "virtio_snd"],
+        &[
+            SILENCE,
+            "device virtio-sound-pci,{at},audiodev=audio{n},disable-legacy=on,iommu_platform=on",
+        ],
+    ),
+    display("bochs-display", &["bochs"], &["device bochs-display,{at}"]),
+    Inhabitant {
+        but: None,
+        ..display(
+            "virtio-gpu",
+            &["virtio_pci", "virtio_gpu"],
+            &["device virtio-gpu-pci,{at},disable-legacy=on,iommu_platform=on"],
+        )
+    },
+    Inhabitant {
+        name: "pci-serial-2x",
+        family: Family::Serial(2),
+        drivers: &[],
+        options: &[
+            "chardev file,id=port{n}a,path={file}",
+            "chardev null,id=port{n}b",
+            "device pci-serial-2x,{at},chardev1=port{n}a,chardev2=port{n}b",
+        ],
+        but: None,
+    },
+    other(
+        "i6300esb",
+        &["i6300esb"],
+        &["device i6300esb,{at}"],
+        "watchdog=$(ls $d/watchdog); printf '.V' > /dev/$watchdog; cat $d/watchdog/$watchdog/identity",
+    )
+    .without_interrupt(),
+    other(
+        "pvpanic",
+        &["pvpanic_pci"],
+        &["device pvpanic-pci,{at}"],
+        "grep . $d/capability",
+    )
+    .without_interrupt(),
+    other(
+        "virtio-rng",
+        &["virtio_pci", "virtio_rng"],
+        &[
+            "object rng-random,id=rng{n},filename=/dev/urandom",
+            "device virtio-rng-pci,{at},rng=rng{n},disable-legacy=on,iommu_platform=on",
+        ],
+        "[ $(dd if=/dev/hwrng bs=4096 count=4 iflag=fullblock 2> /dev/null | sort -u | wc -c) -gt 16000 ]",
+    ),
+    other(
+        "virtio-balloon",
+        &["virtio_pci", "virtio_balloon"],
+        &["device virtio-balloon-pci,{at},disable-legacy=on,iommu_platform=on"],
+        "ls -d $d/virtio*/driver",
+    )
+    .without_interrupt(),
+    other(
+        "virtio-keyboard",
+        &["virtio_pci", "virtio_input"],
+        &["device virtio-keyboard-pci,{at},disable-legacy=on,iommu_platform=on"],
+        "grep -q . $d/virtio*/input/input*/name; ls -d $d/virtio*/input/input*/event*",
+    )
+    .without_interrupt(),
+];
+
+/// The management controller answers.
+const BMC: &str = "wait_until 30 test -e /dev/ipmi0 || fail the controller does not answer
+    cat $d/ipmi_bmc*/firmware_revision /sys/devices/platform/ipmi_bmc*/firmware_revision 2> /dev/null";
+
+impl Inhabitant {
+    /// Its place in [`ALL`].
+    pub(crate) fn number(&self) -> usize {
+        ALL.iter()
+            .position(|other| other.name == self.name)
+            .unwrap_or_default()
+    }
+
+    /// Its function on the lab host. Buses are numbered in the order of the root ports.
+    pub(crate) fn at(&self) -> String {
+        let number = self.number();
+        match number.checked_sub(SLOTS) {
+            None => format!("0000:00:{:02x}.0", FIRST_SLOT + number),
+            Some(port) => format!("0000:{:02x}:00.0", port + 1),
+        }
+    }
+}
+
+/// QEMU's options for all of them; files are made in `folder`.
+pub(super) fn arguments(folder: &Path) -> Vec<String> {
+    let each = ALL.iter().enumerate();
+    each.flat_map(|(number, inhabitant)| options(number, inhabitant, folder))
+        .collect()
+}
+
+fn options(number: usize, inhabitant: &Inhabitant, folder: &Path) -> Vec<String> {
+    let mut words = Vec::new();
+    let at = match number.checked_sub(SLOTS) {
+        None => format!("bus=pcie.0,addr={:#x}", FIRST_SLOT + number),
+        Some(port) => {
+            let (slot, function) = (FIRST_PORT_SLOT + port / 8, port % 8);
+            let id = port + 1;
+            words.push("-device".to_owned());
+            words.push(format!(
+                "pcie-root-port,id=zoo{id},chassis={id},slot={id},bus=pcie.0,addr={slot:#x}.{function},multifunction=on"
+            ));
+            format!("bus=zoo{id},addr=0")
+        }
+    };
+    let file = folder
+        .join(file_name(number))
+        .display()
+        .to_string()
+        .replace(',', ",,");
+    for option in inhabitant.options {
+        let (name, value) = option.split_once(' ').unwrap_or((option, ""));
+        words.push(format!("-{name}"));
+        words.push(
+            value
+                .replace("{at}", &at)
+                .replace("{n}", &number.to_string())
+                .replace("{file}", &file),
+        );
+    }
+    words
+}
+
+/// The drivers of all of them.
+pub(crate) fn drivers() -> impl Iterator<Item = &'static str> {
+    ALL.iter()
+        .flat_map(|inhabitant| inhabitant.drivers.iter().copied())
+}
+
+/// What is behind a drive or a port, in the shared folder.
+pub(crate) fn file_name(number: usize) -> String {
+    format!("zoo-{number}.img")
+}
+
+/// Makes what is behind the drives.
+pub(super) fn make_files(folder: &Path) -> Result<()> {
+    let drives = ALL
+        .iter()
+        .enumerate()
+        .filter(|(_, one)| one.family == Family::Drive);
+    drives.into_iter().try_for_each(|(number, _)| {
+        let path = folder.join(file_name(number));
+        let made = File::create(&path).and_then(|file| file.set_len(DRIVE_LEN));
+        made.with_context(|| format!("Cannot create {}", path.display()))
+    })
+}

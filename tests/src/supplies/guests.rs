@@ -52,14 +52,22 @@ const PLAIN: Initramfs = Initramfs {
     files: &[],
 };
 
+/// The one with the drivers of all devices of the zoo, for that machine alone.
+pub(crate) const ZOO: &str = "zoo";
+
 /// The first is made for every kernel, the others for the lab host's.
-pub(crate) const ALL: [Initramfs; 8] = [
+pub(crate) const ALL: [Initramfs; 9] = [
     PLAIN,
     Initramfs {
         name: "devices",
         drivers: &[],
         choices: &["*", "crc32c_generic", "ext4"],
         programs: &["usr/sbin/ethtool"],
+        ..PLAIN
+    },
+    Initramfs {
+        name: ZOO,
+        drivers: &[],
         ..PLAIN
     },
     Initramfs {
