@@ -40,7 +40,7 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
             .and_then(|file| file.set_len(len))
             .context("Cannot create the disks of the lab machine")?;
     }
-    if kind == Kind::Zoo {
+    if matches!(kind, Kind::Zoo | Kind::AmdIommu) {
         zoo::make_files(&share.path(""))?;
     }
     let rom = share.path("card.rom");
@@ -78,7 +78,7 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
     command.args(["-mon", "chardev=monitor,mode=readline"]);
     command.args(virtio_arguments(supplies, share, &socket));
     command.args(match kind {
-        Kind::Zoo => zoo::arguments(&share.path("")),
+        Kind::Zoo | Kind::AmdIommu => zoo::arguments(&share.path("")),
         _ => device_arguments(&[("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)]),
     });
     command.arg("-kernel").arg(&kernel.bzimage);

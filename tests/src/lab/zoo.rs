@@ -50,9 +50,12 @@ pub(crate) enum But {
     NoInterrupt,
 }
 
-/// Where conventional devices are: slots of the root bus. Those before have the devices that the lab itself needs.
+/// Slots of the root bus. Those before have the devices that the lab itself needs.
 const FIRST_SLOT: usize = 4;
 const SLOTS: usize = 22;
+/// The teaching device, for who needs one on this machine.
+pub(crate) const TEACHING: &str = "0000:00:1d.0";
+
 /// Bytes of a drive: an SD card's are a power of two.
 const DRIVE_LEN: u64 = 64 << 20;
 /// The slots behind have eight root ports each.
@@ -146,7 +149,7 @@ const USB: [&str; 2] = ["usb_storage", "sd_mod"];
 const DSP: &str = "snd_pcm_oss";
 
 /// Those in slots of the root bus, then those behind root ports: there are few windows for ports.
-pub(crate) const ALL: [Inhabitant; 48] = [
+pub(crate) const ALL: [Inhabitant; 45] = [
     nic(
         "e1000",
         &["e1000"],
@@ -188,24 +191,9 @@ pub(crate) const ALL: [Inhabitant; 48] = [
         &[NET, "device rtl8139,{at},netdev=net{n},romfile="],
     ),
     drive(
-        "lsi53c810",
-        &["sym53c8xx", "sd_mod"],
-        &[FILE, "device lsi53c810,id=hba{n},{at},romfile=", SCSI_DISK],
-    ),
-    drive(
         "lsi53c895a",
         &["sym53c8xx", "sd_mod"],
         &[FILE, "device lsi53c895a,id=hba{n},{at},romfile=", SCSI_DISK],
-    ),
-    drive(
-        "am53c974",
-        &["am53c974", "sd_mod"],
-        &[FILE, "device am53c974,id=hba{n},{at},romfile=", SCSI_DISK],
-    ),
-    drive(
-        "piix3-usb-uhci",
-        &["uhci_hcd", USB[0], USB[1]],
-        &[FILE, "device piix3-usb-uhci,id=usb{n},{at}", USB_DISK],
     ),
     drive(
         "usb-ehci",
@@ -259,12 +247,25 @@ pub(crate) const ALL: [Inhabitant; 48] = [
         BMC,
     )
     .without_interrupt(),
-    // Behind root ports.
     nic(
         "e1000e",
         &["e1000e"],
         &[NET, "device e1000e,{at},netdev=net{n},romfile="],
     ),
+    drive(
+        "nvme",
+        &["nvme"],
+        &[
+            FILE,
+            "device nvme,{at},drive=drive{n},serial=n{n},max_ioqpairs=64,cmb_size_mb=16",
+        ],
+    ),
+    drive(
+        "qemu-xhci",
+        &["xhci_pci", USB[0], USB[1]],
+        &[FILE, "device qemu-xhci,id=usb{n},{at}", USB_DISK],
+    ),
+    // Behind root ports.
     nic("igb", &["igb"], &[NET, "device igb,{at},netdev=net{n},romfile="]),
     nic(
         "vmxnet3",
@@ -277,14 +278,6 @@ pub(crate) const ALL: [Inhabitant; 48] = [
         &[
             NET,
             "device virtio-net-pci,{at},netdev=net{n},romfile=,disable-legacy=on,iommu_platform=on",
-        ],
-    ),
-    drive(
-        "nvme",
-        &["nvme"],
-        &[
-            FILE,
-            "device nvme,{at},drive=drive{n},serial=n{n},max_ioqpairs=64,cmb_size_mb=16",
         ],
     ),
     drive(
@@ -350,11 +343,6 @@ pub(crate) const ALL: [Inhabitant; 48] = [
             "device virtio-scsi-pci,id=hba{n},{at},disable-legacy=on,iommu_platform=on",
             SCSI_DISK,
         ],
-    ),
-    drive(
-        "qemu-xhci",
-        &["xhci_pci", USB[0], USB[1]],
-        &[FILE, "device qemu-xhci,id=usb{n},{at}", USB_DISK],
     ),
     drive(
         "nec-usb-xhci",
@@ -462,7 +450,9 @@ impl Inhabitant {
 /// QEMU's options for all of them; files are made in `folder`.
 pub(super) fn arguments(folder: &Path) -> Vec<String> {
     let each = ALL.iter().enumerate();
+    let teaching = ["-device", "edu,addr=0x1d,dma_mask=0xffffffffffffffff"].map(str::to_owned);
     each.flat_map(|(number, inhabitant)| options(number, inhabitant, folder))
+        .chain(teaching)
         .collect()
 }
 

@@ -48,6 +48,7 @@ scenarios![
     host_command,
     bad_input,
     odd_machines,
+    amd_iommu,
     zoo,
     intel,
 ];

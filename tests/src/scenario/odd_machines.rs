@@ -88,22 +88,24 @@ fn narrow_viommu(lab: &Lab<'_>) -> Result<()> {
     })
 }
 
+/// Lets VFIO pass devices whose interrupts nobody checks.
+pub(super) const UNSAFE_INTERRUPTS: &str = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
+
 /// The refusal, and that what it names is true.
 fn unsafe_interrupts(lab: &Lab<'_>) -> Result<()> {
     let config = GuestConfig::with(&[&lab.take(NIC.at())?]);
     refuses(lab, &config, &[NIC.at(), "allow_unsafe_interrupts", "any interrupt"])?;
-    let switch = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
-    lab.agent.sh(&format!("echo Y > {switch}"))?;
+    lab.agent.sh(&format!("echo Y > {UNSAFE_INTERRUPTS}"))?;
     lab.run(&config, |guest| {
         lab.eth0().up(guest, "igb")?;
         lab.eth0().ping(guest)
     })?;
-    lab.agent.sh(&format!("echo N > {switch}"))?;
+    lab.agent.sh(&format!("echo N > {UNSAFE_INTERRUPTS}"))?;
     Ok(())
 }
 
 /// Strait ends at once, with these words.
-fn refuses(lab: &Lab<'_>, config: &GuestConfig, words: &[&str]) -> Result<()> {
+pub(super) fn refuses(lab: &Lab<'_>, config: &GuestConfig, words: &[&str]) -> Result<()> {
     let refused = lab.start(config, |guest| guest.expect_end(1))?;
     let said = refused.errors.trim_end();
     for word in words {

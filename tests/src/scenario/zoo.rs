@@ -10,58 +10,32 @@ use crate::guest::{Guest, GuestConfig};
 use crate::lab::zoo::{self, But, Family, Inhabitant};
 
 /// Bytes that a NIC fetches. Some take an exit a word.
-const FETCHED: usize = 1 << 20;
+const FETCHED: usize = 1 << 18;
 
-/// Which devices a guest gets: a name, what they are, and whether one is among them.
-type Batch = (&'static str, &'static str, fn(&Inhabitant) -> bool);
+/// Devices that are in one guest together, in the default tier.
+const TOGETHER: [&str; 4] = ["e1000e", "igb", "vmxnet3", "virtio-net"];
+
+/// What a host says when a device that cannot be reset goes on with addresses of its last guest: its IOMMU blocks it.
+const FAULTS: [&str; 2] = ["DMAR: DRHD: handling fault status", "DMAR: [DMA"];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let batches: [Batch; 8] = [
-        ("nics", "conventional NICs", |one| is_nic(one) && !is_behind_port(one)),
-        ("nics-express", "PCI Express NICs", |one| is_nic(one) && is_behind_port(one)),
-        ("drives", "SCSI adapters of conventional PCI, and USB's first three", |one| {
-            one.family == Family::Drive && !is_behind_port(one)
-        }),
-        ("raids", "NVMe, AHCI, RAID and SAS adapters, a flash memory", |one| {
-            one.family == Family::Drive && is_behind_port(one) && is_first_half(one)
-        }),
-        ("cards", "an SD card, virtio drives, USB 3", |one| {
-            one.family == Family::Drive && is_behind_port(one) && !is_first_half(one)
-        }),
-        ("sound", "sound cards", |one| one.family == Family::Sound),
-        ("displays", "graphics cards", |one| one.family == Family::Display),
-        ("others", "serial ports, a watchdog, a management controller and what else there is", |one| {
-            matches!(one.family, Family::Serial(_) | Family::Other(_))
-        }),
-    ];
-    let scenario = |(name, about, is_in): Batch| {
-        let inhabitants: Vec<&'static Inhabitant> = zoo::ALL.iter().filter(|one| is_in(one)).collect();
-        let about = format!("{about}: probed, used, given back to their drivers, rebooted");
-        let run = move |lab: &Lab<'_>| visit(lab, &inhabitants);
-        Scenario::new(format!("zoo-{name}"), about, 600, run).on(Kind::Zoo)
-    };
-    batches
-        .map(scenario)
-        .into_iter()
-        .map(|scenario| if scenario.name == "zoo-nics-express" { scenario } else { scenario.full() })
+    let several = zoo::ALL.iter().filter(|one| TOGETHER.contains(&one.name)).collect();
+    let each = zoo::ALL.iter().map(|one| visit("zoo", one.name, vec![one]).full());
+    std::iter::once(visit("zoo", "together", several))
+        .chain(each)
+        .map(|one| one.on(Kind::Zoo))
         .collect()
 }
 
-fn is_nic(one: &Inhabitant) -> bool {
-    one.family == Family::Nic
+/// A guest with these devices.
+pub(super) fn visit(prefix: &str, name: &str, inhabitants: Vec<&'static Inhabitant>) -> Scenario {
+    let names: Vec<&str> = inhabitants.iter().map(|one| one.name).collect();
+    let about = format!("{}: probed, used, given back to the driver, rebooted", names.join(", "));
+    let run = move |lab: &Lab<'_>| meet(lab, &inhabitants);
+    Scenario::new(format!("{prefix}-{name}"), about, 300, run).warns(&FAULTS)
 }
 
-fn is_behind_port(one: &Inhabitant) -> bool {
-    !one.at().starts_with("0000:00:")
-}
-
-/// Of the drives behind root ports.
-fn is_first_half(one: &Inhabitant) -> bool {
-    let ufs = zoo::ALL.iter().position(|other| other.name == "ufs");
-    Some(one.number()) <= ufs
-}
-
-fn visit(lab: &Lab<'_>, inhabitants: &[&Inhabitant]) -> Result<()> {
+fn meet(lab: &Lab<'_>, inhabitants: &[&Inhabitant]) -> Result<()> {
     let functions: Vec<String> = inhabitants
         .iter()
         .map(|one| lab.take(&one.at()).with_context(|| one.name))
@@ -123,7 +97,7 @@ const DISPLAY: &str = "wait_until 20 has graphics || fail there is no frame buff
     dd if=$fb bs=4096 skip=64 count=64 2> /dev/null | cmp - /tmp/picture || fail the picture is another";
 
 const SERIAL: &str = "[ $(class tty | wc -l) = $ports ] || fail it has the ports $(class tty)
-    for port in $(class tty); do stty raw < /dev/$port; head -c 2000 /dev/zero | tr '\\0' x > /dev/$port; done";
+    for port in $(class tty); do stty raw < /dev/$port; exec 3<> /dev/$port; head -c 2000 /dev/zero | tr '\\0' x > /dev/$port; done";
 
 fn prove(lab: &Lab<'_>, guest: &mut Guest<'_>, one: &Inhabitant, bus: u32, give_back: bool) -> Result<()> {
     let load = match one.drivers {
