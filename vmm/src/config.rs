@@ -5,17 +5,21 @@ mod device;
 mod gdb;
 mod keys;
 mod memory;
+mod qmp;
 mod viommu;
 
 use std::path::PathBuf;
 
 use strait_vfio::host::HostBdf;
 
+use crate::control::QmpAddress;
+
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
 pub use gdb::{GdbConfig, ListenError};
 pub use keys::KeyError;
 pub use memory::{MIN_MEMORY, MemorySize, MemorySizeError};
+pub use qmp::{QmpError, listen};
 pub use viommu::{ViommuConfig, ViommuConfigError};
 
 /// Most vCPUs: one bit each in the tables that list them.
@@ -50,6 +54,8 @@ pub struct Config {
     pub no_reboot: bool,
     /// The debugger that may look into the guest.
     pub gdb: Option<GdbConfig>,
+    /// Where those who control the guest are listened to.
+    pub qmp: Option<QmpAddress>,
 }
 
 /// What follows when the host reports an uncorrectable error of a passed device.

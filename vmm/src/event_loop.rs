@@ -33,6 +33,8 @@ pub struct Sources<'a> {
     pub hosts: Vec<BorrowedFd<'a>>,
     /// Readable when a debugger has something to say; none where none was asked for.
     pub debugger: Vec<BorrowedFd<'a>>,
+    /// The control socket and its clients, with what each waits for; none where there is no socket.
+    pub control: Vec<(BorrowedFd<'a>, PollFlags)>,
     /// When to stop waiting.
     pub until: Option<Instant>,
     /// The answer to SIGUSR1.
@@ -50,6 +52,8 @@ pub enum Wake {
     Host,
     /// A debugger has something to say.
     Debugger,
+    /// Somebody at the control socket has something to say, or reads.
+    Control,
     /// The deadline of who waits for a guest has come.
     Deadline,
 }
@@ -62,6 +66,7 @@ struct Ready {
     typed: bool,
     host: bool,
     debugger: bool,
+    control: bool,
 }
 
 /// Waits for whatever happens next.
@@ -118,6 +123,9 @@ impl EventLoop {
             if ready.debugger {
                 return Ok(Wake::Debugger);
             }
+            if ready.control {
+                return Ok(Wake::Control);
+            }
             if sources.until.is_some_and(|until| until <= Instant::now()) {
                 return Ok(Wake::Deadline);
             }
@@ -141,6 +149,8 @@ impl EventLoop {
         fds.extend(sources.wires.iter().map(|wire| PollFd::new(*wire, PollFlags::IN)));
         fds.extend(sources.hosts.iter().map(|host| PollFd::new(host, PollFlags::IN)));
         fds.extend(sources.debugger.iter().map(|fd| PollFd::new(fd, PollFlags::IN)));
+        let control = sources.control.iter();
+        fds.extend(control.map(|(fd, flags)| PollFd::new(fd, *flags)));
         let outputs = self.outputs.poll_fds();
         let output_count = outputs.len();
         fds.extend(outputs);
@@ -154,6 +164,7 @@ impl EventLoop {
         let (wires, rest) = rest.split_at(sources.wires.len());
         let (hosts, rest) = rest.split_at(sources.hosts.len());
         let (debugger, rest) = rest.split_at(sources.debugger.len());
+        let (control, rest) = rest.split_at(sources.control.len());
         let (outputs, stdin) = rest.split_at(output_count);
         for (wire, _) in sources.wires.iter().zip(wires).filter(|(_, fd)| is_ready(fd)) {
             wire.serve();
@@ -170,6 +181,7 @@ impl EventLoop {
             typed: stdin.iter().any(is_ready),
             host: hosts.iter().any(is_ready),
             debugger: debugger.iter().any(is_ready),
+            control: control.iter().any(is_ready),
         })
     }
 

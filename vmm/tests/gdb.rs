@@ -1,7 +1,7 @@
 //! `strait run --gdb`, as a debugger meets it: the protocol's packets at a guest of a few instructions.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+mod tiny;
+
 /// Where the guest is loaded and starts, and what it is: it counts in ECX and calls a function, without an end.
-const ENTRY: u64 = 0x10_0000;
+const ENTRY: u64 = tiny::ENTRY;
 const PROGRAM: &[u8] = &[
     0xbc, 0x00, 0x00, 0x18, 0x00, // mov esp, 0x180000
     0x31, 0xc9, // xor ecx, ecx
@@ -26,30 +28,6 @@ const COUNTER: u64 = 0x20_0000;
 
 /// For what hangs.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// A 64-bit ELF file with a PVH note (XEN_ELFNOTE_PHYS32_ENTRY).
-fn kernel() -> Vec<u8> {
-    let len = PROGRAM.len() as u64;
-    let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
-    file.extend(ENTRY.to_le_bytes());
-    file.extend(64_u64.to_le_bytes());
-    file.extend([0; 12]);
-    file.extend([64, 0, 56, 0, 2, 0, 64, 0, 0, 0, 0, 0]);
-    for (kind, offset, address, len) in [(1_u32, 0x100_u64, ENTRY, len), (4, 176, 0, 20)] {
-        file.extend(kind.to_le_bytes());
-        file.extend(7_u32.to_le_bytes());
-        for value in [offset, address, address, len, len, 4] {
-            file.extend(value.to_le_bytes());
-        }
-    }
-    for word in [4, 4, 18, u32::from_le_bytes(*b"Xen\0"), ENTRY as u32] {
-        file.extend(word.to_le_bytes());
-    }
-    file.resize(0x100, 0);
-    file.extend(PROGRAM);
-    file
-}
 
 /// A running guest with a socket for debuggers.
 struct Guest {
@@ -71,7 +49,7 @@ impl Guest {
         }
         let folder = tempfile::tempdir().expect("a folder");
         let (tiny, socket) = (folder.path().join("tiny"), folder.path().join("gdb"));
-        fs::write(&tiny, kernel()).expect("a kernel");
+        fs::write(&tiny, tiny::kernel(PROGRAM)).expect("a kernel");
         let strait = Command::new(env!("CARGO_BIN_EXE_strait"))
             .args(["-v", "run", "--memory", "64M", "--kernel"])
             .arg(&tiny)
@@ -396,4 +374,53 @@ fn nonsense_ends_the_debugger_and_not_the_guest() {
         "{}",
         guest.errors()
     );
+}
+
+/// A client of the control socket, past its greeting.
+fn qmp(path: &Path) -> BufReader<UnixStream> {
+    until("there is a control socket", || path.exists());
+    let stream = UnixStream::connect(path).expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a socket");
+    let mut qmp = BufReader::new(stream);
+    qmp.read_line(&mut String::new()).expect("a greeting");
+    say(&mut qmp, "qmp_capabilities");
+    qmp
+}
+
+/// The answer to a command, with the events before it.
+fn say(qmp: &mut BufReader<UnixStream>, command: &str) -> String {
+    writeln!(qmp.get_mut(), "{{\"execute\": \"{command}\"}}").expect("it listens");
+    let mut told = String::new();
+    while !told.contains("\"return\"") {
+        qmp.read_line(&mut told).expect("an answer");
+    }
+    told
+}
+
+#[test]
+fn a_guest_goes_on_when_neither_a_debugger_nor_a_client_holds_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("qmp");
+    let option = format!("--qmp={}", path.display());
+    let Some(guest) = Guest::start(&[&option]) else {
+        return;
+    };
+    let mut qmp = qmp(&path);
+    assert!(say(&mut qmp, "stop").contains("STOP"));
+    let mut gdb = guest.connect();
+    gdb.attach();
+    let counter = gdb.counter();
+    gdb.send("vCont;c");
+    sleep(Duration::from_millis(100));
+    assert!(say(&mut qmp, "query-status").contains("paused"));
+    gdb.0.write_all(&[3]).expect("it listens");
+    assert!(gdb.receive().starts_with('T'));
+    assert_eq!(gdb.counter(), counter, "the client holds it");
+    assert!(!say(&mut qmp, "cont").contains("RESUME"));
+    assert!(say(&mut qmp, "query-status").contains("debug"));
+    assert_eq!(gdb.counter(), counter, "the debugger holds it");
+    assert_eq!(gdb.ask("D;1"), "OK");
+    until("it goes on", || {
+        say(&mut qmp, "query-status").contains("running\":true")
+    });
 }

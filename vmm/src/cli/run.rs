@@ -69,6 +69,10 @@ pub struct RunArgs {
     /// With -s or --gdb: do not start the guest before gdb lets it go.
     #[arg(short = 'S', long = "wait-for-gdb")]
     wait_for_gdb: bool,
+    /// Let QEMU's tools control the guest by QMP, at a Unix socket that is made for this user alone: PATH, or LISTEN_FDS
+    /// for the first socket that a service manager passed. Whoever reaches it has the guest.
+    #[arg(long, value_name = "PATH")]
+    qmp: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -140,6 +144,8 @@ impl RunArgs {
             );
         }
         let gdb = debugger(self.gdb.as_deref(), self.gdb_local, self.wait_for_gdb)?;
+        let qmp = self.qmp.as_deref().map(str::parse).transpose();
+        let qmp = qmp.map_err(|error: String| format!("--qmp {error}"))?;
         Ok(Config {
             kernel,
             initrd: self.initrd,
@@ -153,6 +159,7 @@ impl RunArgs {
             on_device_error: self.on_device_error,
             no_reboot: self.no_reboot,
             gdb,
+            qmp,
         })
     }
 }

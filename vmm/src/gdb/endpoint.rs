@@ -5,16 +5,15 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::fs::FileTypeExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use gdbstub::conn::Connection;
-use rustix::fs::Mode;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open, umask};
+
+use crate::private_socket;
 
 /// The port that `-s` means, as QEMU's.
 const USUAL_PORT: u16 = 1234;
@@ -100,12 +99,8 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 Ok(Self::Tcp(listener))
             }
-            GdbAddress::Unix(path) => {
-                let listener = bind(path)?;
-                listener.set_nonblocking(true)?;
-                Ok(Self::Unix(listener, path.clone()))
-            }
-            GdbAddress::Descriptor(number) => Ok(Self::Given(Some(own(*number)?))),
+            GdbAddress::Unix(path) => Ok(Self::Unix(private_socket::bind(path)?, path.clone())),
+            GdbAddress::Descriptor(number) => Ok(Self::Given(Some(private_socket::inherited(*number)?))),
         }
     }
 
@@ -147,37 +142,6 @@ impl Drop for Listener {
             let _ = fs::remove_file(path);
         }
     }
-}
-
-/// Makes a socket, in the place of one that a killed process left: nobody listens at that.
-fn bind(path: &Path) -> io::Result<UnixListener> {
-    match bind_private(path) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
-            fs::remove_file(path)?;
-            bind_private(path)
-        }
-        bound => bound,
-    }
-}
-
-fn is_abandoned(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    is_socket
-        && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
-}
-
-/// No other user may connect at any moment: the mode is there with the socket.
-fn bind_private(path: &Path) -> io::Result<UnixListener> {
-    let before = umask(Mode::from_raw_mode(0o177));
-    let bound = UnixListener::bind(path);
-    umask(before);
-    bound
-}
-
-/// A copy of a descriptor that this process was started with.
-fn own(number: RawFd) -> io::Result<OwnedFd> {
-    let this = pidfd_open(getpid(), PidfdFlags::empty())?;
-    Ok(pidfd_getfd(this, number, PidfdGetfdFlags::empty())?)
 }
 
 /// The line to a gdb.

@@ -8,6 +8,7 @@
     reason = "memory slots, and the kvm_run page: the data of an exit, and the flag that ends a run"
 )]
 
+pub mod clock;
 pub mod cpuid;
 pub mod debug;
 pub mod irq;

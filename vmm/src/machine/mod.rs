@@ -16,6 +16,7 @@ mod platform;
 mod seat;
 mod serve;
 mod state;
+mod telling;
 mod unplug;
 
 use std::error::Error;

@@ -19,9 +19,11 @@ use super::passthrough::{self, Passed};
 use super::state::Rules;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::control::Control;
 use crate::events::Events;
 use crate::gdb::Debugger;
+use crate::kvm::clock::StoppedClock;
 use crate::kvm::slots::MemorySlots;
 use crate::kvm::vcpu::{self, Vcpu};
 use crate::kvm::{Vm, cpuid};
@@ -41,6 +43,14 @@ pub struct Platform {
     pub(super) vcpus: Vec<Vcpu>,
     /// Whom the user wants to look into the guest.
     pub(super) debugger: Option<Debugger>,
+    /// Who controls the guest from outside.
+    pub(super) control: Option<Control>,
+    /// They want it to stand still.
+    pub(super) is_paused: bool,
+    /// The guest's clock, while it stands still.
+    pub(super) clock: Option<StoppedClock>,
+    /// How many vCPUs there are.
+    pub(super) cpus: u32,
     /// Guest physical memory and ports.
     pub space: Arc<AddressSpace>,
     /// What stands between devices and memory.
@@ -94,6 +104,7 @@ impl Platform {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
         let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
+        let control = config.qmp.as_ref().map(config::listen).transpose()?;
         let surroundings = iommu::Surroundings {
             vm: &vm,
             space: &space,
@@ -107,6 +118,10 @@ impl Platform {
         Ok(Self {
             vcpus,
             debugger,
+            control,
+            is_paused: false,
+            clock: None,
+            cpus: config.cpus,
             slots,
             space,
             iommu: Arc::from(iommu),

@@ -5,20 +5,29 @@ use std::mem;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
+use strait_devices::Chain;
+
 use super::board::Board;
 use super::error::RunError;
 use super::platform::Platform;
 use super::state::{self, Answer, Next, Request, State};
+use super::telling::{self, Telling};
+use crate::control::{self, Control};
 use crate::event_loop::{EventLoop, Sources, Wake};
+use crate::events::Event;
 use crate::gdb::{Debugger, Wish};
-use crate::kvm::vcpu::DebugExit;
+use crate::kvm::vcpu::{DebugExit, Vcpu};
 
 /// What follows where the vCPUs of a guest stop, or have stood still.
 enum Turn {
     /// The guest is over, or starts again.
-    Over(Next),
+    Over(Next, &'static str),
     /// It stands still for a debugger.
     Hold(Option<DebugExit>),
+    /// It stands still for a client of the control socket, until that lets it go on.
+    Pause,
+    /// No client holds it any more.
+    Resume,
     /// It goes on.
     GoOn,
 }
@@ -39,14 +48,17 @@ impl Platform {
             self.hold(None, board);
         }
         loop {
-            let turn = match self.debugger.as_ref().is_some_and(Debugger::holds) {
+            let turn = match self.is_paused || self.debugger.as_ref().is_some_and(Debugger::holds) {
                 true => self.serve(State::Held, board, event_loop)?,
                 false => self.run_vcpus(board, event_loop)?,
             };
             match turn {
                 Turn::Hold(exit) => self.hold(exit, board),
+                Turn::Pause => self.is_paused = true,
+                Turn::Resume => self.is_paused = false,
                 Turn::GoOn => self.let_go_on(),
-                Turn::Over(next) => {
+                Turn::Over(next, cause) => {
+                    self.tell_clients(&next, cause);
                     self.end_of_guest(board, &next);
                     return Ok(next);
                 }
@@ -56,21 +68,28 @@ impl Platform {
 
     /// From the moment that the vCPUs start, or go on, until all of them have stopped.
     fn run_vcpus(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> Result<Turn, RunError> {
+        self.let_clock_go_on();
         let threads = self.start(&board.ioapic)?;
         let turn = self.serve(State::Running, board, event_loop);
-        let holds = matches!(turn, Ok(Turn::Hold(_)));
+        let holds = matches!(turn, Ok(Turn::Hold(_) | Turn::Pause));
         self.stop(threads, holds);
+        if holds {
+            self.stop_clock();
+        }
         Ok(turn?)
     }
 
     /// Serves the console, the wires, the debugger and the host's wishes until the vCPUs are to stop, or to go on.
     fn serve(&mut self, state: State, board: &mut Board, event_loop: &mut EventLoop) -> io::Result<Turn> {
         loop {
+            if let Some(control) = &mut self.control {
+                control.settle(state == State::Running);
+            }
             let wake = match self.debugger.as_ref().is_some_and(Debugger::has_unread) {
                 true => Wake::Debugger,
                 false => self.wait(board, event_loop)?,
             };
-            for request in self.requests(wake) {
+            for request in self.requests(wake, board) {
                 if let Some(turn) = self.follow(state, request, board) {
                     return Ok(turn);
                 }
@@ -83,12 +102,42 @@ impl Platform {
         self.events.forget_debug();
         let scene = Box::new(self.scene(board));
         let vcpus = mem::take(&mut self.vcpus);
+        // They are in its hands already.
+        if vcpus.is_empty() {
+            return;
+        }
         let Some(debugger) = &mut self.debugger else {
             self.vcpus = vcpus;
             return;
         };
         if !debugger.stopped(vcpus, exit, scene) {
             self.let_go_on();
+        }
+    }
+
+    /// The guest's clock stands still with it.
+    fn stop_clock(&mut self) {
+        match self.vm.stop_clock() {
+            Ok(clock) => self.clock = Some(clock),
+            Err(error) => log::warn!("{}; it goes on while the guest stands still", Chain(&error)),
+        }
+    }
+
+    /// Behind a hold: the clock goes on from where it stopped, and the guest's watchdogs hear of the pause.
+    fn let_clock_go_on(&mut self) {
+        let Some(clock) = self.clock.take() else { return };
+        if let Err(error) = self.vm.go_on_with_clock(clock) {
+            log::warn!("{}; the guest sees the time that it stood still", Chain(&error));
+        }
+        self.vcpus.iter().for_each(Vcpu::note_pause);
+    }
+
+    /// Clients of the control socket hear what becomes of the guest.
+    fn tell_clients(&mut self, next: &Next, cause: &str) {
+        let Some(control) = &mut self.control else { return };
+        match next {
+            Next::Restart => control.reset(cause == "guest-reset"),
+            Next::End(_) => control.ended(cause),
         }
     }
 
@@ -131,13 +180,47 @@ impl Platform {
             wires: board.wires().collect(),
             hosts: hosts.collect::<Vec<BorrowedFd<'_>>>(),
             debugger: self.debugger.as_ref().map(Debugger::fds).unwrap_or_default(),
-            until: self.leaving.next(),
+            control: self.control.as_ref().map(Control::fds).unwrap_or_default(),
+            until: match self.has_unread() {
+                true => Some(Instant::now()),
+                false => self.leaving.next(),
+            },
             report: &|| self.iommu.report(),
         })
     }
 
-    fn requests(&mut self, wake: Wake) -> Vec<Request> {
+    /// A client of the control socket has said more than was listened to.
+    fn has_unread(&self) -> bool {
+        self.control.as_ref().is_some_and(Control::has_unread)
+    }
+
+    fn requests(&mut self, wake: Wake, board: &Board) -> Vec<Request> {
+        let hears = wake == Wake::Control || self.has_unread();
+        let mut requests = self.requests_of(wake);
+        if hears {
+            requests.extend(self.wish_of_a_client(board));
+        }
+        requests
+    }
+
+    fn wish_of_a_client(&mut self, board: &Board) -> Option<Request> {
+        let mut control = self.control.take()?;
+        let wish = control.hear(&Telling {
+            platform: self,
+            board,
+        });
+        self.control = Some(control);
+        Some(match wish? {
+            control::Wish::Pause => Request::Pause,
+            control::Wish::Resume => Request::Resume,
+            control::Wish::Reset => Request::Again,
+            control::Wish::Quit => Request::QuitByClient,
+        })
+    }
+
+    fn requests_of(&mut self, wake: Wake) -> Vec<Request> {
         match wake {
+            Wake::Control => Vec::new(),
             Wake::Event(event) => vec![Request::Guest(event)],
             Wake::Quit => vec![Request::Quit],
             Wake::Host => self.wishes_of_the_host(),
@@ -177,8 +260,17 @@ impl Platform {
 
     /// Does what the table says; what is next, where the vCPUs stop by it or go on.
     fn follow(&mut self, state: State, request: Request, board: &mut Board) -> Option<Turn> {
+        let cause = telling::cause(&request);
+        let panics = request == Request::Guest(Event::GuestPanic);
         match state::answer(state, request, self.rules) {
-            Answer::Stop(next) => return Some(Turn::Over(next)),
+            Answer::Stop(next) => {
+                if let (true, Some(control)) = (panics, &mut self.control) {
+                    control.panicked();
+                }
+                return Some(Turn::Over(next, cause));
+            }
+            Answer::Pause => return Some(Turn::Pause),
+            Answer::Resume => return Some(Turn::Resume),
             Answer::Hold(exit) => return Some(Turn::Hold(exit)),
             Answer::GoOn => return Some(Turn::GoOn),
             Answer::Ask(port, why) => self.ask(board, port, &why),

@@ -6,16 +6,16 @@ use crate::config::{Config, OnDeviceError};
 use crate::events::Event;
 use crate::kvm::vcpu::DebugExit;
 
-/// Where a machine is in its life. A run is Starting, Running, Stopping, then over or Starting again; under a debugger
-/// it is Held and Running by turns.
+/// Where a machine is in its life. A run is Starting, Running, Stopping, then over or Starting again; with a debugger or
+/// a client of the control socket it is Held and Running by turns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     /// It is built, or its emulated devices are built anew and the kernel is loaded. No vCPU runs.
     Starting,
     /// vCPUs run, and the event loop serves them, the user and the host.
     Running,
-    /// No vCPU runs, and the guest goes on later: it is in a debugger's hands. The event loop serves the debugger, the
-    /// user and the host.
+    /// No vCPU runs, and the guest goes on later: it is in the hands of a debugger, of a client of the control
+    /// socket, or of both, and goes on when neither holds it. The event loop serves them, the user and the host.
     Held,
     /// vCPUs leave the guest one after another, and report what they still meet. Then none runs.
     Stopping,
@@ -28,6 +28,14 @@ pub(super) enum Request {
     Guest(Event),
     /// The user or a signal asks for the end.
     Quit,
+    /// A client of the control socket asks for it.
+    QuitByClient,
+    /// A client wants the guest to start again.
+    Again,
+    /// A client wants the guest to stand still.
+    Pause,
+    /// A client lets it go on, as far as a debugger does.
+    Resume,
     /// A debugger wants the guest to stand still.
     Hold,
     /// It lets the guest go on.
@@ -54,6 +62,10 @@ pub(super) enum Answer {
     Tell(String),
     /// The vCPUs stand still for a debugger, who may be waiting for this exit of one.
     Hold(Option<DebugExit>),
+    /// They stand still until a client lets them go on.
+    Pause,
+    /// No client holds them any more.
+    Resume,
     /// They go on where they stand.
     GoOn,
     /// It waits where it was asked, in a signal's or the host's own event, for a state in which it is served.
@@ -119,19 +131,22 @@ impl Rules {
 /// The table: what follows from `request` in `state`.
 pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
     use Event::{Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
-    use Request::{Broken, GoOn, Guest, Hold, Overdue, Quit, Wanted};
+    use Request::{Again, Broken, GoOn, Guest, Hold, Overdue, Pause, Quit, QuitByClient, Resume, Wanted};
     use State::{Held, Running, Starting, Stopping};
     let end = |outcome| Answer::Stop(Next::End(outcome));
     match (state, request) {
         (Running, Guest(Debug(exit))) => Answer::Hold(Some(exit)),
-        (Running, Hold) => Answer::Hold(None),
+        (Running | Held, Hold) => Answer::Hold(None),
+        (Running | Held, Pause) => Answer::Pause,
+        (Held, Resume) => Answer::Resume,
+        (Running, Resume) => Answer::Forget,
         (Held, GoOn) => Answer::GoOn,
         // Another vCPU came to a stop at the same time; it meets the same when it goes on.
-        (Held, Guest(Debug(_)) | Hold) | (Running, GoOn) => Answer::Forget,
+        (Held, Guest(Debug(_))) | (Running, GoOn) => Answer::Forget,
         // The last thing that a vCPU did before all stood still, or what the host wants of a guest whether it runs or
         // not: one that stands still lets go of no device, which is pulled when its time is over.
-        (Running | Held, Guest(Reset)) if rules.no_reboot => end(Outcome::Reset),
-        (Running | Held, Guest(Reset)) => Answer::Stop(Next::Restart),
+        (Running | Held, Guest(Reset) | Again) if rules.no_reboot => end(Outcome::Reset),
+        (Running | Held, Guest(Reset) | Again) => Answer::Stop(Next::Restart),
         (Running | Held, Guest(PowerOff)) => end(Outcome::PoweredOff),
         (Running | Held, Guest(GuestPanic | TripleFault)) => end(Outcome::Panicked),
         (Running | Held, Guest(Failed(why))) => end(Outcome::Failed(why)),
@@ -145,10 +160,11 @@ pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
         (Stopping | Starting, Guest(_)) => Answer::Forget,
         (Stopping, Overdue(port)) => Answer::Pull(port, Departure::Reset),
         (Starting, Overdue(_)) => Answer::Forget,
-        (Running | Held | Starting, Quit) => end(Outcome::PoweredOff),
-        (Stopping, Quit) => Answer::Later,
+        (Running | Held | Starting, Quit | QuitByClient) => end(Outcome::PoweredOff),
+        (Stopping, Quit | QuitByClient) => Answer::Later,
         (Stopping | Starting, Wanted(..) | Broken(..) | Hold) => Answer::Later,
-        (Stopping | Starting, GoOn) => Answer::Forget,
+        // Nobody listens to clients there.
+        (Stopping | Starting, GoOn | Again | Pause | Resume) => Answer::Forget,
     }
 }
 

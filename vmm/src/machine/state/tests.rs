@@ -1,7 +1,7 @@
 //! Every cell of the table.
 
 use super::Event::{Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
-use super::Request::{Broken, GoOn, Guest, Hold, Overdue, Quit, Wanted};
+use super::Request::{Again, Broken, GoOn, Guest, Hold, Overdue, Pause, Quit, QuitByClient, Resume, Wanted};
 use super::State::{Held, Running, Starting, Stopping};
 use super::*;
 
@@ -35,6 +35,10 @@ fn requests() -> Vec<Request> {
         Guest(Debug(EXIT)),
         Hold,
         GoOn,
+        QuitByClient,
+        Again,
+        Pause,
+        Resume,
     ]
 }
 
@@ -54,6 +58,10 @@ fn place(request: &Request) -> usize {
         Guest(Debug(_)) => 10,
         Hold => 11,
         GoOn => 12,
+        QuitByClient => 13,
+        Again => 14,
+        Pause => 15,
+        Resume => 16,
     }
 }
 
@@ -85,7 +93,7 @@ fn every_request_has_its_answer_in_every_state() {
     let wanted = || ask("nic: the host asks for the device back");
     let broken = || ask("nic: AER; it is unplugged from the guest");
     let overdue = || Pull(1, Departure::Overdue);
-    let table: [[Answer; 4]; 13] = [
+    let table: [[Answer; 4]; 17] = [
         // Starting, Running, Held, Stopping
         [Forget, restart(), restart(), Forget],
         [Forget, ended(), ended(), Forget],
@@ -98,8 +106,12 @@ fn every_request_has_its_answer_in_every_state() {
         [Later, broken(), broken(), Later],
         [Forget, overdue(), overdue(), Pull(1, Departure::Reset)],
         [Forget, Answer::Hold(Some(EXIT)), Forget, Forget],
-        [Later, Answer::Hold(None), Forget, Later],
+        [Later, Answer::Hold(None), Answer::Hold(None), Later],
         [Forget, Forget, Answer::GoOn, Forget],
+        [ended(), ended(), ended(), Later],
+        [Forget, restart(), restart(), Forget],
+        [Forget, Answer::Pause, Answer::Pause, Forget],
+        [Forget, Forget, Answer::Resume, Forget],
     ];
     let requests = requests();
     assert_eq!(requests.len(), table.len());
@@ -119,7 +131,11 @@ fn a_reset_ends_the_run_where_the_user_wants_no_reboot() {
         ..RULES
     };
     assert_eq!(answer(Running, Guest(Reset), rules), end(Outcome::Reset));
-    for request in requests().split_off(1) {
+    assert_eq!(answer(Held, Again, rules), end(Outcome::Reset));
+    let others = requests()
+        .into_iter()
+        .filter(|request| !matches!(request, Guest(Reset) | Again));
+    for request in others {
         let without = answer(Running, request.clone(), RULES);
         assert_eq!(answer(Running, request, rules), without, "nothing else changes");
     }

@@ -1,0 +1,183 @@
+//! One connection: what has come of a line, and what it has not read yet.
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+
+use serde_json::Value;
+
+use super::wire::MAX_LINE;
+
+/// Bytes read at a time.
+const CHUNK: usize = 4096;
+
+/// Bytes that a client may leave unread; who leaves more is dropped.
+const MAX_UNREAD: usize = 1 << 20;
+
+/// A line that came.
+#[derive(Debug, PartialEq)]
+pub(super) enum Line {
+    Whole(Vec<u8>),
+    /// It was longer than is listened to, and is gone.
+    TooLong,
+}
+
+/// A client of the socket.
+pub(super) struct Client {
+    stream: UnixStream,
+    input: Vec<u8>,
+    /// The line that is coming is too long; the rest of it is skipped.
+    skips: bool,
+    output: Vec<u8>,
+    /// Said qmp_capabilities.
+    pub(super) is_ready: bool,
+    /// Nothing more comes from it.
+    has_ended: bool,
+    /// The connection is of no more use.
+    is_gone: bool,
+}
+
+impl Client {
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream,
+            input: Vec::new(),
+            skips: false,
+            output: Vec::new(),
+            is_ready: false,
+            has_ended: false,
+            is_gone: false,
+        })
+    }
+
+    /// Whether it has nothing more to say and to hear.
+    pub(super) fn is_gone(&self) -> bool {
+        self.is_gone || (self.has_ended && !self.has_line() && !self.is_behind())
+    }
+
+    /// Whether a line waits to be taken.
+    pub(super) fn has_line(&self) -> bool {
+        self.input.contains(&b'\n')
+    }
+
+    /// Whether more may come from it.
+    pub(super) fn is_open(&self) -> bool {
+        !self.has_ended
+    }
+
+    /// Whether it does not read as fast as it is told.
+    pub(super) fn is_behind(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Reads what has come, unless lines of before wait. It waits for nothing.
+    pub(super) fn fill(&mut self) {
+        if self.has_line() || self.has_ended {
+            return;
+        }
+        let mut bytes = [0; CHUNK];
+        match self.stream.read(&mut bytes) {
+            Ok(0) => self.has_ended = true,
+            Ok(len) => self.input.extend_from_slice(&bytes[..len]),
+            Err(error) if is_for_later(&error) => {}
+            Err(_) => self.is_gone = true,
+        }
+        if self.input.len() > MAX_LINE && !self.has_line() {
+            self.input.clear();
+            self.skips = true;
+        }
+    }
+
+    /// The next line that has come whole.
+    pub(super) fn take_line(&mut self) -> Option<Line> {
+        let end = self.input.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.input.drain(..=end).collect();
+        if std::mem::take(&mut self.skips) || line.len() > MAX_LINE {
+            return Some(Line::TooLong);
+        }
+        Some(Line::Whole(line))
+    }
+
+    /// Tells it something, at once as far as it reads.
+    pub(super) fn tell(&mut self, value: &Value) {
+        self.output.extend_from_slice(value.to_string().as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+        self.flush();
+        if self.output.len() > MAX_UNREAD {
+            self.is_gone = true;
+        }
+    }
+
+    /// Writes what is left, as far as it is read.
+    pub(super) fn flush(&mut self) {
+        while !self.output.is_empty() && !self.is_gone {
+            match self.stream.write(&self.output) {
+                Ok(len) => _ = self.output.drain(..len),
+                Err(error) if is_for_later(&error) => return,
+                Err(_) => self.is_gone = true,
+            }
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_line_comes_in_pieces_and_several_come_at_once() {
+        let (mut other, stream) = UnixStream::pair().expect("a pair");
+        let mut client = Client::new(stream).expect("a client");
+        other.write_all(b"on").expect("room");
+        client.fill();
+        assert_eq!(client.take_line(), None);
+        other.write_all(b"e\ntwo\n").expect("room");
+        client.fill();
+        assert_eq!(client.take_line(), Some(Line::Whole(b"one\n".to_vec())));
+        assert_eq!(client.take_line(), Some(Line::Whole(b"two\n".to_vec())));
+    }
+
+    #[test]
+    fn a_line_without_an_end_takes_no_memory_and_the_next_one_is_heard() {
+        let (mut other, stream) = UnixStream::pair().expect("a pair");
+        let mut client = Client::new(stream).expect("a client");
+        for _ in 0..1024 {
+            other.write_all(&[b'x'; CHUNK]).expect("room");
+            client.fill();
+            assert!(client.input.len() <= MAX_LINE);
+        }
+        other.write_all(b"\nnext\n").expect("room");
+        client.fill();
+        assert_eq!(client.take_line(), Some(Line::TooLong));
+        assert_eq!(client.take_line(), Some(Line::Whole(b"next\n".to_vec())));
+    }
+
+    #[test]
+    fn a_client_that_stops_reading_is_dropped() {
+        let (_other, stream) = UnixStream::pair().expect("a pair");
+        let mut client = Client::new(stream).expect("a client");
+        let text = json!("x".repeat(CHUNK));
+        let told = (0..10_000).take_while(|_| {
+            client.tell(&text);
+            !client.is_gone()
+        });
+        assert!(told.count() < 9_999);
+        assert!(client.output.len() <= MAX_UNREAD + 2 * CHUNK);
+    }
+}

@@ -1,0 +1,13 @@
+//! The control socket: `strait run --qmp`, on which QEMU's tools speak QMP.
+//!
+//! [`Control`] listens and answers on the event loop's thread; `wire.rs` is what lines mean, `client.rs` one connection
+//! with its bounds. What the machine is asked for it does by [`Wish`], what it is asked about it tells by [`Facts`].
+
+mod client;
+mod command;
+mod listener;
+mod server;
+mod wire;
+
+pub use listener::QmpAddress;
+pub use server::{Control, Facts, Wish};

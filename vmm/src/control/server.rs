@@ -1,0 +1,205 @@
+//! Who is listened to, what they are told, and what they want of the machine.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+
+use rustix::event::PollFlags;
+use serde_json::{Value, json};
+
+use super::client::{Client, Line};
+use super::command::{self, Command};
+use super::listener::{Listener, QmpAddress};
+use super::wire::{self, MAX_LINE, Refusal};
+
+/// Most clients at a time; who comes later is hung up on.
+const MAX_CLIENTS: usize = 16;
+
+/// Something that the machine is to do for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The guest stands still.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// It is reset.
+    Reset,
+    /// It ends.
+    Quit,
+}
+
+/// What a machine tells of itself.
+pub trait Facts {
+    /// QEMU's name of its state: running, paused or debug.
+    fn status(&self) -> &'static str;
+    /// The answer to `query-pci`.
+    fn pci(&self) -> Value;
+    /// The answer to `query-cpus-fast`.
+    fn cpus(&self) -> Value;
+    /// The answer to `x-query-strait`.
+    fn strait(&self) -> Value;
+}
+
+/// The control socket of a machine.
+pub struct Control {
+    listener: Listener,
+    clients: Vec<Client>,
+    /// The client whose wish is being done, and its id. Nothing more is heard until it is.
+    owed: Option<(usize, Option<Value>)>,
+    /// What clients know of the guest.
+    is_running: bool,
+}
+
+impl Control {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn listen(address: &QmpAddress) -> io::Result<Self> {
+        Ok(Self {
+            listener: Listener::open(address)?,
+            clients: Vec::new(),
+            owed: None,
+            is_running: true,
+        })
+    }
+
+    /// What to poll, so that there is something to [`hear`](Self::hear).
+    pub fn fds(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
+        let clients = self.clients.iter().map(|client| {
+            let mut flags = PollFlags::empty();
+            flags.set(PollFlags::IN, client.is_open());
+            flags.set(PollFlags::OUT, client.is_behind());
+            (client.as_fd(), flags)
+        });
+        clients.chain([(self.listener.as_fd(), PollFlags::IN)]).collect()
+    }
+
+    /// Whether lines have come that were not listened to.
+    pub fn has_unread(&self) -> bool {
+        self.clients.iter().any(Client::has_line)
+    }
+
+    /// Listens to who came and answers what was asked, up to the first wish. It waits for nobody.
+    pub fn hear(&mut self, facts: &dyn Facts) -> Option<Wish> {
+        self.clients.iter_mut().for_each(Client::flush);
+        self.clients.retain(|client| !client.is_gone());
+        self.meet();
+        for number in 0..self.clients.len() {
+            self.clients[number].fill();
+            // One line of each, so that none is kept waiting by another that says much.
+            let Some(line) = self.clients[number].take_line() else {
+                continue;
+            };
+            let wish = self.obey(number, line, facts);
+            if wish.is_some() {
+                return wish;
+            }
+        }
+        None
+    }
+
+    /// Tells clients whether the guest runs, where that is new, and the one whose wish it was that it is done.
+    pub fn settle(&mut self, is_running: bool) {
+        if is_running != self.is_running {
+            self.is_running = is_running;
+            self.tell_all(if is_running { "RESUME" } else { "STOP" }, None);
+        }
+        if let Some((number, id)) = self.owed.take() {
+            self.clients[number].tell(&wire::answer(Ok(json!({})), id));
+        }
+    }
+
+    /// The guest starts again; whether it wanted that itself.
+    pub fn reset(&mut self, is_guests: bool) {
+        let reason = match is_guests {
+            true => "guest-reset",
+            false => "host-qmp-system-reset",
+        };
+        self.tell_all("RESET", Some(json!({"guest": is_guests, "reason": reason})));
+    }
+
+    /// The guest's kernel says that it panicked, by which it is ended.
+    pub fn panicked(&mut self) {
+        self.tell_all("GUEST_PANICKED", Some(json!({"action": "poweroff"})));
+    }
+
+    /// The guest is over, for a reason by QEMU's name.
+    pub fn ended(&mut self, reason: &str) {
+        if let Some((number, id)) = self.owed.take() {
+            self.clients[number].tell(&wire::answer(Ok(json!({})), id));
+        }
+        let is_guests = reason.starts_with("guest-");
+        self.tell_all("SHUTDOWN", Some(json!({"guest": is_guests, "reason": reason})));
+    }
+
+    fn meet(&mut self) {
+        let Some(mut client) = self.listener.accept() else {
+            return;
+        };
+        if self.clients.len() < MAX_CLIENTS {
+            client.tell(&wire::greeting());
+            self.clients.push(client);
+        }
+    }
+
+    fn obey(&mut self, number: usize, line: Line, facts: &dyn Facts) -> Option<Wish> {
+        let client = &mut self.clients[number];
+        let (result, id) = match line {
+            Line::TooLong => {
+                let why = format!("a line of more than {MAX_LINE} bytes came");
+                (Err(Refusal::generic(why)), None)
+            }
+            Line::Whole(line) if line.trim_ascii().is_empty() => return None,
+            Line::Whole(line) => match wire::read(&line) {
+                Ok(call) => (command::find(&call, client.is_ready), call.id),
+                Err((refusal, id)) => (Err(refusal), id),
+            },
+        };
+        let result = match result {
+            Ok(command) => match wish(command) {
+                Some(wish) => {
+                    self.owed = Some((number, id));
+                    return Some(wish);
+                }
+                None => {
+                    client.is_ready = true;
+                    Ok(tell(command, facts))
+                }
+            },
+            Err(refusal) => Err(refusal),
+        };
+        client.tell(&wire::answer(result, id));
+        None
+    }
+
+    fn tell_all(&mut self, name: &str, data: Option<Value>) {
+        let event = wire::event(name, data);
+        let ready = self.clients.iter_mut().filter(|client| client.is_ready);
+        ready.for_each(|client| client.tell(&event));
+    }
+}
+
+fn wish(command: Command) -> Option<Wish> {
+    match command {
+        Command::Stop => Some(Wish::Pause),
+        Command::Cont => Some(Wish::Resume),
+        Command::Reset => Some(Wish::Reset),
+        Command::Quit => Some(Wish::Quit),
+        _ => None,
+    }
+}
+
+fn tell(command: Command, facts: &dyn Facts) -> Value {
+    match command {
+        Command::Version => wire::greeting()["QMP"]["version"].take(),
+        Command::Commands => command::names(),
+        Command::Status => {
+            let status = facts.status();
+            json!({"status": status, "running": status == "running"})
+        }
+        Command::Pci => facts.pci(),
+        Command::Cpus => facts.cpus(),
+        Command::Strait => facts.strait(),
+        Command::Capabilities | Command::Stop | Command::Cont | Command::Reset | Command::Quit => json!({}),
+    }
+}
