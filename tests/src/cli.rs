@@ -95,6 +95,9 @@ enum Command {
     /// Keep one virtual machine open inside the lab host.
     #[command(hide = true)]
     IdleVm,
+    /// Send commands to a VMM's control socket inside the lab host.
+    #[command(hide = true)]
+    Qmp { socket: PathBuf, commands: Vec<String> },
     /// Drive the teaching device through VFIO, inside a guest.
     #[command(hide = true, subcommand)]
     Probe(Probe),
@@ -134,6 +137,7 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Clean => cache::clean().map(|()| ExitCode::SUCCESS),
         Command::Agent { port } => agent::serve(port).map(|()| ExitCode::SUCCESS),
         Command::IdleVm => agent::hold_vm().map(|()| ExitCode::SUCCESS),
+        Command::Qmp { socket, commands } => agent::speak(&socket, &commands).map(|()| ExitCode::SUCCESS),
         Command::Probe(probe) => probe::run(&probe).map(|()| ExitCode::SUCCESS),
     }
 }

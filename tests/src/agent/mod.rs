@@ -6,8 +6,10 @@ mod idle_vm;
 mod lost_eoi;
 mod program;
 pub(crate) mod protocol;
+mod qmp;
 mod server;
 
 pub(crate) use client::{Agent, Carrier};
 pub(crate) use idle_vm::hold as hold_vm;
+pub(crate) use qmp::speak;
 pub(crate) use server::serve;

@@ -24,6 +24,8 @@ pub(crate) struct GuestConfig {
     pub(crate) gdb: Option<&'static str>,
     /// It does not start before gdb lets it.
     pub(crate) waits_for_gdb: bool,
+    /// The socket at which it is controlled.
+    pub(crate) qmp: Option<&'static str>,
     /// Options that only strait has.
     pub(crate) more: &'static [&'static str],
 }
@@ -42,6 +44,7 @@ impl Default for GuestConfig {
             no_reboot: false,
             gdb: None,
             waits_for_gdb: false,
+            qmp: None,
             more: &[],
         }
     }

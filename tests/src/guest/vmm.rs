@@ -49,6 +49,7 @@ fn strait(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     }
     words.extend(guest.gdb.map(|path| format!("--gdb=unix:{path}")));
     words.extend(guest.waits_for_gdb.then(|| "-S".to_owned()));
+    words.extend(guest.qmp.map(|path| format!("--qmp={path}")));
     words.extend(guest.more.iter().map(|word| (*word).to_owned()));
     words
 }
@@ -81,6 +82,11 @@ fn qemu(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
         words.extend(["-chardev", &socket, "-gdb", "chardev:gdb"].map(str::to_owned));
     }
     words.extend(guest.waits_for_gdb.then(|| "-S".to_owned()));
+    words.extend(
+        guest
+            .qmp
+            .map(|path| format!("--qmp=unix:{path},server=on,wait=off")),
+    );
     words
 }
 

@@ -42,6 +42,7 @@ scenarios![
     device_leaves,
     device_errors,
     gdb,
+    control,
     outputs,
     tiny,
     foreign,

@@ -1,0 +1,88 @@
+//! The control socket, as QEMU's tools use it.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Lab, Scenario};
+use crate::guest::{Guest, GuestConfig};
+use crate::lab::devices::NIC;
+
+/// Where the VMM listens, in the lab host.
+const SOCKET: &str = "/run/lab/qmp";
+
+/// How long the guest stands still.
+const PAUSE: Duration = Duration::from_secs(30);
+
+pub(super) fn scenarios() -> Vec<Scenario> {
+    vec![
+        Scenario::new(
+            "control-pause",
+            "a guest is paused with data on their way: its clock stands still, and it goes on",
+            240,
+            pause,
+        ),
+        Scenario::new(
+            "control-reset",
+            "a guest is reset and ended through the socket",
+            180,
+            reset,
+        ),
+    ]
+}
+
+fn pause(lab: &Lab<'_>) -> Result<()> {
+    let config = with_socket(GuestConfig::with(&[&lab.take(NIC.at())?]));
+    lab.run(&config, |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().flood(guest)?;
+        let before = uptime(guest)?;
+        let said = ask(lab, "stop query-status")?;
+        ensure!(said.contains("\"paused\""), "The VMM says {said}");
+        sleep(PAUSE);
+        let said = ask(lab, "cont query-status")?;
+        ensure!(said.contains("\"running\""), "The VMM says {said}");
+        let after = uptime(guest)?;
+        let passed = after - before;
+        ensure!(
+            passed < PAUSE.as_secs_f64(),
+            "{passed} s passed in a guest that stood still for {PAUSE:?}"
+        );
+        guest.sh("killall wget; sleep 1")?;
+        lab.eth0().ping(guest)?;
+        lab.eth0().fetch(guest)?;
+        let complaints = guest.sh("dmesg | grep -iE 'lockup|stall|unstable|timed out' || true")?;
+        ensure!(complaints.is_empty(), "The guest's kernel says {complaints}");
+        Ok(())
+    })
+}
+
+fn reset(lab: &Lab<'_>) -> Result<()> {
+    lab.start(&with_socket(GuestConfig::default()), |guest| {
+        guest.ready()?;
+        ask(lab, "stop system_reset cont")?;
+        guest.ready().context("After a reset while it was paused")?;
+        ask(lab, "system_reset")?;
+        guest.ready().context("After a reset while it ran")?;
+        ask(lab, "quit")?;
+        guest.expect_end(0).map(drop)
+    })
+}
+
+fn with_socket(config: GuestConfig) -> GuestConfig {
+    GuestConfig {
+        qmp: Some(SOCKET),
+        ..config
+    }
+}
+
+/// Sends commands and returns what they return.
+fn ask(lab: &Lab<'_>, commands: &str) -> Result<String> {
+    lab.agent.sh(&format!("lab qmp {SOCKET} {commands}"))
+}
+
+fn uptime(guest: &mut Guest<'_>) -> Result<f64> {
+    let text = guest.sh("cut -d ' ' -f 1 /proc/uptime")?;
+    text.parse().context("The guest's uptime is no number")
+}
