@@ -17,7 +17,7 @@ pub(crate) enum Kind {
     WithoutXsave,
     /// Whose own drivers never had the devices: they are as the machine's reset left them.
     Undriven,
-    /// With an AMD IOMMU.
+    /// With an AMD IOMMU, and devices as of the zoo.
     AmdIommu,
     /// With one of each device that QEMU has, never driven.
     Zoo,
@@ -90,7 +90,7 @@ impl Kind {
             Self::WithoutIommu => "intel_iommu=off",
             Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
             Self::Undriven | Self::Zoo => "intel_iommu=on iommu=pt lab.undriven",
-            Self::AmdIommu => "iommu=pt",
+            Self::AmdIommu => "iommu=pt lab.undriven",
             _ => "intel_iommu=on iommu=pt",
         }
     }
