@@ -45,8 +45,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let visits = zoo::ALL
         .iter()
         .filter(|one| VISITED.contains(&one.name))
-        .map(|one| visit("amd", one.name, vec![one]).without_remapping())
-        .map(|one| if one.name == "amd-e1000e" { one } else { one.full() });
+        .map(|one| visit("amd", one.name, vec![one]).without_remapping().full());
     own.into_iter().chain(visits).map(|one| one.on(Kind::AmdIommu)).collect()
 }
 

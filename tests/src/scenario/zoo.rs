@@ -13,7 +13,7 @@ use crate::lab::zoo::{self, But, Family, Inhabitant};
 const FETCHED: usize = 1 << 18;
 
 /// Devices that are in one guest together, in the default tier.
-const TOGETHER: [&str; 4] = ["e1000e", "igb", "vmxnet3", "virtio-net"];
+const TOGETHER: [&str; 2] = ["e1000e", "virtio-net"];
 
 /// What a host says when a device that cannot be reset goes on with addresses of its last guest: its IOMMU blocks it.
 const FAULTS: [&str; 2] = ["DMAR: DRHD: handling fault status", "DMAR: [DMA"];
