@@ -111,9 +111,9 @@ const MEMORY_MAP: [Range; 15] = [
     KVM_PAGES,
 ];
 
-/// Count of the timer's third channel; the timer's control word is the next port.
-pub const PIT: u16 = 0x42;
-/// The port with that channel's gate and output.
+/// First port of the timer: a count for each channel, and the control word.
+pub const PIT: u16 = 0x40;
+/// The port with the gate and the output of the timer's third channel.
 pub const SYSTEM_CONTROL: u16 = 0x61;
 /// First port of the clock, from which Linux has the time of day (`mach_get_cmos_time`, arch/x86/kernel/rtc.c).
 pub const RTC: u16 = 0x70;
@@ -133,7 +133,7 @@ pub const PCI_PORTS: Range = Range::new(0x1000, 0x1_0000);
 
 /// First port and number of ports of each device.
 const PORT_MAP: [Range; 8] = [
-    port_range(PIT, 2),
+    port_range(PIT, 4),
     port_range(SYSTEM_CONTROL, 1),
     port_range(KEYBOARD_CONTROLLER, 1),
     port_range(RTC, 2),

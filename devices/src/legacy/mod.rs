@@ -2,9 +2,10 @@
 //! clock, the ways to reset, and the port that reports a panic; and a timer for kernels that know no other.
 //!
 //! Everything here answers single bytes, as the ISA parts did. Ports that nobody claims read as ones, which
-//! is what a kernel takes for "no such device", so the parts that are missing (the timer's other channels, PIC,
-//! keyboard, DMA controller) need no code: the ACPI tables say the machine is hardware-reduced.
+//! is what a kernel takes for "no such device", so the parts that are missing (PIC, keyboard, DMA controller) need no
+//! code: the ACPI tables say the machine is hardware-reduced.
 
+mod channel;
 mod counter;
 mod pit;
 mod pvpanic;

@@ -1,53 +1,38 @@
-//! The third channel of the PC's interval timer (8254): the one that raises no interrupt. Kernels that know no other
-//! clock measure their CPU's against it: they open its gate at port 0x61, load a count at 0x42 and wait for its output
-//! at 0x61. Linux under KVM knows better and leaves it alone.
+//! The PC's interval timer (8254). Kernels that know no other clock measure their CPU's against its third channel: they
+//! open its gate at port 0x61, load a count at 0x42 and wait for its output at 0x61. Linux under KVM knows better and
+//! leaves it alone.
 //!
-//! The channels that need an interrupt controller of the PC's first years are missing: ports 0x40 and 0x41 belong to
-//! nobody, and what a control word asks of them is forgotten.
+//! No channel raises an interrupt: the interrupt controller of the PC's first years is missing, and the ACPI tables say
+//! so. The first two count all the same, so that a kernel which waits by reading a count does not wait forever.
 
+use std::array;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bitfield_struct::bitfield;
 
-use super::counter::{Counter, Mode};
+use super::channel::{Channel, ControlWord};
 use super::rtc::Clock;
 use crate::lock::lock;
 use crate::{Device, Effect};
 
-/// Offsets of the ports, 0x42 and 0x43.
-const COUNT: u64 = 0;
-const CONTROL: u64 = 1;
+/// Offset of the port for control words; the channels' ports are those before it.
+const CONTROL: u64 = 3;
+const CHANNELS: usize = 3;
+
+/// The channel whose gate and output are at port 0x61. The gates of the others are always high.
+const SPEAKER: usize = 2;
 
 /// The memory refresh, whose bit kernels have taken for a clock, turns every 15 microseconds.
 const REFRESH_NANOS: u128 = 15_085;
 
-/// The control word ("Control Word Format").
-#[bitfield(u8)]
-struct ControlWord {
-    decimal: bool,
-    #[bits(3)]
-    mode: u8,
-    /// Which bytes of a count are read and written; 0 latches the count.
-    #[bits(2)]
-    access: u8,
-    /// 3 is the read-back command.
-    #[bits(2)]
-    channel: u8,
-}
-
-const LATCH: u8 = 0;
-const LOW: u8 = 1;
-const HIGH: u8 = 2;
-const CHANNEL_2: u8 = 2;
-const READ_BACK: u8 = 3;
-
 /// The read-back command ("Read-Back Command Format"), whose upper bits are a control word's.
 #[bitfield(u8)]
 struct ReadBack {
+    _reserved: bool,
+    /// A bit for each.
     #[bits(3)]
-    _others: u8,
-    channel_2: bool,
+    channels: u8,
     no_status: bool,
     no_count: bool,
     #[bits(2)]
@@ -68,39 +53,31 @@ struct SystemControlBits {
     _causes: u8,
 }
 
-/// The channel, at ports 0x42 and 0x43.
+/// The channels and their control word, at ports 0x40 to 0x43.
 pub struct Pit {
     clock: Clock,
     core: Mutex<Core>,
 }
 
 struct Core {
-    counter: Counter,
-    control: ControlWord,
-    /// The low byte of a count whose high byte is still to come.
-    low: Option<u8>,
-    /// The low byte was read, the high byte is next.
-    is_high_next: bool,
-    latched_count: Option<u16>,
-    latched_status: Option<u8>,
+    channels: [Channel; CHANNELS],
     /// The bits of port 0x61 that only keep what was written.
     kept: SystemControlBits,
 }
 
 impl Pit {
-    /// Number of ports: the count and the control word.
-    pub const PORTS: u64 = 2;
+    /// Number of ports.
+    pub const PORTS: u64 = CONTROL + 1;
 
-    /// A channel whose gate is closed; `clock` says the time since any moment.
+    /// A timer as a PC's firmware leaves it; `clock` says the time since any moment.
     #[must_use]
     pub fn new(clock: Clock) -> Self {
+        let now = clock();
         let core = Core {
-            counter: Counter::new(),
-            control: ControlWord::new().with_access(LOW | HIGH).with_mode(3),
-            low: None,
-            is_high_next: false,
-            latched_count: None,
-            latched_status: None,
+            channels: array::from_fn(|channel| match channel {
+                SPEAKER => Channel::new(),
+                _ => Channel::running(now),
+            }),
             kept: SystemControlBits::new(),
         };
         Self {
@@ -116,17 +93,24 @@ impl Device for Pit {
     }
 
     fn read(&self, offset: u64, data: &mut [u8]) {
-        match (offset, data) {
-            (COUNT, [byte]) => *byte = lock(&self.core).read((self.clock)()),
+        let now = (self.clock)();
+        let mut core = lock(&self.core);
+        match (core.channel(offset), data) {
+            (Some(channel), [byte]) => *byte = channel.read(now),
             (_, data) => data.fill(0xff),
         }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Effect {
         let now = (self.clock)();
+        let mut core = lock(&self.core);
         match (offset, data) {
-            (COUNT, [byte]) => lock(&self.core).write(*byte, now),
-            (CONTROL, [byte]) => lock(&self.core).command(*byte, now),
+            (CONTROL, [byte]) => core.command(*byte, now),
+            (_, [byte]) => {
+                if let Some(channel) = core.channel(offset) {
+                    channel.write(*byte, now);
+                }
+            }
             _ => {}
         }
         Effect::None
@@ -134,86 +118,36 @@ impl Device for Pit {
 }
 
 impl Core {
+    fn channel(&mut self, number: u64) -> Option<&mut Channel> {
+        self.channels.get_mut(usize::try_from(number).ok()?)
+    }
+
     fn command(&mut self, byte: u8, now: Duration) {
         let word = ControlWord::from_bits(byte);
-        match word.channel() {
-            CHANNEL_2 if word.access() == LATCH => self.latch_count(now),
-            CHANNEL_2 => {
-                self.control = word;
-                (self.low, self.is_high_next) = (None, false);
-                (self.latched_count, self.latched_status) = (None, None);
-                self.counter.program(Mode::from_bits(word.mode()), word.decimal());
-            }
-            READ_BACK => {
-                let command = ReadBack::from_bits(byte);
-                if command.channel_2() && !command.no_count() {
-                    self.latch_count(now);
-                }
-                if command.channel_2() && !command.no_status() {
-                    self.latch_status(now);
-                }
-            }
-            _ => {}
+        if let Some(channel) = self.channel(word.channel().into()) {
+            return channel.command(word, now);
         }
-    }
-
-    /// A count that is latched already stays.
-    fn latch_count(&mut self, now: Duration) {
-        self.latched_count.get_or_insert(self.counter.value(now));
-    }
-
-    /// The output and whether a count is missing, in the place of the channel's number.
-    fn latch_status(&mut self, now: Duration) {
-        let (output, null) = (self.counter.output(now), self.counter.wants_count());
-        let upper = (u8::from(output) << 1) | u8::from(null);
-        let status = self.control.with_channel(upper).into_bits();
-        self.latched_status.get_or_insert(status);
-    }
-
-    fn read(&mut self, now: Duration) -> u8 {
-        if let Some(status) = self.latched_status.take() {
-            return status;
-        }
-        let [low, high] = self
-            .latched_count
-            .unwrap_or_else(|| self.counter.value(now))
-            .to_le_bytes();
-        let is_high = match self.control.access() {
-            LOW => false,
-            HIGH => true,
-            _ => {
-                self.is_high_next = !self.is_high_next;
-                !self.is_high_next
+        let command = ReadBack::from_bits(byte);
+        let wanted = |(number, _): &(usize, &mut Channel)| command.channels() & (1 << number) != 0;
+        for (_, channel) in self.channels.iter_mut().enumerate().filter(wanted) {
+            if !command.no_count() {
+                channel.latch_count(now);
             }
-        };
-        if !self.is_high_next {
-            self.latched_count = None;
-        }
-        if is_high { high } else { low }
-    }
-
-    fn write(&mut self, byte: u8, now: Duration) {
-        let bytes = match (self.control.access(), self.low.take()) {
-            (LOW, _) => [byte, 0],
-            (HIGH, _) => [0, byte],
-            (_, Some(low)) => [low, byte],
-            (_, None) => {
-                self.low = Some(byte);
-                return;
+            if !command.no_status() {
+                channel.latch_status(now);
             }
-        };
-        self.counter.load(u16::from_le_bytes(bytes), now);
+        }
     }
 }
 
-/// The gate and the output of the channel, at port 0x61 among what else a PC has there.
+/// The gate and the output of the third channel, at port 0x61 among what else a PC has there.
 pub struct SystemControl(Arc<Pit>);
 
 impl SystemControl {
     /// Number of ports.
     pub const PORTS: u64 = 1;
 
-    /// The port of this channel.
+    /// The port of this timer.
     #[must_use]
     pub fn new(pit: Arc<Pit>) -> Self {
         Self(pit)
@@ -230,9 +164,9 @@ impl Device for SystemControl {
         let core = lock(&self.0.core);
         let bits = core
             .kept
-            .with_gate(core.counter.gate())
+            .with_gate(core.channels[SPEAKER].gate())
             .with_refresh(now.as_nanos() / REFRESH_NANOS % 2 == 1)
-            .with_output(core.counter.output(now));
+            .with_output(core.channels[SPEAKER].output(now));
         match data {
             [byte] => *byte = bits.into_bits(),
             data => data.fill(0xff),
@@ -244,7 +178,7 @@ impl Device for SystemControl {
             let now = (self.0.clock)();
             let bits = SystemControlBits::from_bits(*byte);
             let mut core = lock(&self.0.core);
-            core.counter.set_gate(bits.gate(), now);
+            core.channels[SPEAKER].set_gate(bits.gate(), now);
             core.kept = SystemControlBits::new()
                 .with_speaker(bits.speaker())
                 .with_no_system_error(bits.no_system_error())
@@ -288,7 +222,7 @@ mod tests {
         fn out(&self, port: u16, byte: u8) {
             let _none = match port {
                 0x61 => self.control.write(0, &[byte]),
-                _ => self.pit.write(u64::from(port - 0x42), &[byte]),
+                _ => self.pit.write(u64::from(port - 0x40), &[byte]),
             };
         }
 
@@ -296,7 +230,7 @@ mod tests {
             let mut byte = [0];
             match port {
                 0x61 => self.control.read(0, &mut byte),
-                _ => self.pit.read(u64::from(port - 0x42), &mut byte),
+                _ => self.pit.read(u64::from(port - 0x40), &mut byte),
             }
             byte[0]
         }
@@ -363,19 +297,61 @@ mod tests {
     }
 
     #[test]
-    fn other_channels_and_widths_do_nothing() {
+    fn channels_do_not_disturb_each_other() {
         let bench = Bench::new();
         bench.out(0x43, 0xb0);
         for word in [0x36, 0x76, 0x00, 0xc2, 0xe6] {
             bench.out(0x43, word);
         }
-        let _none = bench.pit.write(0, &[1, 2]);
+        bench.out(0x40, 9);
+        bench.out(0x42, 7);
+        bench.out(0x40, 0);
+        bench.out(0x42, 0);
+        assert_eq!([bench.inb(0x42), bench.inb(0x42)], [7, 0]);
+    }
+
+    #[test]
+    fn other_widths_and_the_control_port_read_as_ones() {
+        let bench = Bench::new();
+        bench.out(0x43, 0xb0);
+        let _none = bench.pit.write(2, &[1, 2]);
         bench.out(0x42, 7);
         bench.out(0x42, 0);
         assert_eq!([bench.inb(0x42), bench.inb(0x42)], [7, 0]);
         let mut word = [0; 2];
-        bench.pit.read(0, &mut word);
+        bench.pit.read(2, &mut word);
         assert_eq!((word, bench.inb(0x43)), ([0xff; 2], 0xff));
+    }
+
+    /// What a kernel does that waits by the first channel without a word to it: it latches the count, again and again.
+    #[test]
+    fn the_first_channel_counts_from_the_start() {
+        let bench = Bench::new();
+        let latched = || {
+            bench.out(0x43, 0x00);
+            u16::from_le_bytes([bench.inb(0x40), bench.inb(0x40)])
+        };
+        let (first, _) = (latched(), bench.wait(1000));
+        assert_eq!(first.wrapping_sub(latched()), 2 * 1193, "by twos, as mode 3 does");
+        bench.out(0x43, 0xc2);
+        assert_eq!(
+            bench.inb(0x40) & 0x7f,
+            0x36,
+            "both bytes, mode 3, a count is there"
+        );
+    }
+
+    #[test]
+    fn read_back_latches_all_channels_at_once() {
+        let bench = Bench::new();
+        bench.out(0x43, 0xb4);
+        bench.out(0x42, 5);
+        bench.out(0x42, 0);
+        bench.out(0x43, 0xde);
+        bench.wait(1000);
+        assert_eq!([bench.inb(0x40), bench.inb(0x40)], [0, 0]);
+        assert_eq!([bench.inb(0x41), bench.inb(0x41)], [0, 0]);
+        assert_eq!([bench.inb(0x42), bench.inb(0x42)], [5, 0]);
     }
 
     #[test]

@@ -86,7 +86,7 @@ impl Machine {
         let pci = ResetControl::new(Arc::new(Cam::new(root)));
         let pit = Arc::new(Pit::new(Box::new(|| Duration::from_secs(1))));
         let ports: [(u16, u64, Arc<dyn Device>); 8] = [
-            (0x42, Pit::PORTS, pit.clone()),
+            (0x40, Pit::PORTS, pit.clone()),
             (0x61, SystemControl::PORTS, Arc::new(SystemControl::new(pit))),
             (0x64, KeyboardController::PORTS, Arc::new(KeyboardController)),
             (0x70, Rtc::PORTS, Arc::new(rtc)),
@@ -200,7 +200,7 @@ fn bar_address(input: &mut Input<'_>) -> Place {
 
 fn port(input: &mut Input<'_>) -> Place {
     let base = input.pick(&[
-        0x42u16, 0x61, 0x64, 0x70, 0x71, 0x3f8, 0x505, 0x600, 0xcf8, 0xcfc, 0xfffe, 0x1000,
+        0x40u16, 0x61, 0x64, 0x70, 0x71, 0x3f8, 0x505, 0x600, 0xcf8, 0xcfc, 0xfffe, 0x1000,
     ]);
     Place::Port(base.saturating_add(u16::from(input.u8() % 8)))
 }
