@@ -14,6 +14,10 @@ use crate::layout::{HIGH_RAM, MMIO_32, Range, low_ram_end};
 
 const GIB: u64 = 1 << 30;
 
+/// Address bits that every host can map. CPUs may have 52, but page tables of four levels, which KVM uses for guests
+/// where the host's kernel has them itself or the CPU no others, end here (`kvm_mmu_get_max_tdp_level`).
+const MAPPED_BITS: u8 = 48;
+
 /// I/O virtual addresses that the host's IOMMU maps for all passed devices: ascending ranges with gaps between them, as
 /// VFIO tells them (VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +157,8 @@ pub fn low_window(sizes: &[Vec<u64>]) -> Range {
     MMIO_32.into_iter().find(fits).unwrap_or(widest)
 }
 
-/// Places `memory_bytes` of RAM around `mmio_32`, and a window, where `reach` allows, below `1 << address_bits`.
+/// Places `memory_bytes` of RAM around `mmio_32`, and a window, where `reach` allows, below `1 << address_bits` and
+/// where every host can map them.
 ///
 /// # Errors
 /// When a part of RAM has no place.
@@ -163,9 +168,7 @@ pub fn place(
     reach: &IovaRanges,
     address_bits: u8,
 ) -> Result<Placement, PlacementError> {
-    let end = 1u64
-        .checked_shl(address_bits.into())
-        .map_or(u64::MAX, |end| end - 1);
+    let end = (1u64 << address_bits.min(MAPPED_BITS)) - 1;
     let reach = reach.clone().within(std::slice::from_ref(&(0..=end)));
     let low = low_ram_end(memory_bytes, mmio_32).0;
     let no_room = |start: u64, len: u64| {
@@ -260,6 +263,14 @@ mod tests {
         );
         assert_eq!(window_of(399 * GIB, &vtd(39), 46), Some((400 * GIB, 112 * GIB)));
         assert_eq!(window_of(64 << 20, &vtd(39), 46), Some((4 * GIB, 508 * GIB)));
+    }
+
+    #[test]
+    fn the_window_ends_where_four_levels_of_tables_do() {
+        let amd = IovaRanges::everything().within(&[0..=0xfd_ffff_ffff, 1 << 40..=u64::MAX]);
+        for bits in [48, 52] {
+            assert_eq!(window_of(GIB, &amd, bits), Some((1 << 40, 1 << 47)));
+        }
     }
 
     #[test]
