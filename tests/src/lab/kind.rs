@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Narrow,
     /// With an IOMMU that does not remap interrupts.
     WithoutRemapping,
+    /// Whose kernel has page tables of four levels, with CPUs that have five and 52 address bits.
+    FourLevels,
     /// With CPUs whose XSAVE is off.
     WithoutXsave,
     /// Whose own drivers never had the devices: they are as the machine's reset left them.
@@ -40,11 +42,12 @@ pub(crate) enum Lane {
 
 impl Kind {
     /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Whole,
         Self::WithoutIommu,
         Self::Narrow,
         Self::WithoutRemapping,
+        Self::FourLevels,
         Self::WithoutXsave,
         Self::Undriven,
         Self::AmdIommu,
@@ -72,6 +75,14 @@ impl Kind {
         }
     }
 
+    /// QEMU's CPU.
+    pub(super) fn cpu(self) -> &'static str {
+        match self {
+            Self::FourLevels => "max,phys-bits=52",
+            _ => "max",
+        }
+    }
+
     /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
     /// service.
     pub(super) fn iommu_device(self, has_x2apic: bool) -> String {
@@ -88,6 +99,7 @@ impl Kind {
     pub(super) fn kernel_options(self) -> &'static str {
         match self {
             Self::WithoutIommu => "intel_iommu=off",
+            Self::FourLevels => "intel_iommu=on iommu=pt no5lvl",
             Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
             Self::Undriven | Self::Zoo => "intel_iommu=on iommu=pt lab.undriven",
             Self::AmdIommu => "iommu=pt lab.undriven",

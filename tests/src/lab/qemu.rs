@@ -101,7 +101,7 @@ fn fixed_arguments(kind: Kind, has_x2apic: bool, memory_mib: u64) -> Vec<String>
         "-machine",
         "q35,kernel-irqchip=off",
         "-cpu",
-        "max",
+        kind.cpu(),
         "-smp",
         "2",
         "-m",

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use super::kind::Kind;
 use super::logs::workspace;
 use super::{devices, zoo};
+use crate::supplies::further;
 use crate::supplies::guests::{self, Files, Initramfs};
 use crate::supplies::initramfs::{self, Contents};
 use crate::supplies::kernel::Kernel;
@@ -107,7 +108,11 @@ impl Share {
     /// `guest/vmlinuz-6.12`, `guest/vmlinux-6.12`, `guest/initramfs-6.12` and so on. The kernels are
     /// links that lead, in the lab host, into its root filesystem.
     fn add_guests(&self, supplies: &Supplies, kind: Kind) -> Result<()> {
-        for series in [HOST_SERIES, OLD_SERIES] {
+        let usual = [HOST_SERIES, OLD_SERIES].map(|series| (series, guests::NIC_DRIVERS));
+        let further = further::ALL
+            .iter()
+            .map(|further| (further.series, further.drivers));
+        for (series, drivers) in usual.into_iter().chain(further) {
             let Some(kernel) = supplies.kernel(series) else {
                 continue;
             };
@@ -116,8 +121,16 @@ impl Share {
                 symlink(format!("/boot/{image}-{}", kernel.version), &link)
                     .with_context(|| format!("Cannot create {}", link.display()))?;
             }
-            let plain = &guests::ALL[0];
-            self.add_guest(supplies, kernel, plain, &format!("guest/{}-{series}", plain.name))?;
+            let plain = Initramfs {
+                drivers,
+                ..guests::ALL[0]
+            };
+            self.add_guest(
+                supplies,
+                kernel,
+                &plain,
+                &format!("guest/{}-{series}", plain.name),
+            )?;
         }
         let kernel = supplies.host_kernel()?;
         let is_wanted =

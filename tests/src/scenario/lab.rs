@@ -129,11 +129,11 @@ impl<'a> Lab<'a> {
         Ok(())
     }
 
-    /// The scenario cannot be tried where Debian has no such kernel.
+    /// The scenario cannot be tried where Debian has no such kernel, or a further one could not be fetched.
     pub(crate) fn needs_kernel(&self, series: &str) -> Result<()> {
         ensure!(
             self.series.contains(&series),
-            Skip(format!("this Debian has no {series} kernel"))
+            Skip(format!("the lab has no {series} kernel"))
         );
         Ok(())
     }

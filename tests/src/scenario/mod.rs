@@ -45,6 +45,7 @@ scenarios![
     control,
     outputs,
     tiny,
+    kernels,
     foreign,
     host_command,
     bad_input,
@@ -71,6 +72,8 @@ pub(crate) struct Scenario {
     pub(crate) qemu: bool,
     /// Strait runs in it, whoever runs the guests of the lab's host.
     pub(crate) needs_strait: bool,
+    /// Its guest's kernel is one that is fetched for it.
+    pub(crate) further_kernel: bool,
     /// Which machine it runs on.
     pub(crate) kind: Kind,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
@@ -93,6 +96,7 @@ impl Scenario {
             full: false,
             qemu: true,
             needs_strait: false,
+            further_kernel: false,
             kind: Kind::Whole,
             expected_warnings: &[],
             run: Box::new(run),
@@ -111,6 +115,11 @@ impl Scenario {
 
     fn with_strait_inside(mut self) -> Self {
         self.needs_strait = true;
+        self
+    }
+
+    fn with_further_kernel(mut self) -> Self {
+        self.further_kernel = true;
         self
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
     let scenarios = select(selection)?;
     // First of all: what is missing for it is said before anything is built.
     let session = (!scenarios.is_empty())
-        .then(|| Session::new(selection))
+        .then(|| Session::new(selection, &scenarios))
         .transpose()?;
     let mut counts = Counts::default();
     let everything = selection.names.is_empty() && selection.lane.is_none();

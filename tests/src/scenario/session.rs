@@ -11,7 +11,7 @@ use super::unit_tests::Counts;
 use super::{Kind, Lab, Scenario, Skip};
 use crate::guest::{Boot, Vmm};
 use crate::lab::{LabHost, Leftovers, Logs, Outside, build_strait};
-use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies};
+use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies, further};
 
 /// All that scenarios share.
 pub(super) struct Session<'a> {
@@ -24,9 +24,15 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Prepares the lab, without building or booting anything yet.
-    pub(super) fn new(selection: &'a Selection) -> Result<Self> {
-        let supplies = Supplies::prepare()?;
-        let mut series = vec![HOST_SERIES, OLD_SERIES];
+    pub(super) fn new(selection: &'a Selection, scenarios: &[Scenario]) -> Result<Self> {
+        let mut supplies = Supplies::prepare()?;
+        if scenarios.iter().any(|scenario| scenario.further_kernel)
+            && let Err(error) = supplies.add_further_kernels()
+        {
+            eprintln!("  There are no further kernels for guests: {error:#}");
+        }
+        let further = further::ALL.map(|further| further.series);
+        let mut series: Vec<_> = [HOST_SERIES, OLD_SERIES].into_iter().chain(further).collect();
         series.retain(|series| supplies.kernel(series).is_some());
         Ok(Self {
             selection,

@@ -3,6 +3,7 @@
 
 use std::env;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -68,6 +69,17 @@ impl Cache {
     pub(crate) fn write_stamp(&self, name: &str, content: &str) -> Result<()> {
         let path = self.stamp(name);
         fs::write(&path, content).with_context(|| format!("Cannot write {}", path.display()))
+    }
+
+    /// Forgets that `name` is complete.
+    pub(crate) fn remove_stamp(&self, name: &str) -> Result<()> {
+        let path = self.stamp(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(error).with_context(|| format!("Cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn stamp(&self, name: &str) -> PathBuf {

@@ -16,6 +16,14 @@ const HEADER_MAGIC: usize = 0x202;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 
+/// What Debian builds besides the plain kernel.
+const FLAVOURS: [&str; 2] = ["cloud", "rt"];
+
+/// `6.12-rt` is the flavour `rt` of the series `6.12`; the plain kernel's is empty.
+pub(crate) fn series_and_flavour(name: &str) -> (&str, &str) {
+    name.split_once('-').unwrap_or((name, ""))
+}
+
 /// One installed kernel.
 #[derive(Debug, Clone)]
 pub(crate) struct Kernel {
@@ -45,11 +53,16 @@ impl Kernel {
         Ok(kernels)
     }
 
-    /// Whether this is `6.12.something` for the series `6.12`.
+    /// Whether this is `6.12.something-amd64` for the series `6.12`, and `6.12.something-rt-amd64` for its flavour
+    /// `6.12-rt`.
     pub(crate) fn is_of(&self, series: &str) -> bool {
-        self.version
-            .strip_prefix(series)
-            .is_some_and(|rest| rest.starts_with('.'))
+        let (series, flavour) = series_and_flavour(series);
+        let own = self.version.strip_suffix("-amd64").unwrap_or(&self.version);
+        let own_flavour = FLAVOURS
+            .into_iter()
+            .find(|flavour| own.ends_with(&format!("-{flavour}")));
+        own_flavour.unwrap_or_default() == flavour
+            && own.strip_prefix(series).is_some_and(|rest| rest.starts_with('.'))
     }
 
     /// Writes the vmlinux beside the bzImage.
@@ -147,13 +160,22 @@ mod tests {
     }
 
     #[test]
-    fn series_does_not_match_a_longer_number() {
-        let kernel = Kernel {
-            version: "6.12.95-amd64".to_owned(),
-            bzimage: PathBuf::new(),
-            vmlinux: PathBuf::new(),
+    fn a_kernel_is_of_one_series_and_one_flavour() {
+        let series = |version: &str| {
+            let kernel = Kernel {
+                version: version.to_owned(),
+                bzimage: PathBuf::new(),
+                vmlinux: PathBuf::new(),
+            };
+            ["6.1", "6.12", "6.12-rt", "6.12-cloud", "7"]
+                .into_iter()
+                .filter(|series| kernel.is_of(series))
+                .collect::<Vec<_>>()
         };
-        assert!(kernel.is_of("6.12"));
-        assert!(!kernel.is_of("6.1"));
+        assert_eq!(series("6.12.95+deb13-amd64"), ["6.12"]);
+        assert_eq!(series("6.1.0-56-amd64"), ["6.1"]);
+        assert_eq!(series("6.12.95+deb13-rt-amd64"), ["6.12-rt"]);
+        assert_eq!(series("6.12.95+deb13-cloud-amd64"), ["6.12-cloud"]);
+        assert_eq!(series("7.3.4+deb13-amd64"), ["7"]);
     }
 }

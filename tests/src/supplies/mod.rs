@@ -4,6 +4,7 @@ mod apt;
 pub(crate) mod cache;
 pub(crate) mod command;
 mod emulator;
+pub(crate) mod further;
 pub(crate) mod guests;
 pub(crate) mod initramfs;
 pub(crate) mod kernel;
@@ -13,7 +14,7 @@ pub(crate) mod progress;
 pub(crate) mod root;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
@@ -76,8 +77,8 @@ pub(crate) struct Supplies {
     /// RAM of the lab machine.
     pub(crate) memory_mib: u64,
     kernels: Vec<Kernel>,
-    /// Held for its lock.
-    _cache: Cache,
+    release: Release,
+    cache: Cache,
 }
 
 impl Supplies {
@@ -96,18 +97,51 @@ impl Supplies {
             if !cache.is_stamped("root", &recipe) {
                 needs::to_fill(&cache.path(""))?;
                 eprintln!("Preparing the lab in {}, once:", cache.path("").display());
+                cache.remove_stamp("kernels")?;
                 build(&cache, &release)?;
                 cache.write_stamp("root", &recipe)?;
             }
             cache.share()?;
         }
-        Ok(Self {
+        let mut supplies = Self {
             emulator: Emulator::of(&root)?,
-            kernels: Kernel::all_in(&root)?,
+            kernels: Vec::new(),
             memory_mib,
             root,
-            _cache: cache,
-        })
+            release,
+            cache,
+        };
+        supplies.find_kernels()?;
+        Ok(supplies)
+    }
+
+    /// The same for the kernels that few scenarios want.
+    pub(crate) fn add_further_kernels(&mut self) -> Result<()> {
+        let (cache, recipe) = (&self.cache, further::recipe(&self.release));
+        if !cache.is_stamped("kernels", &recipe) {
+            cache.take_alone()?;
+            if !cache.is_stamped("kernels", &recipe) {
+                needs::to_fill(&cache.path(""))?;
+                eprintln!("Adding kernels for guests, once:");
+                further::build(cache, &self.release, &self.root)?;
+                cache.write_stamp("kernels", &recipe)?;
+            }
+            cache.share()?;
+        }
+        self.find_kernels()
+    }
+
+    /// Those that are complete.
+    fn find_kernels(&mut self) -> Result<()> {
+        let has_further = self.cache.is_stamped("kernels", &further::recipe(&self.release));
+        self.kernels = Kernel::all_in(&self.root)?;
+        self.kernels.retain(|kernel| {
+            has_further
+                || [HOST_SERIES, OLD_SERIES]
+                    .iter()
+                    .any(|series| kernel.is_of(series))
+        });
+        Ok(())
     }
 
     /// The newest kernel of a series, if there is one.
@@ -138,10 +172,11 @@ fn build(cache: &Cache, release: &Release) -> Result<()> {
 /// What the lab is made of, in the newest versions of the package lists.
 fn choose(apt: &Apt) -> Result<Vec<Package>> {
     let mut packages = apt.with_dependencies(&PACKAGES)?;
-    let Some(kernel) = apt.kernel(HOST_SERIES)? else {
+    let kernel = apt.kernel(HOST_SERIES)?;
+    if kernel.is_empty() {
         bail!("The configured Debian sources have no {HOST_SERIES} kernel");
-    };
-    packages.push(kernel);
+    }
+    packages.extend(kernel);
     packages.extend(apt.kernel(OLD_SERIES)?);
     Ok(packages)
 }
@@ -149,19 +184,23 @@ fn choose(apt: &Apt) -> Result<Vec<Package>> {
 /// What package scripts would do: module indexes, and beside each bzImage its vmlinux.
 fn finish_tree(root: &Root) -> Result<()> {
     for kernel in Kernel::all_in(root)? {
-        let version = &kernel.version;
-        progress::step(&format!("Indexing the modules of {version}"), || {
-            modules::index(root, version)?;
-            modules::decompress(root, version, guests::NIC_DRIVERS)
-        })?;
-        progress::step(&format!("Extracting vmlinux of {version}"), || {
+        finish_kernel(root, &kernel.version, guests::NIC_DRIVERS)?;
+        progress::step(&format!("Extracting vmlinux of {}", kernel.version), || {
             kernel.extract_vmlinux(root)
         })?;
     }
     Ok(())
 }
 
-fn remove(folder: &PathBuf) -> Result<()> {
+/// Indexes its modules, and makes those that guests often load plain.
+fn finish_kernel(root: &Root, version: &str, drivers: &[&str]) -> Result<()> {
+    progress::step(&format!("Indexing the modules of {version}"), || {
+        modules::index(root, version)?;
+        modules::decompress(root, version, drivers)
+    })
+}
+
+fn remove(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
     }

@@ -22,6 +22,8 @@ pub(crate) struct Apt {
     pub(super) archives: PathBuf,
     pub(super) lists: PathBuf,
     sources: PathBuf,
+    /// The archives of the release that the tree is of, and its name.
+    release: (Vec<Source>, String),
     /// Keys of a newer release, outside the cache: apt takes a space in their path for its end.
     keys: TempDir,
 }
@@ -33,18 +35,19 @@ impl Apt {
         for name in ["etc/none", "etc/sources", "cache/archives/partial", "state"] {
             cache.make_folder(&format!("apt/{name}"))?;
         }
-        let apt = Self {
+        let own = sources::collect(Path::new("/etc/apt"), release)?;
+        let mut apt = Self {
             config: folder.join("etc/apt.conf"),
             archives: cache.make_folder("apt/archives")?,
             lists: cache.make_folder("apt/lists")?,
             sources: folder.join("etc/sources/lab.sources"),
+            release: (own.clone(), release.codename.clone()),
             keys: tempfile::tempdir().context("Cannot create a temporary folder")?,
         };
         // An empty list of installed packages: apt then resolves a dependency tree from nothing.
         write(&folder.join("state/status"), "")?;
         write(&apt.config, &(own_settings(&folder) + &network_settings()?))?;
 
-        let own = sources::collect(Path::new("/etc/apt"), release)?;
         write(&apt.sources, &sources::render(&own))?;
         apt.update()?;
         if let Some(newer) = release.newer() {
@@ -55,7 +58,7 @@ impl Apt {
 
     /// Adds a newer release from the same archives. Its keys come with the running release's own
     /// keyring package, which the running release's keys vouch for.
-    fn add_release(&self, own: &[Source], from: &str, to: &str) -> Result<()> {
+    fn add_release(&mut self, own: &[Source], from: &str, to: &str) -> Result<()> {
         let keyring = self.fetch(|apt| apt.with_dependencies(&["debian-archive-keyring"]))?;
         Self::unpack(&keyring, self.keys.path())?;
         let keys = self.keys.path().join(KEYRING);
@@ -64,7 +67,25 @@ impl Apt {
             .map(|source| source.of_release(from, to, &keys))
             .collect();
         write(&self.sources, &(sources::render(own) + &sources::render(&newer)))?;
+        self.release = (newer, to.to_owned());
         self.update()
+    }
+
+    /// Adds the backports of the tree's release, from the same archives. Of what is in both, apt keeps to the release.
+    /// A mirror without them is left as it is.
+    pub(crate) fn add_backports(&self) -> Result<()> {
+        let (archives, codename) = &self.release;
+        let backports: Vec<Source> = archives
+            .iter()
+            .filter_map(|source| source.backports_of(codename))
+            .collect();
+        let before = fs::read_to_string(&self.sources).context("Cannot read the list of sources")?;
+        write(&self.sources, &(before.clone() + &sources::render(&backports)))?;
+        self.update().or_else(|error| {
+            eprintln!("  No backports: {error:#}");
+            write(&self.sources, &before)?;
+            self.update()
+        })
     }
 
     /// A command of apt's family under the private configuration.

@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Apt;
 use crate::supplies::command;
+use crate::supplies::kernel::series_and_flavour;
 use crate::supplies::progress::{self, Counter};
 
 /// A mirror has a bad minute now and then.
@@ -46,29 +47,44 @@ impl Apt {
         Ok(listing.lines().filter_map(Package::parse).collect())
     }
 
-    /// The newest kernel package of a series such as `6.12`, if this Debian has one.
-    pub(crate) fn kernel(&self, series: &str) -> Result<Option<Package>> {
-        let versions = command::output(self.command("apt-cache").args(["madison", "linux-image-amd64"]))?;
+    /// The packages of the newest kernel of a series such as `6.12`, or of its flavour as `6.12-rt`: none if this Debian
+    /// has no such kernel.
+    pub(crate) fn kernel(&self, series: &str) -> Result<Vec<Package>> {
+        let (series, flavour) = series_and_flavour(series);
+        let dash = if flavour.is_empty() { "" } else { "-" };
+        let meta = format!("linux-image-{flavour}{dash}amd64");
+        let versions = command::output(self.command("apt-cache").args(["madison", &meta]))?;
         let newest = versions
             .lines()
             .filter_map(|line| line.split('|').nth(1).map(str::trim))
             .find(|version| version.starts_with(&format!("{series}.")));
         let Some(version) = newest else {
-            return Ok(None);
+            return Ok(Vec::new());
         };
-        let meta = format!("linux-image-amd64={version}");
-        let shown = command::output(self.command("apt-cache").args(["show", &meta]))?;
-        let image = shown
-            .lines()
-            .find_map(|line| line.strip_prefix("Depends: "))
-            .and_then(|depends| depends.split([' ', ',']).next())
-            .with_context(|| format!("{meta} names no kernel image"))?;
-        let wanted = format!("{image}={version}");
-        let listing = command::output(
-            self.command("apt-get")
-                .args(["--print-uris", "download", &wanted]),
-        )?;
-        Ok(listing.lines().find_map(Package::parse))
+        let is_image = |name: &&String| name.starts_with("linux-image-");
+        let depends = self.depends(&format!("{meta}={version}"))?;
+        let image = depends
+            .iter()
+            .find(is_image)
+            .with_context(|| format!("{meta} of {version} names no kernel image"))?;
+        let mut names = vec![image.clone()];
+        // From 7.0 on it is in parts, of which this one only has the scripts.
+        let own = image.trim_start_matches("linux-image");
+        let parts = self.depends(&format!("{image}={version}"))?;
+        names.extend(parts.into_iter().filter(|part| part.ends_with(own)));
+        let wanted = names.iter().map(|name| format!("{name}={version}"));
+        let mut download = self.command("apt-get");
+        let listing = command::output(download.args(["--print-uris", "download"]).args(wanted))?;
+        Ok(listing.lines().filter_map(Package::parse).collect())
+    }
+
+    /// The names of what a package depends on.
+    fn depends(&self, package: &str) -> Result<Vec<String>> {
+        let shown = command::output(self.command("apt-cache").args(["show", package]))?;
+        let line = shown.lines().find_map(|line| line.strip_prefix("Depends: "));
+        let names = line.unwrap_or_default().split(',');
+        let first_word = |entry: &str| entry.split_whitespace().next().map(str::to_owned);
+        Ok(names.filter_map(first_word).collect())
     }
 
     /// Chooses packages and downloads them. Lists of an earlier run, or of a proxy, may name versions that the mirror

@@ -192,6 +192,15 @@ impl Source {
             ..self.clone()
         }
     }
+
+    /// The backports of a release that is in this archive.
+    pub(super) fn backports_of(&self, codename: &str) -> Option<Self> {
+        let has_release = self.suites.iter().any(|suite| suite == codename);
+        has_release.then(|| Self {
+            suites: vec![format!("{codename}-backports")],
+            ..self.clone()
+        })
+    }
 }
 
 fn is_release_suite(suite: &str, codename: &str) -> bool {
@@ -221,6 +230,16 @@ mod tests {
              Components: main\nArchitectures: amd64\n\
              Signed-By: /usr/share/keyrings/debian-archive-keyring.gpg, /cache/keys.gpg\n\n"
         );
+    }
+
+    #[test]
+    fn backports_are_where_the_release_is() {
+        let archive = "deb http://mirror.example/debian bookworm main";
+        let security = "deb http://security.example/debian-security bookworm-security main";
+        let [archive, security] = [archive, security].map(|line| parse_one_line(line).expect("a source"));
+        let found = archive.backports_of("bookworm").expect("the release's archive");
+        assert_eq!(found.suites, ["bookworm-backports"]);
+        assert_eq!(security.backports_of("bookworm"), None);
     }
 
     #[test]
