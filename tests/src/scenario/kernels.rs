@@ -2,6 +2,7 @@
 
 use anyhow::{Result, ensure};
 
+use super::nic::{PF_VECTORS, exchange};
 use super::{Kind, Lab, Scenario};
 use crate::guest::{Guest, GuestConfig, complaints, kept, says};
 use crate::lab::devices::{NIC, NVME, REPORTER};
@@ -38,6 +39,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .full()
         .on(Kind::FourLevels),
         of("7", "the newest kernel of Debian's backports"),
+        Scenario::new(
+            "kernel-7-viommu",
+            "the newest kernel with an IOMMU of its own, strict: a NIC, 32 MiB intact",
+            600,
+            behind_iommu,
+        )
+        .full()
+        .with_further_kernel(),
         of("6.12-rt", "Debian's kernel for real time"),
         of("6.12-cloud", "Debian's kernel for clouds, with a virtio NIC passed through,"),
     ]
@@ -84,6 +93,23 @@ fn further(lab: &Lab<'_>, series: &'static str) -> Result<()> {
         works(lab, guest, series)?;
         says(guest, "nproc", "2")?;
         says(guest, FIVE_LEVELS, levels.trim())
+    })
+}
+
+fn behind_iommu(lab: &Lab<'_>) -> Result<()> {
+    lab.needs_kernel("7")?;
+    let config = GuestConfig {
+        series: "7",
+        cpus: 2,
+        ..GuestConfig::with(&[&lab.take(NIC.at())?]).behind_iommu("intel_iommu=on,strict")
+    };
+    lab.run(&config, |guest| {
+        complaints(guest)?;
+        says(guest, "cat /sys/kernel/iommu_groups/*/type | sort -u", "DMA")?;
+        let vectors = exchange(lab, guest, "igb", PF_VECTORS)?;
+        let remapped = vectors.iter().any(|vector| vector.is_remapped);
+        ensure!(remapped, "The NIC's vectors do not go through the IOMMU: {vectors:?}");
+        Ok(())
     })
 }
 
