@@ -41,18 +41,12 @@ pub(super) fn units(root: &Root) -> Vec<String> {
 
 /// What keeps the IOMMU off, as one remedy.
 pub(super) fn remedy(root: &Root) -> String {
+    let off = boot::given(root, &["intel_iommu=off", "amd_iommu=off", "iommu=off"]);
     let option = match firmware(root) {
         Firmware::Intel => "intel_iommu=on",
         Firmware::Amd => "amd_iommu=force_enable",
-        Firmware::Nothing => {
-            let boot = match boot::given(root, &["intel_iommu=on"]) {
-                Some(_) => "",
-                None => " and boot the host with intel_iommu=on (Intel; AMD needs no option)",
-            };
-            return format!("turn it on in the firmware (VT-d, AMD-Vi or IOMMU){boot}");
-        }
+        Firmware::Nothing => return firmware_remedy(root, off),
     };
-    let off = boot::given(root, &["intel_iommu=off", "amd_iommu=off", "iommu=off"]);
     match (off, firmware(root), boot::with_option(root, option)) {
         (Some(off), Firmware::Intel, Some(add)) => {
             format!("take {off} from the kernel's command line and {add}")
@@ -66,11 +60,37 @@ pub(super) fn remedy(root: &Root) -> String {
     }
 }
 
+/// Where the firmware tells of no IOMMU, none can be on, and what keeps it off next is told at once.
+fn firmware_remedy(root: &Root, off: Option<&str>) -> String {
+    let take = off.map(|off| format!("take {off} from the kernel's command line"));
+    let needs_option = !is_amd(root) && boot::given(root, &["intel_iommu=on"]).is_none();
+    let boot =
+        needs_option.then(|| "boot the host with intel_iommu=on (Intel; AMD needs no option)".to_owned());
+    let turn_on = Some("turn it on in the firmware (VT-d, AMD-Vi or IOMMU)".to_owned());
+    let steps: Vec<String> = [turn_on, take, boot].into_iter().flatten().collect();
+    steps.join(" and ")
+}
+
+/// Whether the CPU is AMD's, or Hygon's, which have the same IOMMU.
+fn is_amd(root: &Root) -> bool {
+    let text = root.text("proc/cpuinfo").unwrap_or_default();
+    let vendor = text.lines().find(|line| line.starts_with("vendor_id"));
+    vendor.is_some_and(|line| line.contains("AMD") || line.contains("Hygon"))
+}
+
 /// How interrupts get remapped, and what does without.
 pub(super) fn remapping_remedy(root: &Root) -> String {
-    let turn_on = match boot::given(root, &["intremap=off", "nointremap", "iommu=off"]) {
-        Some(off) => format!("take {off} from the kernel's command line and reboot"),
-        None => "turn on interrupt remapping (x2APIC) in the firmware".to_owned(),
+    let off = boot::given(root, &["intremap=off", "nointremap", "iommu=off"]);
+    let turn_on = match (off, firmware(root)) {
+        (Some(off), _) => format!("take {off} from the kernel's command line and reboot"),
+        // An I/O APIC that the table leaves out is enough for Linux to do without (`check_ioapic_information`,
+        // drivers/iommu/amd/init.c).
+        (None, Firmware::Amd) => {
+            "dmesg | grep AMD-Vi says why: update the firmware, or tell the kernel what the \
+             firmware's table leaves out, by its options ivrs_ioapic and ivrs_hpet"
+                .to_owned()
+        }
+        (None, _) => "turn on interrupt remapping (x2APIC) in the firmware".to_owned(),
     };
     format!(
         "{turn_on}; or, for a guest you trust, set the module option vfio_iommu_type1.allow_unsafe_interrupts=1, at \
@@ -93,11 +113,30 @@ pub(super) fn reserved_regions(root: &Root, number: u32) -> Vec<ReservedRegion> 
     text.lines().filter_map(region).collect()
 }
 
-/// Address bits of VT-d unit `name`: MGAW, bits 21:16 of the capability register, plus one (VT-d §11.4.2).
+/// Address bits of unit `name`.
 pub(super) fn width_bits(root: &Root, name: &str) -> Option<u32> {
-    let text = root.text(format!("sys/class/iommu/{name}/intel-iommu/cap"))?;
-    let capability = u64::from_str_radix(text.trim_start_matches("0x"), 16).ok()?;
-    Some(((capability >> 16) & 0x3f) as u32 + 1)
+    let register = |file: &str| {
+        let text = root.text(format!("sys/class/iommu/{name}/{file}"))?;
+        // Behind a colon there is a second register.
+        let first = text.split(':').next().unwrap_or_default();
+        u64::from_str_radix(first.trim_start_matches("0x"), 16).ok()
+    };
+    let vtd = register("intel-iommu/cap").map(vtd_width);
+    vtd.or_else(|| amd_width(register("amd-iommu/features")?))
+}
+
+/// MGAW, bits 21:16 of the capability register, plus one (VT-d §11.4.2).
+fn vtd_width(capability: u64) -> u32 {
+    ((capability >> 16) & 0x3f) as u32 + 1
+}
+
+/// HATS, bits 11:10 of the extended features: levels of page tables above four, of nine bits each (AMD I/O
+/// Virtualization Technology §3.4.13).
+fn amd_width(features: u64) -> Option<u32> {
+    match (features >> 10) & 3 {
+        3 => None,
+        more => Some((12 + 9 * (4 + more as u32)).min(64)),
+    }
 }
 
 /// Whether the kernel lets us see its interrupts at all.
@@ -115,4 +154,77 @@ pub(super) fn remaps_interrupts(root: &Root) -> bool {
 pub(super) fn allows_unsafe_interrupts(root: &Root) -> bool {
     let value = root.text("sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts");
     matches!(value.as_deref(), Some("Y" | "1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::testing::FakeHost;
+
+    const TABLES: &str = "sys/firmware/acpi/tables";
+
+    /// An AMD host whose firmware has these tables, booted with `cmdline`.
+    fn amd(tables: &[&str], cmdline: &str) -> FakeHost {
+        let host = FakeHost::new();
+        std::fs::remove_file(host.path(TABLES).join("DMAR")).expect("there");
+        for table in tables {
+            host.file(&format!("{TABLES}/{table}"), "");
+        }
+        host.file("proc/cmdline", cmdline);
+        host.file("proc/cpuinfo", "vendor_id\t: AuthenticAMD\nflags\t\t: fpu svm\n");
+        host
+    }
+
+    #[test]
+    fn an_amd_host_is_told_nothing_of_intel() {
+        let firmware = "turn it on in the firmware (VT-d, AMD-Vi or IOMMU)";
+        assert_eq!(remedy(&amd(&[], "quiet").root()), firmware);
+        assert_eq!(
+            remedy(&amd(&[], "amd_iommu=off").root()),
+            format!("{firmware} and take amd_iommu=off from the kernel's command line")
+        );
+        let off = "take amd_iommu=off from the kernel's command line and reboot";
+        assert_eq!(remedy(&amd(&["IVRS"], "amd_iommu=fullflush,off").root()), off);
+        let forced = remedy(&amd(&["IVRS"], "quiet").root());
+        assert!(forced.contains("amd_iommu=force_enable"), "{forced}");
+    }
+
+    #[test]
+    fn an_intel_host_needs_its_option_too() {
+        let host = amd(&[], "intel_iommu=off");
+        host.file("proc/cpuinfo", "vendor_id\t: GenuineIntel\nflags\t\t: fpu vmx\n");
+        let told = remedy(&host.root());
+        for words in [
+            "in the firmware",
+            "take intel_iommu=off",
+            "boot the host with intel_iommu=on",
+        ] {
+            assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn remapping_that_amd_firmware_spoils_is_told_by_the_kernel() {
+        let told = remapping_remedy(&amd(&["IVRS"], "quiet").root());
+        assert!(told.starts_with("dmesg | grep AMD-Vi says why"), "{told}");
+        let told = remapping_remedy(&amd(&["IVRS"], "intremap=off").root());
+        assert!(told.starts_with("take intremap=off"), "{told}");
+    }
+
+    #[test]
+    fn amd_units_tell_their_levels() {
+        let host = amd(&["IVRS"], "quiet");
+        for (features, bits) in [
+            ("29d3:0", Some(64)),
+            ("0", Some(48)),
+            ("77ef22294ada:0", Some(64)),
+            ("c00", None),
+        ] {
+            host.file(
+                "sys/class/iommu/ivhd0/amd-iommu/features",
+                &format!("{features}\n"),
+            );
+            assert_eq!(width_bits(&host.root(), "ivhd0"), bits, "{features}");
+        }
+    }
 }

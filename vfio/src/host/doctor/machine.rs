@@ -116,14 +116,14 @@ fn width(root: &Root, wishes: &Wishes) -> Finding {
         .filter_map(|unit| iommu::width_bits(root, unit))
         .min();
     let Some(bits) = bits else {
-        let evidence = "the kernel tells no width, as with AMD-Vi";
+        let evidence = "the kernel tells no width";
         return Finding::pass("iommu-width", question, evidence)
             .unknown("a guest whose memory it does not reach is refused at its start, with the address");
     };
     // RAM is split around a hole of at most 1 GiB below 4 GiB.
     let end = wishes.memory_bytes + (1 << 30);
     let evidence = format!("{bits} address bits");
-    match end >> bits {
+    match end.checked_shr(bits).unwrap_or(0) {
         0 => Finding::pass("iommu-width", question, evidence),
         _ => Finding::pass("iommu-width", question, evidence).fail("give the guest less memory"),
     }

@@ -72,6 +72,15 @@ fn an_iommu_that_tells_no_width() {
     assert_eq!(told, unknown("iommu-width"));
 }
 
+#[test]
+fn an_amd_iommu_that_tells_its_levels() {
+    let told = verdicts(|host| {
+        fs::remove_dir_all(host.path("sys/class/iommu/dmar0")).expect("there");
+        host.file("sys/class/iommu/ivhd0/amd-iommu/features", "29d3:0\n");
+    });
+    assert_eq!(told, (Vec::new(), 0));
+}
+
 /// The question of its width is not asked where none is in use.
 #[test]
 fn an_iommu_that_is_off() {
