@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 
 use crate::demo::Show;
 use crate::guest::Vmm;
-use crate::lab::Lane;
+use crate::lab::{Kind, Lane};
 use crate::probe::{self, Probe};
 use crate::scenario::{self, Selection};
 use crate::supplies::cache;
@@ -80,6 +80,9 @@ enum Command {
         /// Seconds it may take.
         #[arg(long, default_value_t = 600)]
         limit: u64,
+        /// The kind of machine.
+        #[arg(long, value_enum, default_value_t = Kind::Whole)]
+        machine: Kind,
         /// Leave strait out, as when it does not build.
         #[arg(long)]
         no_strait: bool,
@@ -132,8 +135,9 @@ pub(crate) fn run() -> Result<ExitCode> {
         Command::Run {
             script,
             limit,
+            machine,
             no_strait,
-        } => shell::run(&script, limit, !no_strait),
+        } => shell::run(&script, limit, machine, !no_strait),
         Command::Clean => cache::clean().map(|()| ExitCode::SUCCESS),
         Command::Agent { port } => agent::serve(port).map(|()| ExitCode::SUCCESS),
         Command::IdleVm => agent::hold_vm().map(|()| ExitCode::SUCCESS),

@@ -26,13 +26,13 @@ pub(crate) fn shell() -> Result<ExitCode> {
 }
 
 /// Runs one script and passes on its output and exit code.
-pub(crate) fn run(script: &Path, limit_s: u64, with_strait: bool) -> Result<ExitCode> {
+pub(crate) fn run(script: &Path, limit_s: u64, kind: Kind, with_strait: bool) -> Result<ExitCode> {
     let script =
         fs::read_to_string(script).with_context(|| format!("Cannot read the script {}", script.display()))?;
     let supplies = Supplies::prepare()?;
     let logs = Logs::open()?;
     let strait = with_strait.then(build_strait).transpose()?;
-    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Kind::Whole)?;
+    let host = LabHost::boot(&supplies, &logs, strait.as_deref(), kind)?;
     let finished = host.agent.exec(&script, Duration::from_secs(limit_s))?;
     print!("{}", finished.output);
     eprint!("{}", finished.errors);

@@ -17,6 +17,11 @@ impl Device {
     pub(crate) fn at(&self) -> &'static str {
         self.functions[0]
     }
+
+    /// Whether it is on another bus than the first.
+    pub(super) fn is_behind_port(&self) -> bool {
+        !self.at().starts_with("0000:00:")
+    }
 }
 
 /// An Intel 82576: MSI-X, MSI, a function-level reset and virtual functions.
@@ -54,16 +59,18 @@ pub(crate) const RTL8139: Device = Device {
 };
 
 /// A NIC with two functions in one IOMMU group, the first with a ROM; neither can reset itself. Were its port
-/// faster, the kernel would wait after a bus reset for a link whose state QEMU does not show.
+/// faster, the kernel would wait after a bus reset for a link whose state QEMU does not show. Function 0 comes last: in a
+/// running machine it makes the kernel look for the other, which says itself that it is not alone: a group is chosen
+/// before Linux knows by its number (`pci_scan_slot`).
 pub(crate) const E1000E: Device = Device {
     functions: &["0000:05:00.0", "0000:05:00.1"],
     drivers: &["e1000e"],
     options: &[
         "device pcie-root-port,id=rp4,chassis=4,slot=4,x-speed=5",
+        "netdev user,id=net3,net=10.0.5.0/24",
+        "device e1000e,netdev=net3,bus=rp4,addr=0.1,multifunction=on,romfile=",
         "netdev user,id=net2,net=10.0.4.0/24",
         "device e1000e,netdev=net2,bus=rp4,addr=0.0,multifunction=on,romfile={rom}",
-        "netdev user,id=net3,net=10.0.5.0/24",
-        "device e1000e,netdev=net3,bus=rp4,addr=0.1,romfile=",
     ],
 };
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::qemu::MONITOR_SOCKET;
-use super::{Console, Kind, Logs, Machine, Monitor, Pace, Share};
+use super::qemu::{self, MONITOR_SOCKET};
+use super::{Console, Kind, Logs, Machine, Monitor, Pace, Share, devices};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
 
@@ -82,6 +82,7 @@ impl LabHost {
         agent
             .is_up(BOOT_LIMIT)
             .with_context(|| format!("See {}", console.display()))?;
+        plug(&agent, kind, &share).context("Cannot plug the devices in")?;
         let pace = Pace::measure(&agent)?;
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("  The lab host is up ({seconds:.1} s), {pace}");
@@ -93,4 +94,24 @@ impl LabHost {
             share,
         })
     }
+}
+
+/// Plugs in what this kind of machine does not have from its start, and waits until the lab host's drivers have it.
+fn plug(agent: &Agent, kind: Kind, share: &Share) -> Result<()> {
+    let commands = qemu::plugged(kind, share);
+    if commands.is_empty() {
+        return Ok(());
+    }
+    let mut monitor = Monitor::open(&share.path(MONITOR_SOCKET))?;
+    commands.iter().try_for_each(|command| monitor.plug(command))?;
+    let functions: Vec<&str> = devices::ALL
+        .iter()
+        .flat_map(|device| device.functions)
+        .copied()
+        .collect();
+    let wait = "for i in $(seq 600); do [ -e /sys/bus/pci/devices/$device ] && break; sleep 0.1; done
+        [ -e /sys/bus/pci/devices/$device ] || { echo $device does not come; exit 1; }";
+    agent
+        .sh(&format!("for device in {}; do {wait}; done", functions.join(" ")))
+        .map(drop)
 }

@@ -2,8 +2,10 @@
 
 use clap::ValueEnum;
 
+use super::devices::Device;
+
 /// What kind of machine the lab is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Kind {
     /// With all that passthrough needs.
     Whole,
@@ -19,8 +21,14 @@ pub(crate) enum Kind {
     WithoutXsave,
     /// Whose own drivers never had the devices: they are as the machine's reset left them.
     Undriven,
-    /// With an AMD IOMMU, and devices as of the zoo.
+    /// With an AMD IOMMU.
     AmdIommu,
+    /// With an AMD IOMMU, and firmware whose table has too little for interrupts to be remapped.
+    AmdWithoutRemapping,
+    /// With an AMD IOMMU that the kernel is told not to use.
+    AmdIommuOff,
+    /// With an AMD CPU, and firmware that offers no IOMMU.
+    NoIommu,
     /// With one of each device that QEMU has, never driven.
     Zoo,
     /// With an Intel CPU, and without an IOMMU.
@@ -42,7 +50,7 @@ pub(crate) enum Lane {
 
 impl Kind {
     /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Whole,
         Self::WithoutIommu,
         Self::Narrow,
@@ -51,6 +59,9 @@ impl Kind {
         Self::WithoutXsave,
         Self::Undriven,
         Self::AmdIommu,
+        Self::AmdWithoutRemapping,
+        Self::AmdIommuOff,
+        Self::NoIommu,
         Self::Zoo,
         Self::Haswell,
         Self::Lynnfield,
@@ -59,7 +70,9 @@ impl Kind {
     /// The lane that this machine is.
     pub(crate) fn lane(self) -> Option<Lane> {
         match self {
-            Self::AmdIommu => Some(Lane::AmdIommu),
+            Self::AmdIommu | Self::AmdWithoutRemapping | Self::AmdIommuOff | Self::NoIommu => {
+                Some(Lane::AmdIommu)
+            }
             Self::Zoo => Some(Lane::Zoo),
             Self::Haswell | Self::Lynnfield => Some(Lane::Intel),
             _ => None,
@@ -83,17 +96,41 @@ impl Kind {
         }
     }
 
+    fn has_amd_iommu(self) -> bool {
+        matches!(
+            self,
+            Self::AmdIommu | Self::AmdWithoutRemapping | Self::AmdIommuOff
+        )
+    }
+
+    /// Whether a device comes only when the lab host runs, by this option. QEMU's AMD IOMMU keeps for good the number
+    /// that a device's bus had when the device was made (10.0, `amdvi_host_dma_iommu` in hw/i386/amd_iommu.c), which
+    /// before the firmware ran is 0 for all: devices behind others would be translated as the host bridge is, or
+    /// not at all.
+    pub(super) fn plugs(self, device: &Device, option: &str) -> bool {
+        let is_bridge = option.starts_with("device pcie-");
+        self.has_amd_iommu() && device.is_behind_port() && option.starts_with("device ") && !is_bridge
+    }
+
     /// Interrupts of the lab host are remapped to x2APIC where there is one: the agent can then see which are in
-    /// service.
-    pub(super) fn iommu_device(self, has_x2apic: bool) -> String {
-        let extended = if has_x2apic { ",eim=on" } else { "" };
+    /// service. From QEMU 9.2 on an AMD IOMMU translates nothing unless it is denied to let DMA pass through (`pt=off`).
+    pub(super) fn iommu_device(self, has_x2apic: bool) -> Option<String> {
+        let (extended, extended_amd) = if has_x2apic {
+            (",eim=on", ",xtsup=on")
+        } else {
+            ("", "")
+        };
         let remapping = match self {
-            Self::AmdIommu => return "amd-iommu,pt=off,intremap=off".to_owned(),
+            Self::NoIommu => return None,
+            Self::AmdIommu | Self::AmdIommuOff => {
+                return Some(format!("amd-iommu,pt=off,intremap=on{extended_amd}"));
+            }
+            Self::AmdWithoutRemapping => return Some("amd-iommu,pt=off,intremap=off".to_owned()),
             Self::Narrow => format!("intremap=on{extended},aw-bits=39"),
             Self::WithoutRemapping => "intremap=off".to_owned(),
             _ => format!("intremap=on{extended}"),
         };
-        format!("intel-iommu,{remapping},caching-mode=on")
+        Some(format!("intel-iommu,{remapping},caching-mode=on"))
     }
 
     pub(super) fn kernel_options(self) -> &'static str {
@@ -102,7 +139,9 @@ impl Kind {
             Self::FourLevels => "intel_iommu=on iommu=pt no5lvl",
             Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
             Self::Undriven | Self::Zoo => "intel_iommu=on iommu=pt lab.undriven",
-            Self::AmdIommu => "iommu=pt lab.undriven",
+            Self::AmdIommu | Self::AmdWithoutRemapping => "iommu=pt",
+            Self::AmdIommuOff => "amd_iommu=off",
+            Self::NoIommu => "",
             _ => "intel_iommu=on iommu=pt",
         }
     }

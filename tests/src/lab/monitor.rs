@@ -47,6 +47,18 @@ impl Monitor {
         Ok(())
     }
 
+    /// Plugs a device in, by the monitor's own command.
+    pub(crate) fn plug(&mut self, command: &str) -> Result<()> {
+        let answer = self.command(command)?;
+        let error = answer.lines().find(|line| line.contains("Error"));
+        ensure!(
+            error.is_none(),
+            "The monitor answers {:?} to `{command}`",
+            error.unwrap_or_default()
+        );
+        Ok(())
+    }
+
     /// The state of the CPUs and of their interrupt controllers, for the log of a machine that stands still.
     pub(crate) fn post_mortem(&mut self) -> Result<String> {
         POST_MORTEM.into_iter().map(|line| self.command(line)).collect()

@@ -33,18 +33,16 @@ pub(crate) enum Console {
 /// The command that starts it.
 pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &Console) -> Result<Command> {
     let socket = share.path(AGENT_SOCKET);
-    let disk = share.path("nvme.img");
-    let stick = share.path("stick.img");
-    for (path, len) in [(&disk, 512 << 20), (&stick, 16 << 20)] {
+    let [(_, disk), (_, stick), (_, rom)] = files(share);
+    for (path, len) in [(disk, 512 << 20), (stick, 16 << 20)] {
         File::create(path)
             .and_then(|file| file.set_len(len))
             .context("Cannot create the disks of the lab machine")?;
     }
-    if matches!(kind, Kind::Zoo | Kind::AmdIommu) {
+    if kind == Kind::Zoo {
         zoo::make_files(&share.path(""))?;
     }
-    let rom = share.path("card.rom");
-    fs::write(&rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
+    fs::write(rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
     let kernel = supplies.host_kernel()?;
     let has_x2apic = supplies.emulator.has_x2apic;
     let mut command = command::tied(&supplies.root.command(QEMU));
@@ -78,8 +76,8 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
     command.args(["-mon", "chardev=monitor,mode=readline"]);
     command.args(virtio_arguments(supplies, share, &socket));
     command.args(match kind {
-        Kind::Zoo | Kind::AmdIommu => zoo::arguments(&share.path("")),
-        _ => device_arguments(&[("{disk}", &*disk), ("{stick}", &stick), ("{rom}", &rom)]),
+        Kind::Zoo => zoo::arguments(&share.path("")),
+        _ => device_arguments(kind, &files(share)),
     });
     command.arg("-kernel").arg(&kernel.bzimage);
     command.arg("-initrd").arg(share.path("host.cpio"));
@@ -106,10 +104,11 @@ fn fixed_arguments(kind: Kind, has_x2apic: bool, memory_mib: u64) -> Vec<String>
         "2",
         "-m",
         &memory,
-        "-device",
-        &iommu,
     ];
-    words.map(str::to_owned).to_vec()
+    let iommu = iommu
+        .into_iter()
+        .flat_map(|device| ["-device".to_owned(), device]);
+    words.map(str::to_owned).into_iter().chain(iommu).collect()
 }
 
 /// A path as the value of one of QEMU's options, which end at a comma that is not doubled.
@@ -139,15 +138,45 @@ fn virtio_arguments(supplies: &Supplies, share: &Share, socket: &Path) -> Vec<St
     ]
 }
 
-/// The options of all devices, with the files that stand behind some of them.
-fn device_arguments(files: &[(&str, &Path)]) -> Vec<String> {
-    let options = devices::ALL.iter().flat_map(|device| device.options);
-    let words = options.flat_map(|option| {
-        let (name, value) = option.split_once(' ').unwrap_or((option, ""));
-        let put = |value: String, (name, path): &(&str, &Path)| value.replace(name, &escaped(path));
-        [format!("-{name}"), files.iter().fold(value.to_owned(), put)]
-    });
+/// The files that stand behind some options of devices.
+fn files(share: &Share) -> [(&'static str, PathBuf); 3] {
+    [
+        ("{disk}", "nvme.img"),
+        ("{stick}", "stick.img"),
+        ("{rom}", "card.rom"),
+    ]
+    .map(|(name, file)| (name, share.path(file)))
+}
+
+/// The options of all devices that the machine has from its start.
+fn device_arguments(kind: Kind, files: &[(&str, PathBuf)]) -> Vec<String> {
+    let options = devices::ALL
+        .iter()
+        .flat_map(|device| device.options.iter().map(move |option| (device, option)));
+    let words = options
+        .filter(|(device, option)| !kind.plugs(device, option))
+        .flat_map(|(_, option)| {
+            let (name, value) = option.split_once(' ').unwrap_or((option, ""));
+            [format!("-{name}"), with_files(value, files)]
+        });
     words.collect()
+}
+
+/// What the monitor is told, once the lab host runs, to plug in the others.
+pub(super) fn plugged(kind: Kind, share: &Share) -> Vec<String> {
+    let files = files(share);
+    let options = devices::ALL
+        .iter()
+        .flat_map(|device| device.options.iter().map(move |option| (device, option)));
+    let plugged = options.filter(|(device, option)| kind.plugs(device, option));
+    plugged
+        .map(|(_, option)| with_files(&option.replacen("device ", "device_add ", 1), &files))
+        .collect()
+}
+
+fn with_files(option: &str, files: &[(&str, PathBuf)]) -> String {
+    let put = |option: String, (name, path): &(&str, PathBuf)| option.replace(name, &escaped(path));
+    files.iter().fold(option.to_owned(), put)
 }
 
 #[cfg(test)]
@@ -156,7 +185,7 @@ mod tests {
 
     #[test]
     fn options_of_devices_have_their_files() {
-        let words = device_arguments(&[("{disk}", Path::new("/a b/disk"))]);
+        let words = device_arguments(Kind::Whole, &[("{disk}", PathBuf::from("/a b/disk"))]);
         assert!(words.contains(&"if=none,id=disk,format=raw,file=/a b/disk".to_owned()));
         assert!(words.contains(&"edu,addr=0x10,dma_mask=0xffffffffffffffff".to_owned()));
     }

@@ -133,8 +133,7 @@ impl Share {
             )?;
         }
         let kernel = supplies.host_kernel()?;
-        let is_wanted =
-            |guest: &&Initramfs| matches!(kind, Kind::Zoo | Kind::AmdIommu) || guest.name != guests::ZOO;
+        let is_wanted = |guest: &&Initramfs| kind == Kind::Zoo || guest.name != guests::ZOO;
         for guest in guests::ALL[1..].iter().filter(is_wanted) {
             self.add_guest(
                 supplies,

@@ -53,8 +53,6 @@ pub(crate) enum But {
 /// Slots of the root bus. Those before have the devices that the lab itself needs.
 const FIRST_SLOT: usize = 5;
 const SLOTS: usize = 22;
-/// The teaching device, for who needs one on this machine.
-pub(crate) const TEACHING: &str = "0000:00:1e.0";
 
 /// Bytes of a drive: an SD card's are a power of two.
 const DRIVE_LEN: u64 = 64 << 20;
@@ -450,9 +448,7 @@ impl Inhabitant {
 /// QEMU's options for all of them; files are made in `folder`.
 pub(super) fn arguments(folder: &Path) -> Vec<String> {
     let each = ALL.iter().enumerate();
-    let teaching = ["-device", "edu,addr=0x1e,dma_mask=0xffffffffffffffff"].map(str::to_owned);
     each.flat_map(|(number, inhabitant)| options(number, inhabitant, folder))
-        .chain(teaching)
         .collect()
 }
 

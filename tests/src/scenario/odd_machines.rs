@@ -92,7 +92,7 @@ fn narrow_viommu(lab: &Lab<'_>) -> Result<()> {
 pub(super) const UNSAFE_INTERRUPTS: &str = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts";
 
 /// The refusal, and that what it names is true.
-fn unsafe_interrupts(lab: &Lab<'_>) -> Result<()> {
+pub(super) fn unsafe_interrupts(lab: &Lab<'_>) -> Result<()> {
     let config = GuestConfig::with(&[&lab.take(NIC.at())?]);
     refuses(lab, &config, &[NIC.at(), "allow_unsafe_interrupts", "any interrupt"])?;
     lab.agent.sh(&format!("echo Y > {UNSAFE_INTERRUPTS}"))?;

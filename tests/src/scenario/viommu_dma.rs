@@ -49,15 +49,21 @@ fn config(lab: &Lab<'_>) -> Result<GuestConfig> {
     })
 }
 
-fn faults(lab: &Lab<'_>) -> Result<()> {
-    let config = config(lab)?;
-    let before = log(lab)?.len();
-    let said = lab.run(&config, |guest| {
+/// Where DMA of the teaching device did not arrive, as the guest says.
+pub(super) fn blocked(lab: &Lab<'_>) -> Result<Vec<String>> {
+    let said = lab.run(&config(lab)?, |guest| {
         give_by_hand(guest, "01:00.0")?;
         guest.sh("lab probe faults 0000:01:00.0")
     })?;
-    let blocked: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("blocked ")).collect();
+    let blocked = said.lines().filter_map(|line| line.strip_prefix("blocked "));
+    let blocked: Vec<String> = blocked.map(str::to_owned).collect();
     ensure!(blocked.len() == 4, "The probe says {said}");
+    Ok(blocked)
+}
+
+fn faults(lab: &Lab<'_>) -> Result<()> {
+    let before = log(lab)?.len();
+    let blocked = blocked(lab)?;
     let said = log(lab)?;
     let said = said
         .get(before..)
