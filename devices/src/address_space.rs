@@ -165,6 +165,18 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Takes away a listener, which hears first that all is gone; one that is not there is no error.
+    pub fn remove_listener(&self, listener: &Arc<dyn MapListener>) {
+        let mut layout = self.lock_layout();
+        let is_it = |known: &mut Listener| Arc::ptr_eq(&known.listener, listener);
+        let regions = self.memory.all();
+        for mut listener in layout.listeners.extract_if(.., is_it) {
+            for (start, region) in &regions {
+                listener.unmap(GuestAddress(*start), region);
+            }
+        }
+    }
+
     /// Reads guest physical memory; what nobody answers reads as all ones.
     pub fn read(&self, address: GuestAddress, data: &mut [u8]) {
         self.memory.read(address.0, data);

@@ -112,6 +112,22 @@ fn listeners_hear_of_mapped_pieces_only() {
 }
 
 #[test]
+fn a_listener_that_goes_hears_that_all_is_gone_and_no_more() {
+    let space = AddressSpace::new();
+    space.add(at(0), Region::ram(backing(4 * PAGE))).expect("free");
+    let listener = FakeListener::new();
+    space.add_listener(listener.clone()).expect("accepted");
+    let known: Arc<dyn MapListener> = listener.clone();
+    space.remove_listener(&known);
+    space.remove_listener(&known);
+    space.add(at(0x10_0000), Region::ram(backing(PAGE))).expect("free");
+    assert_eq!(
+        listener.heard(),
+        [Heard::Map(0, 4 * PAGE), Heard::Unmap(0, 4 * PAGE)]
+    );
+}
+
+#[test]
 fn a_late_listener_hears_of_what_is_there() {
     let space = AddressSpace::new();
     space.add(at(0), Region::ram(backing(4 * PAGE))).expect("free");

@@ -27,18 +27,27 @@ pub struct Windows {
     pub memory_64: Range<u64>,
 }
 
-/// A device that needs more room than there is.
+/// Bytes of each kind that a port forwards, or is to forward at least.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// I/O ports.
+    pub io: u64,
+    /// Memory below 4 GiB.
+    pub memory_32: u64,
+    /// Prefetchable memory of 64 bits.
+    pub memory_64: u64,
+}
+
+/// A device that needs more room than there is, or room for one to come that there is not.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "{what} of the device behind {port} needs {size:#x} bytes of {kind} and {left:#x} are left; \
-     pass fewer or smaller devices"
-)]
+#[error("{what} behind {port} needs {size:#x} bytes of {kind} and {left:#x} are left; {advice}")]
 pub struct NoRoom {
     port: String,
     what: String,
     size: u64,
     kind: &'static str,
     left: u64,
+    advice: &'static str,
 }
 
 /// The expansion ROM counts as one more BAR.
@@ -111,32 +120,97 @@ fn descending(sizes: &[u64]) -> Vec<u64> {
     sizes
 }
 
-/// Numbers buses, places BARs and opens windows; each effect of a write goes to `apply`.
+/// Numbers buses, places BARs and opens windows, those of a port at least as wide as `least` says of it; each effect of a
+/// write goes to `apply`. Returns what each port forwards, in the order of the ports.
 ///
 /// # Errors
 /// When the windows are too small.
-pub fn configure(root: &RootComplex, windows: Windows, apply: &mut dyn FnMut(Effect)) -> Result<(), NoRoom> {
-    let mut cycles = Cycles { root, apply };
+pub fn configure(
+    root: &RootComplex,
+    windows: Windows,
+    least: &dyn Fn(&RootPort) -> Room,
+    apply: &mut dyn FnMut(Effect),
+) -> Result<Vec<Room>, NoRoom> {
+    let mut cycles = Cycles { target: root, apply };
     let ports = root.ports();
     let mut demand = Demand::default();
     for (port, bus) in ports.iter().zip(1u8..) {
         cycles.write(bdf_of(port), bridge::PRIMARY_BUS, &[0, bus, bus]);
         size_all(&mut cycles, bus, &mut demand);
     }
-    let io = place(&mut cycles, ports, demand.io, windows.io, IO)?;
-    let memory = place(&mut cycles, ports, demand.memory, windows.memory_32, MEMORY)?;
+    let least = |of: fn(Room) -> u64| ports.iter().map(|port| of(least(port))).collect::<Vec<u64>>();
+    let (least_io, least_32, least_64) = (
+        least(|room| room.io),
+        least(|room| room.memory_32),
+        least(|room| room.memory_64),
+    );
+    let io = place(&mut cycles, ports, demand.io, &least_io, windows.io, IO)?;
+    let memory = place(&mut cycles, ports, demand.memory, &least_32, windows.memory_32, MEMORY)?;
     let prefetch = place(
         &mut cycles,
         ports,
         demand.prefetchable,
+        &least_64,
         windows.memory_64,
         PREFETCH,
     )?;
+    let mut rooms = Vec::new();
     for (n, port) in ports.iter().enumerate() {
         let windows = [&io, &memory, &prefetch].map(|windows| windows[n].clone());
+        let [io, memory_32, memory_64] = windows.clone().map(|window| window.end - window.start);
+        rooms.push(Room {
+            io,
+            memory_32,
+            memory_64,
+        });
         open_windows(&mut cycles, bdf_of(port), windows);
     }
+    Ok(rooms)
+}
+
+/// Whether a device with these functions, which no port has yet, finds room behind `port`, which forwards `room`.
+///
+/// # Errors
+/// Which of its BARs finds none.
+pub fn check(functions: &[(u8, Arc<dyn Function>)], port: &RootPort, room: Room) -> Result<(), NoRoom> {
+    let mut cycles = Cycles {
+        target: &Unplugged(functions),
+        apply: &mut |_| {},
+    };
+    let mut demand = Demand::default();
+    size_all(&mut cycles, 0, &mut demand);
+    let kinds = [
+        (demand.io, room.io, IO),
+        (demand.memory, room.memory_32, MEMORY),
+        (demand.prefetchable, room.memory_64, PREFETCH),
+    ];
+    for (bars, room, kind) in kinds {
+        let sizes: Vec<u64> = bars.iter().flatten().map(|bar| bar.size).collect();
+        share(&[sizes], 0..room, kind.align).map_err(|(_, size, left)| NoRoom {
+            advice: "start the guest with more room for devices to come",
+            ..no_room(port, &bars[0], size, left, kind.name)
+        })?;
+    }
     Ok(())
+}
+
+fn no_room(port: &RootPort, bars: &[Bar], size: u64, left: u64, kind: &'static str) -> NoRoom {
+    let bar = bars.iter().find(|bar| bar.size == size);
+    let (what, advice) = match bar {
+        Some(bar) => (
+            format!("{} of the device", name_of(bar.index)),
+            "pass fewer or smaller devices",
+        ),
+        None => ("A device to come".to_owned(), "keep less room free, or for fewer"),
+    };
+    NoRoom {
+        port: Function::name(port).to_owned(),
+        what,
+        size,
+        kind,
+        left,
+        advice,
+    }
 }
 
 fn bdf_of(port: &RootPort) -> Bdf {
@@ -165,27 +239,67 @@ const PREFETCH: Kind = Kind {
     name: "64-bit memory",
 };
 
+/// Who answers configuration cycles.
+trait Target {
+    fn read(&self, bdf: Bdf, register: u16, data: &mut [u8]);
+    fn write(&self, bdf: Bdf, register: u16, data: &[u8]) -> Effect;
+}
+
+impl Target for RootComplex {
+    fn read(&self, bdf: Bdf, register: u16, data: &mut [u8]) {
+        self.read_config(bdf, register, data);
+    }
+
+    fn write(&self, bdf: Bdf, register: u16, data: &[u8]) -> Effect {
+        self.write_config(bdf, register, data)
+    }
+}
+
+/// Functions of a device that is in no slot, by their numbers.
+struct Unplugged<'a>(&'a [(u8, Arc<dyn Function>)]);
+
+impl Unplugged<'_> {
+    fn function(&self, bdf: Bdf) -> Option<&dyn Function> {
+        let found = self.0.iter().find(|(number, _)| *number == bdf.devfn.function());
+        found.map(|(_, function)| &**function)
+    }
+}
+
+impl Target for Unplugged<'_> {
+    fn read(&self, bdf: Bdf, register: u16, data: &mut [u8]) {
+        match self.function(bdf) {
+            Some(function) => function.read_config(register, data),
+            None => data.fill(0xff),
+        }
+    }
+
+    fn write(&self, bdf: Bdf, register: u16, data: &[u8]) -> Effect {
+        let function = self.function(bdf);
+        function.map_or(Effect::None, |function| function.write_config(register, data))
+    }
+}
+
 /// Configuration cycles whose effects are passed on.
 struct Cycles<'a> {
-    root: &'a RootComplex,
+    target: &'a dyn Target,
     apply: &'a mut dyn FnMut(Effect),
 }
 
 impl Cycles<'_> {
     fn read32(&self, bdf: Bdf, register: u16) -> u32 {
         let mut data = [0; 4];
-        self.root.read_config(bdf, register, &mut data);
+        self.target.read(bdf, register, &mut data);
         u32::from_le_bytes(data)
     }
 
     fn write(&mut self, bdf: Bdf, register: u16, data: &[u8]) {
         for (register, byte) in (register..).zip(data) {
-            (self.apply)(self.root.write_config(bdf, register, &[*byte]));
+            (self.apply)(self.target.write(bdf, register, &[*byte]));
         }
     }
 
     fn write32(&mut self, bdf: Bdf, register: u16, value: u32) {
-        (self.apply)(self.root.write_config(bdf, register, &value.to_le_bytes()));
+        (self.apply)(self.target.write(bdf, register, &value.to_le_bytes()));
     }
 
     /// The bits of a BAR that hold after all ones were written, then the BAR as before.
@@ -285,26 +399,25 @@ fn register_of(index: u8) -> u16 {
     }
 }
 
-/// Gives addresses to the BARs of each port, biggest first, and returns the windows around them.
+/// Gives addresses to the BARs of each port, biggest first, and returns the windows around them, which have at least
+/// the bytes of `least`.
 fn place(
     cycles: &mut Cycles<'_>,
     ports: &[Arc<RootPort>],
     mut bars: Vec<Vec<Bar>>,
+    least: &[u64],
     free: Range<u64>,
     kind: Kind,
 ) -> Result<Vec<Range<u64>>, NoRoom> {
-    let sizes = |bars: &Vec<Bar>| bars.iter().map(|bar| bar.size).collect();
-    let sizes: Vec<Vec<u64>> = bars.iter().map(sizes).collect();
-    let windows = share(&sizes, free, kind.align).map_err(|(port, size, left)| {
-        let bar = bars[port].iter().find(|bar| bar.size == size);
-        NoRoom {
-            port: Function::name(&*ports[port]).to_owned(),
-            what: bar.map_or_else(String::new, |bar| name_of(bar.index)),
-            size,
-            kind: kind.name,
-            left,
-        }
-    })?;
+    let sizes = |(bars, least): (&Vec<Bar>, &u64)| {
+        let mut sizes: Vec<u64> = bars.iter().map(|bar| bar.size).collect();
+        let missing = least.saturating_sub(sizes.iter().sum());
+        sizes.extend((missing > 0).then_some(missing));
+        sizes
+    };
+    let sizes: Vec<Vec<u64>> = bars.iter().zip(least).map(sizes).collect();
+    let windows = share(&sizes, free, kind.align)
+        .map_err(|(port, size, left)| no_room(&ports[port], &bars[port], size, left, kind.name))?;
     for (bars, window) in bars.iter_mut().zip(&windows) {
         bars.sort_by_key(|bar| Reverse(bar.size));
         let mut next = window.start;

@@ -21,7 +21,7 @@ const EXPRESS_OFFSET: u16 = 0x40;
 const MSI_OFFSET: u16 = 0x80;
 const ACS_OFFSET: u16 = 0x100;
 
-/// A root port with the functions of the one device behind it, which can be unplugged.
+/// A root port with the functions of the one device behind it, which can be unplugged, and another plugged in.
 ///
 /// The port forwards what its bus numbers say. It does not filter by its memory windows: the address space
 /// answers at the BARs, as on a machine whose windows are set up right.
@@ -103,6 +103,29 @@ impl RootPort {
         let mut functions = state.functions.iter();
         let (_, function) = functions.find(|(number, _)| *number == wanted)?;
         state.slot.is_on(&state.config).then(|| function.clone())
+    }
+
+    /// Puts a device into the empty slot. The guest finds it once it switches the slot's power on. False if it does not
+    /// listen: then it finds the device when its driver of the slot starts.
+    pub fn plug(&self, functions: Vec<(u8, Arc<dyn Function>)>) -> bool {
+        let mut state = self.lock();
+        state.functions = functions;
+        state.is_leaving = false;
+        self.tell(&mut state, |state| {
+            state.slot.insert(&mut state.config);
+            state.slot.asks_for_interrupt(&state.config)
+        })
+    }
+
+    /// Whether a device is in the slot that the guest has not switched on, or has switched off: it does not use it.
+    pub fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.slot.is_occupied(&state.config) && state.slot.is_off(&state.config)
+    }
+
+    /// The guest keeps its device, though it was asked for: switching the slot off is a reset again.
+    pub fn keep(&self) {
+        self.lock().is_leaving = false;
     }
 
     /// Asks the guest to let go of the device. False if it does not listen, or has no device. When it has

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::bar::{Bar, BarKind, Bars};
 use super::config_space::ConfigSpace;
 use super::ecam::Ecam;
-use super::firmware::{Windows, configure};
+use super::firmware::{Room, Windows, check, configure};
 use super::spec::{bridge, command, header};
 use super::*;
 use crate::dma::{LiveBus, Renumbered};
@@ -160,7 +160,7 @@ fn the_bus_number_in_the_port_routes() {
 #[test]
 fn firmware_places_every_bar_in_its_window() {
     let (root, _) = machine();
-    configure(&root, windows(), &mut |_| {}).expect("plenty of room");
+    configure(&root, windows(), &|_| Room::default(), &mut |_| {}).expect("plenty of room");
     assert_eq!(read(&root, bdf(1, 0), header::BAR0), 0xc000_0000);
     assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 8), 0x1001);
     assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 12), 0xc);
@@ -179,7 +179,7 @@ fn firmware_places_every_bar_in_its_window() {
 #[test]
 fn firmware_leaves_decoding_to_the_guest() {
     let (root, _) = machine();
-    configure(&root, windows(), &mut |_| {}).expect("plenty of room");
+    configure(&root, windows(), &|_| Room::default(), &mut |_| {}).expect("plenty of room");
     assert_eq!(
         read(&root, bdf(1, 0), header::COMMAND) as u16 & command::MEMORY,
         0
@@ -194,13 +194,54 @@ fn too_small_a_window_names_the_device() {
         memory_32: 0xc000_0000..0xc001_0000,
         ..windows()
     };
-    let error = configure(&root, small, &mut |_| {})
+    let error = configure(&root, small, &|_| Room::default(), &mut |_| {})
         .expect_err("no room")
         .to_string();
     assert!(
         error.starts_with("BAR 0 of the device behind root port 1 needs 0x20000 bytes"),
         "{error}"
     );
+}
+
+#[test]
+fn an_empty_port_has_room_for_a_device_to_come() {
+    let card = Card::new();
+    let functions = vec![(0, card as Arc<dyn Function>)];
+    let ports = [(1, functions.clone()), (2, Vec::new())].map(|(number, functions)| {
+        let upstream = Upstream::plain(FakeRouter::new());
+        Arc::new(RootPort::new(number, functions, upstream))
+    });
+    let root = RootComplex::new(ports.to_vec());
+    let least = Room {
+        io: 0x1000,
+        memory_32: 16 << 20,
+        memory_64: 1 << 30,
+    };
+    let wants = |port: &RootPort| match port.number() {
+        1 => Room::default(),
+        _ => least,
+    };
+    let rooms = configure(&root, windows(), &wants, &mut |_| {}).expect("plenty of room");
+    assert_eq!(rooms[0].memory_32, 1 << 20);
+    assert_eq!(rooms[1], least);
+    assert_eq!(read(&root, bdf(0, 2), bridge::MEMORY_BASE), 0xc0f0_c000);
+    let small = Room {
+        memory_32: 64 << 10,
+        ..least
+    };
+    assert!(check(&functions, &ports[1], rooms[1]).is_ok());
+    let refused = check(&functions, &ports[1], small).expect_err("a BAR of 128 KiB");
+    assert_eq!(
+        refused.to_string(),
+        "BAR 0 of the device behind root port 2 needs 0x20000 bytes of memory below 4 GiB and 0x10000 are left; start \
+         the guest with more room for devices to come"
+    );
+    let huge = |_: &RootPort| Room {
+        memory_32: 1 << 30,
+        ..least
+    };
+    let refused = configure(&root, windows(), &huge, &mut |_| {}).expect_err("two of a GiB");
+    assert!(refused.to_string().starts_with("A device to come behind root port 2"));
 }
 
 #[test]
@@ -285,6 +326,43 @@ fn a_slot_the_guest_switches_off_by_itself_keeps_its_device() {
     assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
     let _none = root.write_config(bdf(0, 1), 0x58, &0x11e9u16.to_le_bytes());
     assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+}
+
+/// Slot control of a guest that hears the button and the link, with power off and on.
+const OFF: u16 = 0x17e1;
+const ON: u16 = 0x11e1;
+
+#[test]
+fn a_device_comes_into_a_slot_that_the_guest_switches_on() {
+    let (root, _, router) = machine_with_router();
+    listen(&root);
+    let port = &root.ports()[0];
+    let _none = port.unplug();
+    let _none = root.write_config(bdf(0, 1), 0x58, &OFF.to_le_bytes());
+    let _none = root.write_config(bdf(0, 1), 0x5a, &[0x09, 0x01]);
+    let sent = router.sent().len();
+    let card = Card::new();
+    assert!(port.plug(vec![(0, card.clone() as Arc<dyn Function>)]));
+    assert_eq!(router.sent().len(), sent + 1);
+    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX, "it has no power");
+    assert!(port.is_idle());
+    let _none = root.write_config(bdf(0, 1), 0x58, &ON.to_le_bytes());
+    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert!(!port.is_idle());
+    assert_eq!(*card.resets.lock().expect("sound"), 0, "it came fresh");
+}
+
+#[test]
+fn a_guest_that_kept_its_device_may_switch_it_off_and_on() {
+    let (root, card, _) = machine_with_router();
+    listen(&root);
+    assert!(root.ports()[0].ask_to_unplug());
+    root.ports()[0].keep();
+    let effect = root.write_config(bdf(0, 1), 0x58, &OFF.to_le_bytes());
+    assert!(matches!(effect, Effect::Remap(_)), "{effect:?}");
+    let _none = root.write_config(bdf(0, 1), 0x58, &ON.to_le_bytes());
+    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(*card.resets.lock().expect("sound"), 1);
 }
 
 #[test]

@@ -346,6 +346,9 @@ impl Function for Passthrough {
 impl Unfinished for Passthrough {
     fn go_on(&self) -> Effect {
         let mut state = lock(&self.state);
+        if state.is_gone {
+            return Effect::None;
+        }
         self.update_command(&mut state);
         self.with_rest(Effect::None, &state)
     }

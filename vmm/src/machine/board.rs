@@ -63,7 +63,7 @@ impl Board {
         let mut apply = |effect| {
             let _only_maps = board.space.apply(effect);
         };
-        firmware::configure(&board.root, platform.windows(), &mut apply)?;
+        firmware::configure(&board.root, platform.windows(), &|_| firmware::Room::default(), &mut apply)?;
         log::debug!("The guest's memory as its firmware leaves it:\n{}", board.space);
         Ok(board)
     }

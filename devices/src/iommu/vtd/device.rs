@@ -58,9 +58,22 @@ impl Vtd {
         })
     }
 
+    /// Takes in a device that comes while the guest runs, with a domain in which nothing is mapped, and tells its index.
+    pub fn attach(&self, requester: Requester, domain: Arc<dyn Domain>) -> usize {
+        let index = self.lock_after_others().dma.attach(requester, domain);
+        self.in_turns(|unit, turn| unit.dma.sync(turn));
+        index
+    }
+
+    /// Whether the guest's tables may ask for DMA that is coherent whatever the device says (ECAP.SC).
+    pub fn snoops(&self) -> bool {
+        self.lock().dma.snoops()
+    }
+
     /// Where device `index` tells that it becomes bus master.
     pub fn bus_master(self: &Arc<Self>, index: usize) -> Arc<dyn BusMaster> {
         Arc::new(Gate {
+            who: self.lock().dma.who(index),
             vtd: Arc::clone(self),
             index,
         })
@@ -186,11 +199,16 @@ impl MapListener for Vtd {
 struct Gate {
     vtd: Arc<Vtd>,
     index: usize,
+    /// The function itself: when it has left, its index may be another's.
+    who: u64,
 }
 
 impl BusMaster for Gate {
     fn set_bus_master(&self, on: bool) -> bool {
         let mut unit = self.vtd.lock_after_others();
+        if unit.dma.who(self.index) != self.who {
+            return true;
+        }
         unit.dma.set_bus_master(self.index, on);
         unit.dma.sync_device(self.index, &mut Turn::new())
     }

@@ -2,7 +2,7 @@
 //!
 //! A device leaves in one of two ways. Asked by the attention button, the guest stops its drivers and
 //! switches the slot off; the device is out then. Or it is pulled: the link goes down and the guest hears of
-//! it afterwards.
+//! it afterwards. A device that comes finds a slot without power, which the guest switches on.
 
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::spec::express::{
@@ -147,6 +147,18 @@ impl Slot {
         });
     }
 
+    /// A device is there. A Linux that hears the attention button does not hear of presence, for then a user presses
+    /// the button, and waits for five seconds (`pcie_enable_notification`, drivers/pci/hotplug/pciehp_hpc.c). It hears
+    /// of the link and then looks for a device, so that tells, too.
+    pub(crate) fn insert(self, config: &mut ConfigSpace) {
+        self.change_status(config, |status| {
+            status
+                .with_present(true)
+                .with_presence_changed(true)
+                .with_link_changed(true)
+        });
+    }
+
     fn control(self, config: &ConfigSpace) -> SlotControl {
         SlotControl::from_bits(config.u16(self.express + offset::SLOT_CONTROL))
     }
@@ -247,6 +259,22 @@ mod tests {
         assert!(slot.asks_for_interrupt(&config) && !slot.is_on(&config));
         write(&mut config, offset::SLOT_STATUS, EVENTS);
         assert!(!slot.asks_for_interrupt(&config));
+    }
+
+    #[test]
+    fn a_device_that_comes_is_told_and_answers_once_it_has_power() {
+        let (mut config, slot) = driven();
+        slot.remove(&mut config);
+        write(&mut config, offset::SLOT_STATUS, EVENTS);
+        switch(&mut config, slot, true);
+        let hears_no_presence = slot.control(&config).with_hears_presence(false);
+        write(&mut config, offset::SLOT_CONTROL, hears_no_presence);
+        slot.insert(&mut config);
+        assert!(slot.asks_for_interrupt(&config), "by the link alone");
+        assert!(slot.is_occupied(&config) && !slot.is_on(&config) && !link_is_up(&config));
+        write(&mut config, offset::SLOT_STATUS, EVENTS);
+        assert_eq!(switch(&mut config, slot, false), Power::On);
+        assert!(slot.is_on(&config) && link_is_up(&config) && slot.asks_for_interrupt(&config));
     }
 
     #[test]

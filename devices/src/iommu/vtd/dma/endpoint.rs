@@ -42,6 +42,8 @@ pub(super) struct Endpoint {
     pub(super) domain_id: u16,
     /// Ranges to bring to what is wanted, the next one last.
     pub(super) stale: Vec<Range<Iova>>,
+    /// Its number among those that came while the machine ran, from 1 on; 0 where it was there from the start.
+    pub(super) came: u64,
     /// It left the machine, and its domain with it.
     pub(super) is_gone: bool,
 }
@@ -56,6 +58,7 @@ impl Endpoint {
             wanted: Wanted::Nothing,
             domain_id: 0,
             stale: Vec::new(),
+            came: 0,
             is_gone: false,
         }
     }

@@ -30,6 +30,8 @@ pub(in crate::iommu::vtd) struct DmaRemapper {
     snoop: bool,
     slots: Slots,
     endpoints: Vec<Endpoint>,
+    /// Devices that came since power-on.
+    came: u64,
     /// The root table, latched by SRTP.
     root: Option<GuestAddress>,
     is_translating: bool,
@@ -49,9 +51,20 @@ impl DmaRemapper {
             snoop: config.extended_capability().snoop_control(),
             slots: Slots::default(),
             endpoints: devices.into_iter().map(endpoint).collect(),
+            came: 0,
             root: None,
             is_translating: false,
         }
+    }
+
+    /// Which of the devices that came has this index now; 0 for one that was there from the start.
+    pub(in crate::iommu::vtd) fn who(&self, index: usize) -> u64 {
+        self.endpoints[index].came
+    }
+
+    /// Whether leaves may have the SNP bit.
+    pub(in crate::iommu::vtd) fn snoops(&self) -> bool {
+        self.snoop
     }
 
     /// Numbers of each device.
@@ -83,6 +96,30 @@ impl DmaRemapper {
     /// TE, once devices follow.
     pub(in crate::iommu::vtd) fn set_translating(&mut self, on: bool) {
         self.is_translating = on;
+    }
+
+    /// Takes in a function that comes, which reaches nothing yet, and tells its index: that of one that left, where there
+    /// is one, so that coming and going needs no more room each time.
+    pub(in crate::iommu::vtd) fn attach(&mut self, requester: Requester, domain: Arc<dyn Domain>) -> usize {
+        let mut endpoint = Endpoint::new(requester, domain);
+        self.came += 1;
+        endpoint.came = self.came;
+        let index = match self.endpoints.iter().position(|endpoint| endpoint.is_gone) {
+            Some(index) => {
+                self.endpoints[index] = endpoint;
+                index
+            }
+            None => {
+                self.endpoints.push(endpoint);
+                self.endpoints.len() - 1
+            }
+        };
+        // Now they are each other's peers.
+        if self.endpoints.len() == 2 {
+            self.endpoints.iter_mut().for_each(Endpoint::note_everything);
+        }
+        self.resolve_one(index);
+        index
     }
 
     /// The function is about to become bus master, or no longer is.

@@ -89,6 +89,16 @@ impl Guest {
         }
     }
 
+    /// Function 0 of another bus; `id` is what its requests carry.
+    pub(super) fn requester_of(id: u64) -> Requester {
+        let requester = Requester {
+            bus: Arc::default(),
+            devfn: 0,
+        };
+        requester.bus.set((id >> 8) as u8);
+        requester
+    }
+
     /// A guest that translates, with an empty table for its device.
     pub(super) fn translating() -> Self {
         let mut guest = Self::new();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::guest::*;
 use crate::address_space::MapListener;
-use crate::dma::{BusMaster, Domain, Requester};
+use crate::dma::{BusMaster, Domain};
 use crate::iommu::vtd::Vtd;
 use crate::region::MemoryKind;
 use crate::testing::{FakeDomain, Registers};
@@ -23,11 +23,7 @@ struct Pair {
 fn pair(domain: u64) -> Pair {
     let mut guest = Guest::new();
     let other = FakeDomain::new();
-    let requester = Requester {
-        bus: Arc::default(),
-        devfn: 0,
-    };
-    requester.bus.set((OTHER_DEVICE >> 8) as u8);
+    let requester = Guest::requester_of(OTHER_DEVICE);
     let devices = vec![
         (guest.requester.clone(), guest.domain.clone() as Arc<dyn Domain>),
         (requester, other.clone() as Arc<dyn Domain>),
@@ -125,4 +121,41 @@ fn a_device_that_was_unplugged_reaches_nothing_whatever_the_tables_say() {
     pair.guest.invalidate(&[[1 << 4 | 1, 0]]);
     assert!(pair.other.mappings().is_empty());
     assert_eq!(pair.guest.mappings().len(), 2, "the other device goes on");
+}
+
+#[test]
+fn a_device_that_comes_is_let_at_what_its_tables_say_and_takes_the_place_of_one_that_left() {
+    let mut pair = pair(u64::from(DOMAIN));
+    pair.guest.set_page(0x1000, 0x20_0000 | RW);
+    pair.guest.invalidate_pages(0x1000, 0);
+    pair.guest.vtd.bus_master(1).leave();
+    let come = |guest: &Guest| {
+        let (domain, requester) = (FakeDomain::new(), Guest::requester_of(OTHER_DEVICE));
+        let index = guest.vtd.attach(requester, domain.clone());
+        (index, domain)
+    };
+    let (index, third) = come(&pair.guest);
+    assert_eq!(index, 1);
+    assert_eq!(third.mappings(), pair.guest.domain.mappings());
+    assert!(pair.other_gate.set_bus_master(true), "the gate of the one that left");
+    assert!(pair.other.mappings().is_empty());
+    let gate = pair.guest.vtd.bus_master(index);
+    assert!(gate.set_bus_master(true));
+    pair.guest.vtd.write32(GCMD, QIE);
+    assert_eq!(third.mappings().len(), 1, "all RAM, which it masters");
+    let (index, fourth) = come(&pair.guest);
+    assert_eq!(index, 2);
+    assert!(fourth.mappings().is_empty(), "no bus master yet");
+}
+
+#[test]
+fn the_second_device_makes_the_first_ones_peers_reachable() {
+    let mut guest = Guest::translating();
+    let bar = slot(0xc000_0000, 0x4000, HOST + 0x1000_0000, MemoryKind::Device);
+    guest.vtd.map(&bar).expect("free");
+    guest.set_page(0x1000, 0xc000_1000 | RW);
+    guest.invalidate_pages(0x1000, 0);
+    assert!(guest.mappings().is_empty());
+    guest.vtd.attach(Guest::requester_of(OTHER_DEVICE), FakeDomain::new());
+    assert_eq!(guest.mappings(), [(0x1000, 0x1000_1000, 0x1000)]);
 }
