@@ -174,6 +174,17 @@ impl Device {
         }
     }
 
+    /// Resets what of `devices`, which were just opened, the kernel did not reset well enough, so that nothing is left to
+    /// reset when they are taken into use. It may take a second for each.
+    pub fn freshen(devices: &[Arc<Self>]) {
+        Self::reset_buses(devices);
+        for device in devices {
+            if device.prepare().is_ok() {
+                device.reset.set_fresh(true);
+            }
+        }
+    }
+
     /// How the function is reset, chosen and said at the first call. `groups` are ours.
     fn reset_method(&self, groups: &BTreeSet<u32>) -> &ResetMethod {
         self.reset.method(self.bdf, self.file.as_fd(), groups)

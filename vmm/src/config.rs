@@ -3,6 +3,7 @@
 mod cpu;
 mod device;
 mod gdb;
+mod hotplug;
 mod keys;
 mod memory;
 mod qmp;
@@ -17,6 +18,7 @@ use crate::control::QmpAddress;
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
 pub use gdb::{GdbConfig, ListenError};
+pub use hotplug::{HotplugConfig, HotplugConfigError};
 pub use keys::KeyError;
 pub use memory::{MIN_MEMORY, MemorySize, MemorySizeError};
 pub use qmp::{QmpError, listen};
@@ -56,6 +58,8 @@ pub struct Config {
     pub gdb: Option<GdbConfig>,
     /// Where those who control the guest are listened to.
     pub qmp: Option<QmpAddress>,
+    /// Slots for devices that come while the guest runs.
+    pub hotplug: Option<HotplugConfig>,
 }
 
 /// What follows when the host reports an uncorrectable error of a passed device.

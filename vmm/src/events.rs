@@ -1,4 +1,4 @@
-//! What vCPUs tell the event loop.
+//! What vCPUs, and the porter of devices, tell the event loop.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -10,7 +10,7 @@ use strait_devices::lock;
 
 use crate::kvm::vcpu::DebugExit;
 
-/// Something that happened to the guest, as one of its vCPUs saw it.
+/// Something that happened to the guest, as one of its vCPUs saw it, or beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The guest asked for a reset.
@@ -27,6 +27,8 @@ pub enum Event {
     Ejected(u8),
     /// A vCPU came to where a debugger wants it.
     Debug(DebugExit),
+    /// A device that was on its way has come, or has gone. It is the porter who says so.
+    Carried,
 }
 
 /// Where vCPUs leave events for the event loop. Of those that happen to the whole guest only the first counts until
@@ -45,6 +47,8 @@ struct Reported {
     /// The first vCPU that a debugger wants, where nothing happens to the guest. Others meet the same once more when
     /// they go on.
     debug: Option<DebugExit>,
+    /// The porter has something.
+    carried: bool,
 }
 
 impl Events {
@@ -66,6 +70,7 @@ impl Events {
         match event {
             Event::Ejected(port) => _ = reported.ejected.insert(port),
             Event::Debug(exit) => _ = reported.debug.get_or_insert(exit),
+            Event::Carried => reported.carried = true,
             event => _ = reported.first.get_or_insert(event),
         }
         drop(reported);
@@ -83,7 +88,8 @@ impl Events {
         let mut reported = self.lock();
         let ejected = reported.ejected.pop_first().map(Event::Ejected);
         let first = ejected.or_else(|| reported.first.take());
-        first.or_else(|| reported.debug.take().map(Event::Debug))
+        let first = first.or_else(|| reported.debug.take().map(Event::Debug));
+        first.or_else(|| std::mem::take(&mut reported.carried).then_some(Event::Carried))
     }
 
     /// Forgets what a debugger would want to hear of: all vCPUs stand still, and those that are still where it wants them

@@ -74,6 +74,12 @@ impl IovaRanges {
         Self(common)
     }
 
+    /// Whether all of them from `start` to `last` can be mapped.
+    pub fn has(&self, start: u64, last: u64) -> bool {
+        let holds = |range: &RangeInclusive<u64>| range.contains(&start) && range.contains(&last);
+        self.0.iter().any(holds)
+    }
+
     /// The number of bits of the highest address that can be mapped.
     pub fn bits(&self) -> u8 {
         let last = self.0.last().map_or(0, |range| *range.end());

@@ -120,7 +120,9 @@ fn a_listener_that_goes_hears_that_all_is_gone_and_no_more() {
     let known: Arc<dyn MapListener> = listener.clone();
     space.remove_listener(&known);
     space.remove_listener(&known);
-    space.add(at(0x10_0000), Region::ram(backing(PAGE))).expect("free");
+    space
+        .add(at(0x10_0000), Region::ram(backing(PAGE)))
+        .expect("free");
     assert_eq!(
         listener.heard(),
         [Heard::Map(0, 4 * PAGE), Heard::Unmap(0, 4 * PAGE)]

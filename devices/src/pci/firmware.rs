@@ -145,7 +145,14 @@ pub fn configure(
         least(|room| room.memory_64),
     );
     let io = place(&mut cycles, ports, demand.io, &least_io, windows.io, IO)?;
-    let memory = place(&mut cycles, ports, demand.memory, &least_32, windows.memory_32, MEMORY)?;
+    let memory = place(
+        &mut cycles,
+        ports,
+        demand.memory,
+        &least_32,
+        windows.memory_32,
+        MEMORY,
+    )?;
     let prefetch = place(
         &mut cycles,
         ports,

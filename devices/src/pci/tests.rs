@@ -241,7 +241,11 @@ fn an_empty_port_has_room_for_a_device_to_come() {
         ..least
     };
     let refused = configure(&root, windows(), &huge, &mut |_| {}).expect_err("two of a GiB");
-    assert!(refused.to_string().starts_with("A device to come behind root port 2"));
+    assert!(
+        refused
+            .to_string()
+            .starts_with("A device to come behind root port 2")
+    );
 }
 
 #[test]

@@ -9,41 +9,96 @@ use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
 /// For what hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(180);
 
-/// Sends commands one after the other and prints what each returns, a line each.
-pub(crate) fn speak(socket: &Path, commands: &[String]) -> Result<()> {
-    let stream =
-        UnixStream::connect(socket).with_context(|| format!("Cannot connect to {}", socket.display()))?;
-    stream
-        .set_read_timeout(Some(LIMIT))
-        .context("Cannot set a time limit")?;
-    let mut writer = stream.try_clone().context("Cannot share the socket")?;
-    let mut lines = BufReader::new(stream);
-    let mut greeting = String::new();
-    lines.read_line(&mut greeting).context("No greeting came")?;
-    ask(&mut writer, &mut lines, "qmp_capabilities")?;
-    for command in commands {
-        println!("{}", ask(&mut writer, &mut lines, command)?);
+/// Says words one after the other and prints what follows from each, a line each. A word is the name of a command, or a
+/// command with its arguments as JSON; behind an exclamation mark, one that is refused; or `event:NAME`, for which it waits
+/// unless it has come already.
+pub(crate) fn speak(socket: &Path, words: &[String]) -> Result<()> {
+    let mut client = Client::connect(socket)?;
+    let _nothing = client.ask("qmp_capabilities")?;
+    for word in words {
+        let said = match (word.strip_prefix('!'), word.strip_prefix("event:")) {
+            (Some(command), _) => match client.ask(command)? {
+                Err(Refused(why)) => why,
+                Ok(result) => bail!("{command} is not refused, it returns {result}"),
+            },
+            (None, Some(name)) => client.event(name)?,
+            (None, None) => match client.ask(word)? {
+                Ok(result) => result,
+                Err(Refused(why)) => bail!("{word} is refused: {why}"),
+            },
+        };
+        println!("{said}");
     }
     Ok(())
 }
 
-/// Events come between a command and its answer.
-fn ask(writer: &mut UnixStream, lines: &mut BufReader<UnixStream>, command: &str) -> Result<Value> {
-    writeln!(writer, "{}", json!({"execute": command})).context("Cannot send a command")?;
-    loop {
+/// What the VMM says to a command that it does not do.
+struct Refused(Value);
+
+struct Client {
+    writer: UnixStream,
+    lines: BufReader<UnixStream>,
+    /// Events that came while something else was waited for.
+    events: Vec<Value>,
+}
+
+impl Client {
+    fn connect(socket: &Path) -> Result<Self> {
+        let stream =
+            UnixStream::connect(socket).with_context(|| format!("Cannot connect to {}", socket.display()))?;
+        stream
+            .set_read_timeout(Some(LIMIT))
+            .context("Cannot set a time limit")?;
+        let writer = stream.try_clone().context("Cannot share the socket")?;
+        let mut client = Self {
+            writer,
+            lines: BufReader::new(stream),
+            events: Vec::new(),
+        };
+        client.line().context("No greeting came")?;
+        Ok(client)
+    }
+
+    fn line(&mut self) -> Result<Value> {
         let mut line = String::new();
-        if lines.read_line(&mut line).context("No answer came")? == 0 {
-            bail!("The VMM hung up before it answered {command}");
+        if self.lines.read_line(&mut line).context("Nothing came")? == 0 {
+            bail!("The VMM hung up");
         }
-        let mut answer: Value =
-            serde_json::from_str(&line).with_context(|| format!("This is no JSON: {line}"))?;
-        if let Some(error) = answer.get("error") {
-            bail!("{command} is refused: {error}");
+        serde_json::from_str(&line).with_context(|| format!("This is no JSON: {line}"))
+    }
+
+    /// Events come between a command and its answer.
+    fn ask(&mut self, command: &str) -> Result<Result<Value, Refused>> {
+        let request = match command.starts_with('{') {
+            true => serde_json::from_str(command).with_context(|| format!("{command} is no JSON"))?,
+            false => json!({"execute": command}),
+        };
+        writeln!(self.writer, "{request}").context("Cannot send a command")?;
+        loop {
+            let mut answer = self.line().with_context(|| format!("{command} has no answer"))?;
+            if let Some(error) = answer.get_mut("error") {
+                return Ok(Err(Refused(error.take())));
+            }
+            if let Some(result) = answer.get_mut("return") {
+                return Ok(Ok(result.take()));
+            }
+            self.events.push(answer);
         }
-        if let Some(result) = answer.get_mut("return") {
-            return Ok(result.take());
+    }
+
+    fn event(&mut self, name: &str) -> Result<Value> {
+        let is_it = |event: &Value| event["event"] == name;
+        if let Some(at) = self.events.iter().position(is_it) {
+            return Ok(self.events.remove(at)["data"].take());
+        }
+        loop {
+            let mut event = self.line().with_context(|| format!("No event {name} came"))?;
+            if is_it(&event) {
+                return Ok(event["data"].take());
+            }
+            self.events.push(event);
         }
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct GuestConfig {
     pub(crate) waits_for_gdb: bool,
     /// The socket at which it is controlled.
     pub(crate) qmp: Option<&'static str>,
+    /// Slots for devices that come while it runs.
+    pub(crate) slots: u32,
     /// Options that only strait has.
     pub(crate) more: &'static [&'static str],
 }
@@ -45,6 +47,7 @@ impl Default for GuestConfig {
             gdb: None,
             waits_for_gdb: false,
             qmp: None,
+            slots: 0,
             more: &[],
         }
     }

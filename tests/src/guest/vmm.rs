@@ -50,6 +50,9 @@ fn strait(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     words.extend(guest.gdb.map(|path| format!("--gdb=unix:{path}")));
     words.extend(guest.waits_for_gdb.then(|| "-S".to_owned()));
     words.extend(guest.qmp.map(|path| format!("--qmp={path}")));
+    if guest.slots > 0 {
+        words.push(format!("--hotplug-slots={}", guest.slots));
+    }
     words.extend(guest.more.iter().map(|word| (*word).to_owned()));
     words
 }
@@ -73,6 +76,10 @@ fn qemu(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
         let port = format!("pcie-root-port,id=port{index},chassis={index},slot={index}");
         let function = format!("vfio-pci,host={device},bus=port{index},rombar=0");
         words.extend(["-device".to_owned(), port, "-device".to_owned(), function]);
+    }
+    for slot in 0..guest.slots {
+        let port = format!("pcie-root-port,id=slot{slot},chassis={0},slot={0}", 64 + slot);
+        words.extend(["-device".to_owned(), port]);
     }
     if guest.no_reboot {
         words.push("-no-reboot".to_owned());

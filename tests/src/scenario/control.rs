@@ -10,7 +10,7 @@ use crate::guest::{Guest, GuestConfig};
 use crate::lab::devices::NIC;
 
 /// Where the VMM listens, in the lab host.
-const SOCKET: &str = "/run/lab/qmp";
+pub(super) const SOCKET: &str = "/run/lab/qmp";
 
 /// How long the guest stands still.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -42,10 +42,10 @@ fn pause(lab: &Lab<'_>) -> Result<()> {
         lab.eth0().flood(guest)?;
         let start = Instant::now();
         let before = uptime(guest)?;
-        let said = ask(lab, "stop query-status")?;
+        let said = ask(lab, &["stop", "query-status"])?;
         ensure!(said.contains("\"paused\""), "The VMM says {said}");
         sleep(PAUSE);
-        let said = ask(lab, "cont query-status")?;
+        let said = ask(lab, &["cont", "query-status"])?;
         ensure!(said.contains("\"running\""), "The VMM says {said}");
         let after = uptime(guest)?;
         let (inside, outside) = (after - before, start.elapsed().as_secs_f64());
@@ -65,25 +65,26 @@ fn pause(lab: &Lab<'_>) -> Result<()> {
 fn reset(lab: &Lab<'_>) -> Result<()> {
     lab.start(&with_socket(GuestConfig::default()), |guest| {
         guest.ready()?;
-        ask(lab, "stop system_reset cont")?;
+        ask(lab, &["stop", "system_reset", "cont"])?;
         guest.ready().context("After a reset while it was paused")?;
-        ask(lab, "system_reset")?;
+        ask(lab, &["system_reset"])?;
         guest.ready().context("After a reset while it ran")?;
-        ask(lab, "quit")?;
+        ask(lab, &["quit"])?;
         guest.expect_end(0).map(drop)
     })
 }
 
-fn with_socket(config: GuestConfig) -> GuestConfig {
+pub(super) fn with_socket(config: GuestConfig) -> GuestConfig {
     GuestConfig {
         qmp: Some(SOCKET),
         ..config
     }
 }
 
-/// Sends commands and returns what they return.
-fn ask(lab: &Lab<'_>, commands: &str) -> Result<String> {
-    lab.agent.sh(&format!("lab qmp {SOCKET} {commands}"))
+/// Says words of `lab qmp` and returns what follows from each, a line each.
+pub(super) fn ask(lab: &Lab<'_>, words: &[&str]) -> Result<String> {
+    let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
+    lab.agent.sh(&format!("lab qmp {SOCKET} {}", quoted.join(" ")))
 }
 
 fn uptime(guest: &mut Guest<'_>) -> Result<f64> {

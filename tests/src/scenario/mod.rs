@@ -43,6 +43,7 @@ scenarios![
     device_errors,
     gdb,
     control,
+    hotplug,
     outputs,
     tiny,
     kernels,

@@ -100,6 +100,11 @@ impl Container {
         }))
     }
 
+    /// Whether no device is open in it. Nothing is mapped then.
+    pub fn is_empty(&self) -> bool {
+        self.file.is_empty()
+    }
+
     /// Group `number`, put in if it is not yet.
     pub(crate) fn group(&self, number: u32) -> Result<Arc<Group>, GroupError> {
         let mut groups = lock(&self.groups);

@@ -39,6 +39,21 @@ impl Identity {
         }
     }
 
+    /// Maps RAM before the mirror hears of the whole map: that takes long, and changes of the map wait for a mirror that
+    /// is told of it.
+    ///
+    /// # Errors
+    /// When a piece cannot be mapped; nothing is mapped then.
+    pub fn map_ram(&self, ram: &[Mapping]) -> Result<(), MapError> {
+        for (done, mapping) in ram.iter().enumerate() {
+            if let Err(error) = self.map(mapping) {
+                ram[..done].iter().for_each(|mapping| self.unmap(mapping));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Maps all of it, a piece at a time, or nothing.
     fn map_pieces(&self, mapping: &Mapping) -> Result<(), MapError> {
         let (at, host) = (mapping.at.0, mapping.backing.host_address().0);
@@ -82,6 +97,9 @@ impl MapListener for Identity {
         let at = mapping.at.0;
         // The lock is held over the calls, so that map and unmap of a place keep their order.
         let mut mapped = lock(&self.mapped);
+        if mapped.contains(&at) {
+            return Ok(());
+        }
         match self.map_pieces(mapping) {
             Ok(()) => {
                 mapped.insert(at);
@@ -134,6 +152,20 @@ mod tests {
             backing,
             name: "piece".into(),
         }
+    }
+
+    #[test]
+    fn ram_that_is_mapped_already_is_not_mapped_again() {
+        let domain = FakeDomain::new();
+        let identity = identity(&domain, true);
+        let ram = [mapping(0, MemoryKind::Ram), mapping(0x4000, MemoryKind::Ram)];
+        identity.map_ram(&ram).expect("mapped");
+        let before = domain.mappings();
+        assert_eq!(before.len(), 2);
+        ram.iter().for_each(|piece| identity.map(piece).expect("known"));
+        assert_eq!(domain.mappings(), before);
+        ram.iter().for_each(|piece| identity.unmap(piece));
+        assert!(domain.mappings().is_empty());
     }
 
     #[test]

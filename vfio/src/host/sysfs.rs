@@ -61,6 +61,16 @@ impl Root {
         owners(&path).get(1).copied()
     }
 
+    /// Every function that is no bridge and has an IOMMU group; what cannot be read is left out.
+    pub fn endpoints(&self) -> Vec<HostBdf> {
+        let folder = fs::read_dir(self.path("sys/bus/pci/devices"));
+        let names = folder.into_iter().flatten().flatten();
+        let functions = names.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        let devices = functions.filter_map(|bdf| self.device(bdf).ok().flatten());
+        let passable = devices.filter(|device| !device.is_bridge && device.group.is_some());
+        passable.map(|device| device.bdf).collect()
+    }
+
     /// The function `bdf`, `None` if the host has none.
     ///
     /// # Errors

@@ -6,8 +6,8 @@ use clap::Args;
 use strait_vfio::host::Root;
 
 use crate::config::{
-    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, MAX_CPUS, MAX_DEVICES, MemorySize,
-    OnDeviceError, ViommuConfig,
+    Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, HotplugConfig, MAX_CPUS, MAX_DEVICES,
+    MemorySize, OnDeviceError, ViommuConfig,
 };
 use crate::gdb::GdbAddress;
 
@@ -45,6 +45,11 @@ pub struct RunArgs {
     /// 8086:10c9, enp3s0, nvme0n1, or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
     #[arg(long, short, value_name = "DEVICE")]
     device: Vec<String>,
+    /// Empty slots into which devices may be plugged while the guest runs, by --qmp: a number, with mem=SIZE and
+    /// pref=SIZE for the room of each below and above 4 GiB (16M and 1G), or with auto for what any device of this host
+    /// could want.
+    #[arg(long, value_name = "N")]
+    hotplug_slots: Option<String>,
     /// Give the guest an IOMMU, so that it can pass its devices on to guests of its own:
     /// intel[,caching-mode=on][,intremap=on][,aw-bits=39|48][,eim=on].
     #[arg(long, value_name = "KIND")]
@@ -120,11 +125,20 @@ impl RunArgs {
             }
             devices.push(device);
         }
-        if devices.len() > MAX_DEVICES {
-            return Err(format!(
-                "{} devices are given; at most {MAX_DEVICES} can be passed",
-                devices.len()
-            ));
+        let hotplug = self.hotplug_slots.as_deref().map(hotplug).transpose()?;
+        let slots = hotplug.map_or(0, |hotplug| usize::from(hotplug.slots));
+        if devices.len() + slots > MAX_DEVICES {
+            return Err(match slots {
+                0 => format!(
+                    "{} devices are given; at most {MAX_DEVICES} can be passed",
+                    devices.len()
+                ),
+                _ => format!(
+                    "--hotplug-slots {slots}: with {} devices there is room for {} slots; give fewer",
+                    devices.len(),
+                    MAX_DEVICES.saturating_sub(devices.len())
+                ),
+            });
         }
         let cpu: CpuConfig = self
             .cpu
@@ -137,7 +151,7 @@ impl RunArgs {
             );
         }
         // VT-d §6.1: with CAP.CM clear, hardware caches no entry that is not present, so drivers tell of none they add.
-        if viommu.is_some_and(|viommu| !viommu.caching_mode) && !devices.is_empty() {
+        if viommu.is_some_and(|viommu| !viommu.caching_mode) && (!devices.is_empty() || slots > 0) {
             return Err(
                 "--viommu: a passed device needs caching-mode=on, for only then does the guest tell what it maps"
                     .to_owned(),
@@ -146,6 +160,11 @@ impl RunArgs {
         let gdb = debugger(self.gdb.as_deref(), self.gdb_local, self.wait_for_gdb)?;
         let qmp = self.qmp.as_deref().map(str::parse).transpose();
         let qmp = qmp.map_err(|error: String| format!("--qmp {error}"))?;
+        if hotplug.is_some() && qmp.is_none() {
+            return Err(
+                "--hotplug-slots: nobody could plug a device in; give --qmp, too, or leave it out".to_owned(),
+            );
+        }
         Ok(Config {
             kernel,
             initrd: self.initrd,
@@ -160,6 +179,7 @@ impl RunArgs {
             no_reboot: self.no_reboot,
             gdb,
             qmp,
+            hotplug,
         })
     }
 }
@@ -172,6 +192,11 @@ fn debugger(address: Option<&str>, is_usual: bool, waits: bool) -> Result<Option
         return Err("-S waits for gdb, which is let in nowhere; give -s or --gdb ADDRESS, too".to_owned());
     }
     Ok(address.map(|address| GdbConfig { address, waits }))
+}
+
+fn hotplug(text: &str) -> Result<HotplugConfig, String> {
+    text.parse()
+        .map_err(|error| format!("--hotplug-slots {text}: {error}"))
 }
 
 fn viommu(text: &str) -> Result<ViommuConfig, String> {
@@ -215,6 +240,12 @@ mod tests {
         );
         assert!(refusal("--cpu pentium").starts_with("--cpu pentium: \"pentium\" is not a CPU model"));
         assert!(refusal("--device 01:00.0 -d 1:00.0").contains("0000:01:00.0 is given twice"));
+        assert!(
+            refusal("--hotplug-slots 2,mem=3M")
+                .starts_with("--hotplug-slots 2,mem=3M: mem=\"3M\" is not a size")
+        );
+        assert!(refusal("--hotplug-slots 31 -d 1:00.0 --qmp q").contains("there is room for 30 slots"));
+        assert!(refusal("--hotplug-slots 1").contains("give --qmp, too"));
         let refused = refusal("--device 01:00.0 --viommu intel,caching-mode=off");
         assert!(refused.starts_with("--viommu: a passed device needs caching-mode=on"));
     }

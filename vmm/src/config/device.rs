@@ -94,6 +94,11 @@ impl fmt::Display for DeviceConfig {
 }
 
 impl DeviceConfig {
+    /// What clients of the control socket call it: the user's own name, or its address.
+    pub fn id(&self) -> String {
+        self.id.clone().unwrap_or_else(|| self.host.to_string())
+    }
+
     /// Reads the value of `--device`, in which a device may be named as `root`'s host knows it.
     ///
     /// # Errors

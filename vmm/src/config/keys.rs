@@ -19,6 +19,21 @@ pub(super) fn set<T>(to: &mut Option<T>, key: &'static str, value: T) -> Result<
     }
 }
 
+/// Bytes as QEMU reads them: a number with K, M, G or T, of MiB without; more than there are is `Some(None)`.
+pub(super) fn bytes(text: &str) -> Option<Option<u64>> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
+        "K" | "KB" | "KIB" => 10,
+        "" | "M" | "MB" | "MIB" => 20,
+        "G" | "GB" | "GIB" => 30,
+        "T" | "TB" | "TIB" => 40,
+        _ => return None,
+    };
+    // `parse` would take a plus sign, too.
+    let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then(|| digits.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift)))
+}
+
 /// Notes a key that is on or off, in any of the words that QEMU takes.
 pub(super) fn set_switch(to: &mut Option<bool>, key: &'static str, value: &str) -> Result<(), KeyError> {
     let is_on = match value {

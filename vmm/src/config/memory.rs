@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::keys::bytes;
+
 /// Bytes of the smallest guest a Debian kernel boots in.
 pub const MIN_MEMORY: u64 = 64 << 20;
 
@@ -45,19 +47,7 @@ impl FromStr for MemorySize {
 
     /// A number with K, M, G or T; MiB without, as QEMU has it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let syntax = || MemorySizeError::Syntax(text.to_owned());
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
-            "K" | "KB" | "KIB" => 10,
-            "" | "M" | "MB" | "MIB" => 20,
-            "G" | "GB" | "GIB" => 30,
-            "T" | "TB" | "TIB" => 40,
-            _ => return Err(syntax()),
-        };
-        // `parse` would take a plus sign, too.
-        let is_number = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-        let number = if is_number { digits } else { return Err(syntax()) };
-        let bytes = number.parse::<u64>().ok().and_then(|n| n.checked_mul(1 << shift));
+        let bytes = bytes(text).ok_or_else(|| MemorySizeError::Syntax(text.to_owned()))?;
         // 64 TiB: what Linux manages with four levels of page tables (Documentation/arch/x86/x86_64/mm.rst).
         match bytes.filter(|bytes| *bytes <= 1 << 46) {
             None => Err(MemorySizeError::TooBig(text.to_owned())),

@@ -24,6 +24,8 @@ pub(super) enum Line {
 
 /// A client of the socket.
 pub(super) struct Client {
+    /// Its number among all that came, from 1 on.
+    pub(super) number: u64,
     stream: UnixStream,
     input: Vec<u8>,
     /// The line that is coming is too long; the rest of it is skipped.
@@ -31,6 +33,8 @@ pub(super) struct Client {
     output: Vec<u8>,
     /// Said qmp_capabilities.
     pub(super) is_ready: bool,
+    /// The id of its command that is not answered yet; it is not listened to until then.
+    pub(super) owed: Option<Option<Value>>,
     /// Nothing more comes from it.
     has_ended: bool,
     /// The connection is of no more use.
@@ -41,6 +45,8 @@ impl Client {
     pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
+            number: 0,
+            owed: None,
             stream,
             input: Vec::new(),
             skips: false,
@@ -53,12 +59,12 @@ impl Client {
 
     /// Whether it has nothing more to say and to hear.
     pub(super) fn is_gone(&self) -> bool {
-        self.is_gone || (self.has_ended && !self.has_line() && !self.is_behind())
+        self.is_gone || (self.has_ended && self.owed.is_none() && !self.has_line() && !self.is_behind())
     }
 
-    /// Whether a line waits to be taken.
+    /// Whether a line waits to be taken, and may be.
     pub(super) fn has_line(&self) -> bool {
-        self.input.contains(&b'\n')
+        self.owed.is_none() && self.input.contains(&b'\n')
     }
 
     /// Whether more may come from it.
@@ -73,7 +79,7 @@ impl Client {
 
     /// Reads what has come, unless lines of before wait. It waits for nothing.
     pub(super) fn fill(&mut self) {
-        if self.has_line() || self.has_ended {
+        if self.has_line() || self.has_ended || self.owed.is_some() {
             return;
         }
         let mut bytes = [0; CHUNK];
@@ -91,6 +97,9 @@ impl Client {
 
     /// The next line that has come whole.
     pub(super) fn take_line(&mut self) -> Option<Line> {
+        if self.owed.is_some() {
+            return None;
+        }
         let end = self.input.iter().position(|byte| *byte == b'\n')?;
         let line: Vec<u8> = self.input.drain(..=end).collect();
         if std::mem::take(&mut self.skips) || line.len() > MAX_LINE {

@@ -9,5 +9,7 @@ mod listener;
 mod server;
 mod wire;
 
+pub use command::Attachment;
 pub use listener::QmpAddress;
-pub use server::{Control, Facts, Wish};
+pub use server::{Control, Facts, Ticket, Wish};
+pub use wire::Refused;

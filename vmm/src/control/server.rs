@@ -7,15 +7,18 @@ use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use super::client::{Client, Line};
-use super::command::{self, Command};
+use super::command::{self, Attachment, Command};
 use super::listener::{Listener, QmpAddress};
-use super::wire::{self, MAX_LINE, Refusal};
+use super::wire::{self, MAX_LINE, Refused};
 
 /// Most clients at a time; who comes later is hung up on.
 const MAX_CLIENTS: usize = 16;
 
+/// A client whose command takes long: it is answered when that is done, and hears nothing else answered before.
+pub type Ticket = u64;
+
 /// Something that the machine is to do for a client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wish {
     /// The guest stands still.
     Pause,
@@ -25,6 +28,10 @@ pub enum Wish {
     Reset,
     /// It ends.
     Quit,
+    /// A device comes.
+    Attach(Ticket, Attachment),
+    /// The device with this id leaves, at once where it is `true`.
+    Detach(Ticket, String, bool),
 }
 
 /// What a machine tells of itself.
@@ -43,8 +50,10 @@ pub trait Facts {
 pub struct Control {
     listener: Listener,
     clients: Vec<Client>,
-    /// The client whose wish is being done, and its id. Nothing more is heard until it is.
-    owed: Option<(usize, Option<Value>)>,
+    /// How many have come.
+    came: Ticket,
+    /// The client whose wish is being done, and the id of its command. Nothing more is heard until it is.
+    owed: Option<(Ticket, Option<Value>)>,
     /// What clients know of the guest.
     is_running: bool,
 }
@@ -58,6 +67,7 @@ impl Control {
         Ok(Self {
             listener: Listener::open(address)?,
             clients: Vec::new(),
+            came: 0,
             owed: None,
             is_running: true,
         })
@@ -65,7 +75,12 @@ impl Control {
 
     /// What to poll, so that there is something to [`hear`](Self::hear).
     pub fn fds(&self) -> Vec<(BorrowedFd<'_>, PollFlags)> {
-        let clients = self.clients.iter().map(|client| {
+        // One that waits and hung up would wake the loop for nothing.
+        let heard = self
+            .clients
+            .iter()
+            .filter(|client| client.owed.is_none() || client.is_behind());
+        let clients = heard.map(|client| {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, client.is_open());
             flags.set(PollFlags::OUT, client.is_behind());
@@ -104,9 +119,33 @@ impl Control {
             self.is_running = is_running;
             self.tell_all(if is_running { "RESUME" } else { "STOP" }, None);
         }
-        if let Some((number, id)) = self.owed.take() {
-            self.clients[number].tell(&wire::answer(Ok(json!({})), id));
+        self.answer_wish();
+    }
+
+    fn answer_wish(&mut self) {
+        let Some((ticket, id)) = self.owed.take() else {
+            return;
+        };
+        let mut clients = self.clients.iter_mut();
+        if let Some(client) = clients.find(|client| client.number == ticket) {
+            client.tell(&wire::answer(Ok(json!({})), id));
         }
+    }
+
+    /// What the client's command that takes long has come to.
+    pub fn answer(&mut self, ticket: Ticket, answer: Result<Value, Refused>) {
+        let mut clients = self.clients.iter_mut();
+        if let Some(client) = clients.find(|client| client.number == ticket)
+            && let Some(id) = client.owed.take()
+        {
+            client.tell(&wire::answer(answer, id));
+        }
+    }
+
+    /// What becomes of the device with this id, in QEMU's words.
+    pub fn tell_of_device(&mut self, event: &str, id: &str) {
+        let path = format!("/machine/peripheral/{id}");
+        self.tell_all(event, Some(json!({"device": id, "path": path})));
     }
 
     /// The guest starts again; whether it wanted that itself.
@@ -125,9 +164,7 @@ impl Control {
 
     /// The guest is over, for a reason by QEMU's name.
     pub fn ended(&mut self, reason: &str) {
-        if let Some((number, id)) = self.owed.take() {
-            self.clients[number].tell(&wire::answer(Ok(json!({})), id));
-        }
+        self.answer_wish();
         let is_guests = reason.starts_with("guest-");
         self.tell_all("SHUTDOWN", Some(json!({"guest": is_guests, "reason": reason})));
     }
@@ -136,6 +173,8 @@ impl Control {
         let Some(mut client) = self.listener.accept() else {
             return;
         };
+        self.came += 1;
+        client.number = self.came;
         if self.clients.len() < MAX_CLIENTS {
             client.tell(&wire::greeting());
             self.clients.push(client);
@@ -147,7 +186,7 @@ impl Control {
         let (result, id) = match line {
             Line::TooLong => {
                 let why = format!("a line of more than {MAX_LINE} bytes came");
-                (Err(Refusal::generic(why)), None)
+                (Err(Refused::generic(why)), None)
             }
             Line::Whole(line) if line.trim_ascii().is_empty() => return None,
             Line::Whole(line) => match wire::read(&line) {
@@ -156,14 +195,18 @@ impl Control {
             },
         };
         let result = match result {
-            Ok(command) => match wish(command) {
+            Ok(command) => match wish(&command, client.number) {
+                Some(wish @ (Wish::Attach(..) | Wish::Detach(..))) => {
+                    client.owed = Some(id);
+                    return Some(wish);
+                }
                 Some(wish) => {
-                    self.owed = Some((number, id));
+                    self.owed = Some((client.number, id));
                     return Some(wish);
                 }
                 None => {
                     client.is_ready = true;
-                    Ok(tell(command, facts))
+                    Ok(tell(&command, facts))
                 }
             },
             Err(refusal) => Err(refusal),
@@ -179,8 +222,10 @@ impl Control {
     }
 }
 
-fn wish(command: Command) -> Option<Wish> {
+fn wish(command: &Command, ticket: Ticket) -> Option<Wish> {
     match command {
+        Command::Attach(attachment) => Some(Wish::Attach(ticket, attachment.clone())),
+        Command::Detach(id, force) => Some(Wish::Detach(ticket, id.clone(), *force)),
         Command::Stop => Some(Wish::Pause),
         Command::Cont => Some(Wish::Resume),
         Command::Reset => Some(Wish::Reset),
@@ -189,7 +234,7 @@ fn wish(command: Command) -> Option<Wish> {
     }
 }
 
-fn tell(command: Command, facts: &dyn Facts) -> Value {
+fn tell(command: &Command, facts: &dyn Facts) -> Value {
     match command {
         Command::Version => wire::greeting()["QMP"]["version"].take(),
         Command::Commands => command::names(),
@@ -200,6 +245,6 @@ fn tell(command: Command, facts: &dyn Facts) -> Value {
         Command::Pci => facts.pci(),
         Command::Cpus => facts.cpus(),
         Command::Strait => facts.strait(),
-        Command::Capabilities | Command::Stop | Command::Cont | Command::Reset | Command::Quit => json!({}),
+        _ => json!({}),
     }
 }

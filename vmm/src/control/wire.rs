@@ -17,22 +17,31 @@ pub(super) struct Call {
 
 /// Why a command is not done, in QMP's classes.
 #[derive(Debug, PartialEq)]
-pub(super) struct Refusal {
+pub struct Refused {
     class: &'static str,
     why: String,
 }
 
-impl Refusal {
-    pub(super) fn generic(why: impl Into<String>) -> Self {
+impl Refused {
+    /// As most are.
+    pub fn generic(why: impl Into<String>) -> Self {
         Self {
             class: "GenericError",
             why: why.into(),
         }
     }
 
-    pub(super) fn not_found(why: impl Into<String>) -> Self {
+    pub(super) fn no_command(why: impl Into<String>) -> Self {
         Self {
             class: "CommandNotFound",
+            why: why.into(),
+        }
+    }
+
+    /// The machine has no such device.
+    pub fn no_device(why: impl Into<String>) -> Self {
+        Self {
+            class: "DeviceNotFound",
             why: why.into(),
         }
     }
@@ -42,14 +51,14 @@ impl Refusal {
 ///
 /// # Errors
 /// What is wrong, with the `id` if there is one.
-pub(super) fn read(line: &[u8]) -> Result<Call, (Refusal, Option<Value>)> {
+pub(super) fn read(line: &[u8]) -> Result<Call, (Refused, Option<Value>)> {
     let value: Value = serde_json::from_slice(line)
-        .map_err(|error| (Refusal::generic(format!("this line is no JSON: {error}")), None))?;
+        .map_err(|error| (Refused::generic(format!("this line is no JSON: {error}")), None))?;
     let Value::Object(mut members) = value else {
-        return Err((Refusal::generic("a command is a JSON object"), None));
+        return Err((Refused::generic("a command is a JSON object"), None));
     };
     let id = members.remove("id");
-    let refuse = |why: &str| Err((Refusal::generic(why), id.clone()));
+    let refuse = |why: &str| Err((Refused::generic(why), id.clone()));
     let name = match members.remove("execute") {
         Some(Value::String(name)) => name,
         Some(_) => return refuse("\"execute\" is not a string"),
@@ -83,10 +92,10 @@ pub(super) fn greeting() -> Value {
 }
 
 /// The answer to a command.
-pub(super) fn answer(result: Result<Value, Refusal>, id: Option<Value>) -> Value {
+pub(super) fn answer(result: Result<Value, Refused>, id: Option<Value>) -> Value {
     let mut answer = match result {
         Ok(value) => json!({"return": value}),
-        Err(Refusal { class, why }) => json!({"error": {"class": class, "desc": why}}),
+        Err(Refused { class, why }) => json!({"error": {"class": class, "desc": why}}),
     };
     if let Some(id) = id {
         answer["id"] = id;

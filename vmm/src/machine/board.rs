@@ -10,7 +10,7 @@ use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::legacy::{KeyboardController, Pit, Pvpanic, ResetControl, Rtc, Serial, SystemControl};
 use strait_devices::pci::cam::{self, Cam};
 use strait_devices::pci::ecam::Ecam;
-use strait_devices::pci::firmware;
+use strait_devices::pci::firmware::{self, Room};
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
 use strait_devices::{Device, Place};
@@ -34,6 +34,10 @@ pub struct Board {
     /// The interrupt controller of the wires.
     pub ioapic: Arc<Ioapic>,
     functions: Vec<Seated>,
+    /// The interrupt controller's pins for PCI.
+    lines: Vec<Arc<SharedLine>>,
+    /// What each port forwards, in the order of their numbers.
+    rooms: Vec<Room>,
     root: Arc<RootComplex>,
     space: Arc<AddressSpace>,
 }
@@ -47,11 +51,17 @@ impl Board {
         platform.iommu.reset();
         let ioapic = Ioapic::new(platform.iommu.ioapic_router());
         let serial = Arc::new(serial(&ioapic, platform));
-        let functions = functions(platform, &pci_lines(&ioapic))?;
-        ioapic.limit_pins(last_pin(&functions) + 1);
-        let board = Self {
+        let lines = pci_lines(&ioapic);
+        let functions = functions(platform, &lines)?;
+        ioapic.limit_pins(match platform.reception {
+            Some(_) => layout::PCI_FIRST_GSI + layout::PCI_GSIS,
+            None => last_pin(&functions) + 1,
+        });
+        let mut board = Self {
             root: Arc::new(RootComplex::new(root_ports(platform, &functions))),
             functions,
+            lines,
+            rooms: Vec::new(),
             serial,
             ioapic,
             space: platform.space.clone(),
@@ -63,7 +73,8 @@ impl Board {
         let mut apply = |effect| {
             let _only_maps = board.space.apply(effect);
         };
-        firmware::configure(&board.root, platform.windows(), &|_| firmware::Room::default(), &mut apply)?;
+        let least = |port: &RootPort| platform.room(port.number());
+        board.rooms = firmware::configure(&board.root, platform.windows(), &least, &mut apply)?;
         log::debug!("The guest's memory as its firmware leaves it:\n{}", board.space);
         Ok(board)
     }
@@ -72,6 +83,50 @@ impl Board {
     pub fn reset_devices(&self) {
         for port in self.root.ports() {
             let _only_maps = self.space.apply(port.reset());
+        }
+    }
+
+    /// Puts devices that came into the slot of their port, of which they are all. Whether the guest hears of it.
+    ///
+    /// # Errors
+    /// When one cannot be used, or its BARs have no room behind the port; the guest has seen nothing then.
+    pub(super) fn plug(&mut self, passed: &[Passed]) -> Result<bool, RunError> {
+        let seated = passed
+            .iter()
+            .map(|passed| seated(passed, &self.lines))
+            .collect::<Result<Vec<Seated>, _>>()?;
+        let behind = |seated: &Seated| (seated.seat.function, seated.function.clone() as Arc<dyn Function>);
+        let functions: Vec<_> = seated.iter().map(behind).collect();
+        let number = passed.first().map_or(0, |passed| passed.seat.port);
+        let Some((port, room)) = self
+            .root
+            .ports()
+            .iter()
+            .zip(&self.rooms)
+            .find(|(port, _)| port.number() == number)
+        else {
+            return Ok(false);
+        };
+        firmware::check(&functions, port, *room)?;
+        let is_heard = port.plug(functions);
+        self.functions.extend(seated);
+        Ok(is_heard)
+    }
+
+    /// The number of the bus behind `port`, as the guest has it now.
+    pub fn bus_behind(&self, port: u8) -> u8 {
+        self.port(port).map_or(0, |port| port.secondary_bus())
+    }
+
+    /// Whether the guest does not use the device behind `port`, whose slot it has not switched on.
+    pub fn is_idle(&self, port: u8) -> bool {
+        self.port(port).is_some_and(|port| port.is_idle())
+    }
+
+    /// The guest keeps the device that it was asked for.
+    pub fn keep(&self, port: u8) {
+        if let Some(port) = self.port(port) {
+            port.keep();
         }
     }
 
@@ -168,8 +223,8 @@ fn pci_lines(ioapic: &Arc<Ioapic>) -> Vec<Arc<SharedLine>> {
     pins.map(line).collect()
 }
 
-/// The last pin of the interrupt controller that something is wired to. A port without a device has no wire: nothing is
-/// plugged in while the guest runs.
+/// The last pin of the interrupt controller that something is wired to, where nothing is plugged in while the guest runs: a
+/// port without a device has no wire.
 fn last_pin(functions: &[Seated]) -> u8 {
     let wire = |seated: &Seated| {
         let mut pin = [0];
@@ -182,28 +237,32 @@ fn last_pin(functions: &[Seated]) -> u8 {
 
 /// The passed devices in the order they were given.
 fn functions(platform: &Platform, lines: &[Arc<SharedLine>]) -> Result<Vec<Seated>, PassthroughError> {
-    let line = |port, pin| {
-        let gsi = layout::intx_gsi(port, pin);
-        lines[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
-    };
-    let open = |passed: &Passed| {
-        // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge
-        // 1.2 §9.1).
-        let wires = [0, 1, 2, 3].map(|pin| line(passed.seat.port, pin));
-        let (device, appearance) = (passed.device.clone(), passed.appearance.clone());
-        let (router, gate) = (passed.router.clone(), passed.gate.clone());
-        Ok(Seated {
-            seat: passed.seat,
-            function: Passthrough::new(device, router, &wires, appearance, gate)?,
-        })
-    };
     let devices: Vec<_> = platform
         .passed
         .iter()
         .map(|passed| passed.device.clone())
         .collect();
     HostDevice::reset_buses(&devices);
-    platform.passed.iter().map(open).collect()
+    platform
+        .passed
+        .iter()
+        .map(|passed| seated(passed, lines))
+        .collect()
+}
+
+fn seated(passed: &Passed, lines: &[Arc<SharedLine>]) -> Result<Seated, PassthroughError> {
+    let line = |pin| {
+        let gsi = layout::intx_gsi(passed.seat.port, pin);
+        lines[usize::from(gsi - layout::PCI_FIRST_GSI)].clone()
+    };
+    // Device 0 behind a port keeps its wires: the swizzle adds the device's number (PCI-to-PCI Bridge 1.2 §9.1).
+    let wires = [0, 1, 2, 3].map(line);
+    let (device, appearance) = (passed.device.clone(), passed.appearance.clone());
+    let (router, gate) = (passed.router.clone(), passed.gate.clone());
+    Ok(Seated {
+        seat: passed.seat,
+        function: Passthrough::new(device, router, &wires, appearance, gate)?,
+    })
 }
 
 /// Each device behind a port of its own (one slot, one IOMMU group in the guest), with all its functions.

@@ -6,12 +6,13 @@ use std::{fs, io};
 
 use kvm_bindings::CpuId;
 use rustix::fs::{Access, access};
+use strait_devices::pci::firmware::Room;
 use strait_vfio::host::{self, Decoded, HostBdf};
 
 use super::error::RunError;
 use super::seat;
 use crate::boot::{GuestKernel, Source};
-use crate::config::{Config, MemorySize, RomConfig};
+use crate::config::{Config, HotplugConfig, MemorySize, RomConfig};
 use crate::kvm::{System, cpuid};
 use crate::layout::Range;
 use crate::placement;
@@ -51,6 +52,8 @@ pub struct CheckedHost {
     pub kernel: GuestKernel,
     /// The window for BARs below 4 GiB.
     pub mmio_32: Range,
+    /// What a slot for a device to come has for BARs.
+    pub room: Room,
 }
 
 impl CheckedHost {
@@ -61,7 +64,11 @@ impl CheckedHost {
     pub fn check(config: &Config) -> Result<Self, RunError> {
         check_memory(config.memory)?;
         config.stats.as_deref().map_or(Ok(()), check_stats)?;
-        let mmio_32 = placement::low_window(&decoded_below_4_gib(config)?);
+        let room = config.hotplug.map_or(Room::default(), room);
+        let mut sizes = decoded_below_4_gib(config)?;
+        let slots = config.hotplug.map_or(0, |hotplug| hotplug.slots);
+        sizes.extend((0..slots).map(|_| vec![room.memory_32]));
+        let mmio_32 = placement::low_window(&sizes);
         let source = Source {
             kernel: &config.kernel,
             initrd: config.initrd.as_deref(),
@@ -86,6 +93,7 @@ impl CheckedHost {
             cpuid,
             kernel,
             mmio_32,
+            room,
         })
     }
 
@@ -112,7 +120,7 @@ impl CheckedHost {
 
 /// Behind a virtual IOMMU each device has an address space of its own, which the host can give only to a
 /// whole group.
-fn check_groups(root: &host::Root, devices: &[HostBdf]) -> Result<(), RunError> {
+pub(super) fn check_groups(root: &host::Root, devices: &[HostBdf]) -> Result<(), RunError> {
     let mut seen = BTreeMap::new();
     for &bdf in devices {
         let Some(group) = root.device(bdf)?.and_then(|device| device.group) else {
@@ -123,6 +131,20 @@ fn check_groups(root: &host::Root, devices: &[HostBdf]) -> Result<(), RunError> 
         }
     }
     Ok(())
+}
+
+/// What a slot has for BARs, by what the functions of this host that could be passed decode.
+fn room(hotplug: HotplugConfig) -> Room {
+    let root = host::Root::real();
+    let sizes = |bdf: HostBdf| {
+        let decoded = Decoded::read(&root, bdf)?;
+        Some((
+            decoded.below_4_gib().iter().sum(),
+            decoded.high.iter().sum::<u64>(),
+        ))
+    };
+    let functions = root.endpoints().into_iter();
+    hotplug.room_for(functions.filter_map(sizes))
 }
 
 /// Sizes of what the devices behind each root port decode below 4 GiB, the ROMs as the guest will see them. What

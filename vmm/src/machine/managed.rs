@@ -1,6 +1,8 @@
 //! Devices that are taken from the host for one guest, and go back when it ends.
 
-use strait_vfio::host::{self, BindError, Host, HostBdf, Owner, Request};
+use std::sync::Arc;
+
+use strait_vfio::host::{self, BindError, Host, HostBdf, Owner, Request, Root, RunningKernel};
 
 /// The devices of `managed=on`; dropped, it gives back those that were taken here. Where that cannot
 /// happen because the process is killed, the undo journal knows whose they were, and the next strait command
@@ -16,37 +18,62 @@ impl<'a> Managed<'a> {
     /// # Errors
     /// In the words of `strait host bind`.
     pub fn take(host: Host<'a>, devices: Vec<HostBdf>) -> Result<Self, BindError> {
-        let mut managed = Self {
-            host,
-            taken: Vec::new(),
-        };
-        if devices.is_empty() {
-            return Ok(managed);
-        }
-        let request = Request {
-            devices,
-            group: false,
-            driver: "vfio-pci".to_owned(),
-            force: false,
-            save: false,
-            dma_entries: None,
-            owner: Owner::this(host.root),
-        };
-        let plan = host::plan(host, request)?;
-        host::bind(host, &plan)?;
-        managed.taken = plan.moves.iter().map(|one| one.bdf).collect();
-        Ok(managed)
+        let taken = take(host, devices)?;
+        Ok(Self { host, taken })
     }
 }
 
 impl Drop for Managed<'_> {
     fn drop(&mut self) {
-        for bdf in &self.taken {
-            match host::restore(self.host, *bdf, false) {
-                Ok(_) => log::info!("{bdf} went back to the host"),
-                Err(error) => {
-                    log::warn!("{bdf} could not go back to the host: {error}; try strait host restore {bdf}");
-                }
+        give_back(self.host, &self.taken);
+    }
+}
+
+/// Devices that were taken from this host for one that comes to a running guest; dropped, they go back.
+pub(super) struct Borrowed(Vec<HostBdf>);
+
+impl Borrowed {
+    /// Takes `devices`, all or none; nothing where there are none.
+    ///
+    /// # Errors
+    /// In the words of `strait host bind`.
+    pub(super) fn take(devices: Vec<HostBdf>) -> Result<Option<Arc<Self>>, BindError> {
+        let taken = take(Host::new(&Root::real(), &RunningKernel), devices)?;
+        Ok((!taken.is_empty()).then(|| Arc::new(Self(taken))))
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        give_back(Host::new(&Root::real(), &RunningKernel), &self.0);
+    }
+}
+
+/// Binds `devices`, and tells which were not bound before.
+fn take(host: Host<'_>, devices: Vec<HostBdf>) -> Result<Vec<HostBdf>, BindError> {
+    if devices.is_empty() {
+        return Ok(Vec::new());
+    }
+    let request = Request {
+        devices,
+        group: false,
+        driver: "vfio-pci".to_owned(),
+        force: false,
+        save: false,
+        dma_entries: None,
+        owner: Owner::this(host.root),
+    };
+    let plan = host::plan(host, request)?;
+    host::bind(host, &plan)?;
+    Ok(plan.moves.iter().map(|one| one.bdf).collect())
+}
+
+fn give_back(host: Host<'_>, taken: &[HostBdf]) {
+    for bdf in taken {
+        match host::restore(host, *bdf, false) {
+            Ok(_) => log::info!("{bdf} went back to the host"),
+            Err(error) => {
+                log::warn!("{bdf} could not go back to the host: {error}; try strait host restore {bdf}");
             }
         }
     }

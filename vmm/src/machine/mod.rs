@@ -13,6 +13,8 @@ mod leaving;
 mod managed;
 mod passthrough;
 mod platform;
+mod plug;
+mod porter;
 mod seat;
 mod serve;
 mod state;

@@ -12,9 +12,9 @@ use strait_vfio::domain::{Container, ContainerError, GroupListener};
 use strait_vfio::pci::{Appearance, RomSource};
 
 use super::error::RunError;
+use super::managed::Borrowed;
 use super::seat::{self, Seat};
 use crate::config::{DeviceConfig, RomConfig};
-use crate::kvm::Vm;
 use crate::placement::IovaRanges;
 use crate::signals::Signals;
 
@@ -31,6 +31,8 @@ enum RomError {
 pub(super) struct Opened {
     /// What messages call it.
     name: String,
+    /// What clients of the control socket call it.
+    id: String,
     /// The function as VFIO has it open.
     pub(super) device: Arc<Device>,
     /// Where its DMA is mapped; others may be in it.
@@ -38,12 +40,17 @@ pub(super) struct Opened {
     /// The port behind which the guest finds it, and its number there.
     pub(super) seat: Seat,
     appearance: Appearance,
+    borrowed: Option<Arc<Borrowed>>,
 }
 
 /// A passed device, with its ways to memory and CPUs.
+///
+/// Field order is drop order: the device is closed before it goes back to its driver.
 pub(super) struct Passed {
     /// What messages call it.
     pub(super) name: String,
+    /// What clients of the control socket call it.
+    pub(super) id: String,
     /// The function as VFIO has it open.
     pub(super) device: Arc<Device>,
     /// The port behind which the guest finds it, and its number there.
@@ -54,6 +61,8 @@ pub(super) struct Passed {
     pub(super) router: Arc<dyn MsiRouter>,
     /// Hears when it becomes bus master, and when it leaves.
     pub(super) gate: Arc<dyn BusMaster>,
+    /// Where it was taken from the host when it came: it goes back with the last function of its slot.
+    _borrowed: Option<Arc<Borrowed>>,
 }
 
 impl Opened {
@@ -61,53 +70,78 @@ impl Opened {
     pub(super) fn connected(self, router: Arc<dyn MsiRouter>, gate: Arc<dyn BusMaster>) -> Passed {
         let Self {
             name,
+            id,
             device,
             seat,
             appearance,
-            ..
+            borrowed,
+            container: _,
         } = self;
         Passed {
             name,
+            id,
             device,
             seat,
             appearance,
             router,
             gate,
+            _borrowed: borrowed,
         }
     }
 }
 
-/// Opens each device, into one container for all or each into its own (`apart`).
+/// Opens each device, into one container for all or each into its own (`apart`), of which `groups` hears.
 ///
 /// # Errors
 /// When a device cannot be opened, or a signal ends the start. What was opened is released.
 pub(super) fn open(
     configs: &[DeviceConfig],
-    vm: &Vm,
+    groups: Option<&Arc<dyn GroupListener>>,
     apart: bool,
     signals: &Signals,
 ) -> Result<Vec<Opened>, RunError> {
-    if configs.is_empty() {
+    let Some(groups) = groups else {
         return Ok(Vec::new());
-    }
-    let wished: Vec<_> = seat::seated(configs)?
-        .into_iter()
-        .map(|(config, seat)| Ok((config, seat, appearance(config, seat)?)))
-        .collect::<Result<_, RomError>>()?;
-    let kvm: Arc<dyn GroupListener> = Arc::new(vm.vfio_groups()?);
+    };
+    let wished = seat::seated(configs)?.into_iter();
+    let wished: Vec<(DeviceConfig, Seat)> = wished.map(|(config, seat)| (config.clone(), seat)).collect();
+    open_into(None, &wished, groups, apart, signals, &None)
+}
+
+/// The same for devices with seats, into `container` where there is one. What was taken from the host for them is
+/// `borrowed`.
+///
+/// # Errors
+/// As above.
+pub(super) fn open_into(
+    container: Option<Arc<Container>>,
+    wished: &[(DeviceConfig, Seat)],
+    groups: &Arc<dyn GroupListener>,
+    apart: bool,
+    signals: &Signals,
+    borrowed: &Option<Arc<Borrowed>>,
+) -> Result<Vec<Opened>, RunError> {
+    let appearances: Vec<Appearance> = wished
+        .iter()
+        .map(|(config, seat)| appearance(config, *seat))
+        .collect::<Result<_, _>>()?;
+    let mut shared = container.filter(|_| !apart);
     let mut opened: Vec<Opened> = Vec::new();
-    for (config, seat, appearance) in wished {
+    for ((config, seat), appearance) in wished.iter().zip(appearances) {
         signals.go_on()?;
-        let container = match opened.last().filter(|_| !apart) {
-            Some(before) => before.container.clone(),
-            None => Container::open(Some(kvm.clone()))?,
+        let container = match &shared {
+            Some(container) => container.clone(),
+            None => Container::open(Some(groups.clone()))?,
         };
+        shared = Some(container.clone()).filter(|_| !apart);
         opened.push(Opened {
             name: config.to_string(),
+            id: config.id(),
             device: Device::open(&container, config.host)?,
             container,
-            seat,
+            seat: *seat,
             appearance,
+            borrowed: borrowed.clone(),
         });
     }
     Ok(opened)

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
 use strait_devices::irq::ioapic::Ioapic;
-use strait_devices::pci::firmware::Windows;
+use strait_devices::pci::firmware::{Room, Windows};
 use strait_devices::region::Region;
-use strait_vfio::{Hardware as _, InterruptKind};
+use strait_vfio::{GroupListener, Hardware as _, InterruptKind};
 use vm_memory::Bytes;
 
 use super::error::RunError;
@@ -16,6 +16,8 @@ use super::host::CheckedHost;
 use super::iommu::{self, Iommu, Plan};
 use super::leaving::Leaving;
 use super::passthrough::{self, Passed};
+use super::plug::{Coming, Reception};
+use super::porter::Porter;
 use super::state::Rules;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
@@ -39,6 +41,8 @@ use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 /// Field order is drop order: the map goes first and takes memory slots and DMA mappings with it, while
 /// the container that holds them still has its devices; RAM goes after everything that reaches it.
 pub struct Platform {
+    /// Who brings devices and takes them away. What it is at comes to its end before all else does.
+    pub(super) porter: Porter,
     /// Those that no thread has.
     pub(super) vcpus: Vec<Vcpu>,
     /// Whom the user wants to look into the guest.
@@ -65,7 +69,7 @@ pub struct Platform {
     pub events: Arc<Events>,
     /// The map as KVM has it.
     pub(super) slots: Arc<MemorySlots>,
-    ram: GuestRam,
+    ram: Arc<GuestRam>,
     kernel: GuestKernel,
     mmio_32: Range,
     mmio_64: Option<Range>,
@@ -75,6 +79,10 @@ pub struct Platform {
     pub(super) rules: Rules,
     /// Devices that the guest was asked to let go of.
     pub(super) leaving: Leaving,
+    /// Devices that are on their way to the guest.
+    pub(super) coming: Vec<Coming>,
+    /// What devices need to come, where they may.
+    pub(super) reception: Option<Reception>,
     /// KVM's virtual machine, which stays through resets.
     pub vm: Vm,
 }
@@ -88,15 +96,20 @@ impl Platform {
     pub fn build(config: &Config, host: CheckedHost, user: &User) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
         vm.note_index_writes()?;
-        let opened = passthrough::open(&config.devices, &vm, config.viommu.is_some(), &user.signals)?;
-        let ports = opened.iter().map(|opened| opened.seat.port).max().unwrap_or(0);
+        let has_devices = !config.devices.is_empty() || config.hotplug.is_some();
+        let groups = has_devices.then(|| vm.vfio_groups()).transpose()?;
+        let groups: Option<Arc<dyn GroupListener>> = groups.map(|groups| Arc::new(groups) as _);
+        let apart = config.viommu.is_some();
+        let opened = passthrough::open(&config.devices, groups.as_ref(), apart, &user.signals)?;
+        let empty = config.hotplug.map_or(0, |hotplug| hotplug.slots);
+        let ports = opened.iter().map(|opened| opened.seat.port).max().unwrap_or(0) + empty;
         let iovas = passthrough::iova_ranges(&opened)?;
         let cpu_bits = cpuid::address_bits(&host.cpuid);
         let plan = Plan::new(config, &iovas, cpu_bits)?;
         let unmappable = plan.unmappable(&iovas, host.mmio_32);
         let address_bits = plan.address_bits(cpu_bits);
         let placement = placement::place(config.memory.bytes(), host.mmio_32, &iovas, address_bits)?;
-        let ram = GuestRam::new(&placement.ram)?;
+        let ram = Arc::new(GuestRam::new(&placement.ram)?);
         let space = Arc::new(AddressSpace::new());
         let slots = Arc::new(MemorySlots::new(&vm));
         space.add_listener(slots.clone())?;
@@ -110,12 +123,23 @@ impl Platform {
             space: &space,
             ram: &ram,
             user,
+            ports,
+            is_open: empty > 0,
         };
         let (iommu, passed) = plan.connect(config, opened, &surroundings)?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
         let events = Arc::new(Events::new()?);
+        let reception = groups.filter(|_| empty > 0).map(|groups| Reception {
+            slots: empty,
+            room: host.room,
+            groups,
+            memory_bytes: config.memory.bytes(),
+            apart,
+            signals: user.signals.clone(),
+        });
         Ok(Self {
+            porter: Porter::new(events.clone()),
             vcpus,
             debugger,
             control,
@@ -136,6 +160,8 @@ impl Platform {
             unmappable,
             rules: Rules::of(config),
             leaving: Leaving::default(),
+            coming: Vec::new(),
+            reception,
             vm,
         })
     }
@@ -152,10 +178,29 @@ impl Platform {
         self.passed.iter().map(count).collect()
     }
 
-    /// Gives the devices behind `port` back to the host; nothing of the guest's reaches them any more.
-    pub(super) fn release(&mut self, port: u8) {
-        let leaving = self.passed.extract_if(.., |passed| passed.seat.port == port);
-        leaving.for_each(|passed| passed.gate.leave());
+    /// Takes the devices behind `port` from the machine.
+    pub(super) fn release(&mut self, port: u8) -> Vec<Passed> {
+        self.passed
+            .extract_if(.., |passed| passed.seat.port == port)
+            .collect()
+    }
+
+    /// What the windows of `port` have at least.
+    pub(super) fn room(&self, port: u8) -> Room {
+        let is_kept_free = |reception: &&Reception| port > self.ports - reception.slots;
+        let Some(reception) = self.reception.as_ref().filter(is_kept_free) else {
+            return Room::default();
+        };
+        // Few devices of today have ports, and there are windows for fifteen.
+        let windows = u64::from(self.ports) * reception.room.io;
+        Room {
+            io: if windows <= layout::PCI_PORTS.len {
+                reception.room.io
+            } else {
+                0
+            },
+            ..reception.room
+        }
     }
 
     /// What the host bridge forwards.

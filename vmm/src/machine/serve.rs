@@ -82,6 +82,9 @@ impl Platform {
     /// Serves the console, the wires, the debugger and the host's wishes until the vCPUs are to stop, or to go on.
     fn serve(&mut self, state: State, board: &mut Board, event_loop: &mut EventLoop) -> io::Result<Turn> {
         loop {
+            while let Some(carried) = self.porter.take_done() {
+                self.carried(carried, board);
+            }
             if let Some(control) = &mut self.control {
                 control.settle(state == State::Running);
             }
@@ -215,6 +218,8 @@ impl Platform {
             control::Wish::Resume => Request::Resume,
             control::Wish::Reset => Request::Again,
             control::Wish::Quit => Request::QuitByClient,
+            control::Wish::Attach(ticket, attachment) => Request::Attach(ticket, attachment),
+            control::Wish::Detach(ticket, id, force) => Request::Detach(ticket, id, force),
         })
     }
 
@@ -226,8 +231,12 @@ impl Platform {
             Wake::Host => self.wishes_of_the_host(),
             Wake::Debugger => self.wish_of_the_debugger().into_iter().collect(),
             Wake::Deadline => {
-                let overdue = self.leaving.overdue(Instant::now());
-                overdue.into_iter().map(Request::Overdue).collect()
+                let overdue = self.leaving.overdue(Instant::now()).into_iter();
+                let request = |port| match self.leaving.may_stay(port) {
+                    true => Request::Kept(port),
+                    false => Request::Overdue(port),
+                };
+                overdue.map(request).collect()
             }
         }
     }
@@ -275,6 +284,9 @@ impl Platform {
             Answer::GoOn => return Some(Turn::GoOn),
             Answer::Ask(port, why) => self.ask(board, port, &why),
             Answer::Pull(port, why) => self.let_go(board, port, why),
+            Answer::Attach(ticket, attachment) => self.attach(ticket, &attachment),
+            Answer::Detach(ticket, id, force) => self.detach(ticket, &id, force, board),
+            Answer::Keep(port) => self.keep(port, board),
             Answer::Tell(what) => log::error!("{what}"),
             Answer::Later | Answer::Forget => {}
         }

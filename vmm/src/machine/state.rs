@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::config::{Config, OnDeviceError};
+use crate::control::{Attachment, Ticket};
 use crate::events::Event;
 use crate::kvm::vcpu::DebugExit;
 
@@ -46,6 +47,12 @@ pub(super) enum Request {
     Broken(u8, String),
     /// The guest was asked to let go of the devices behind this root port, and its time for that is over.
     Overdue(u8),
+    /// A client wants a device to come.
+    Attach(Ticket, Attachment),
+    /// A client wants the device with this id to leave, at once where it is `true`.
+    Detach(Ticket, String, bool),
+    /// It was asked by a client, its time is over, and the host does not need the device.
+    Kept(u8),
 }
 
 /// What the machine does about a request.
@@ -58,6 +65,12 @@ pub(super) enum Answer {
     Ask(u8, String),
     /// The devices behind the port are taken out of the guest and given back.
     Pull(u8, Departure),
+    /// A device is sent for.
+    Attach(Ticket, Attachment),
+    /// A device is sent away.
+    Detach(Ticket, String, bool),
+    /// The guest keeps the devices behind the port, and clients are told.
+    Keep(u8),
     /// It is said, and the guest keeps the device.
     Tell(String),
     /// The vCPUs stand still for a debugger, who may be waiting for this exit of one.
@@ -107,6 +120,8 @@ pub(super) enum Departure {
     Reset,
     /// The guest would not hear that it is asked.
     Deaf,
+    /// A client did not want the guest to be asked.
+    Forced,
 }
 
 /// What the user chose for a run.
@@ -130,8 +145,11 @@ impl Rules {
 
 /// The table: what follows from `request` in `state`.
 pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
-    use Event::{Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
-    use Request::{Again, Broken, GoOn, Guest, Hold, Overdue, Pause, Quit, QuitByClient, Resume, Wanted};
+    use Event::{Carried, Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
+    use Request::{
+        Again, Attach, Broken, Detach, GoOn, Guest, Hold, Kept, Overdue, Pause, Quit, QuitByClient, Resume,
+        Wanted,
+    };
     use State::{Held, Running, Starting, Stopping};
     let end = |outcome| Answer::Stop(Next::End(outcome));
     match (state, request) {
@@ -156,15 +174,20 @@ pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
         }
         (Running | Held, Broken(port, what)) => broken(port, what, rules.on_device_error),
         (Running | Held, Overdue(port)) => Answer::Pull(port, Departure::Overdue),
+        (Running | Held, Kept(port)) => Answer::Keep(port),
+        (Running | Held, Attach(ticket, attachment)) => Answer::Attach(ticket, attachment),
+        (Running | Held, Detach(ticket, id, force)) => Answer::Detach(ticket, id, force),
+        // Whoever runs the loop looks what it is.
+        (Running | Held, Guest(Carried)) => Answer::Forget,
         // A vCPU that stops may meet a reset, an end or an error that another has reported already.
         (Stopping | Starting, Guest(_)) => Answer::Forget,
         (Stopping, Overdue(port)) => Answer::Pull(port, Departure::Reset),
-        (Starting, Overdue(_)) => Answer::Forget,
+        (Starting, Overdue(_)) | (Starting | Stopping, Kept(_)) => Answer::Forget,
         (Running | Held | Starting, Quit | QuitByClient) => end(Outcome::PoweredOff),
         (Stopping, Quit | QuitByClient) => Answer::Later,
         (Stopping | Starting, Wanted(..) | Broken(..) | Hold) => Answer::Later,
         // Nobody listens to clients there.
-        (Stopping | Starting, GoOn | Again | Pause | Resume) => Answer::Forget,
+        (Stopping | Starting, GoOn | Again | Pause | Resume | Attach(..) | Detach(..)) => Answer::Forget,
     }
 }
 
@@ -207,6 +230,7 @@ impl fmt::Display for Departure {
             Departure::LetGo => "the guest let go of it",
             Departure::Overdue => "pulled, for the guest did not let go of it in 30 s",
             Departure::Reset => "pulled, for the guest was reset before it let go of it",
+            Departure::Forced => "pulled by force",
             Departure::Deaf => "pulled, for the guest does not listen to hot plug",
         })
     }

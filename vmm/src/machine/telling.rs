@@ -60,6 +60,8 @@ impl Facts for Telling<'_> {
     fn strait(&self) -> Value {
         let device = |passed: &super::passthrough::Passed| {
             json!({
+                "id": passed.id,
+                "host": passed.device.bdf().to_string(),
                 "name": passed.name.to_string(),
                 "port": passed.seat.port,
                 "function": passed.seat.function,

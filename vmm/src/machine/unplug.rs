@@ -12,7 +12,7 @@ use super::state::Departure;
 impl Platform {
     /// Asks the guest for the devices behind `port`, once, or pulls them where it does not listen.
     pub(super) fn ask(&mut self, board: &mut Board, port: u8, why: &str) {
-        if self.leaving.contains(port) {
+        if self.leaving.contains(port) && !self.leaving.may_stay(port) {
             return;
         }
         log::warn!("{why}");
@@ -22,7 +22,7 @@ impl Platform {
         }
     }
 
-    /// The device is out of the guest and back with the host when this returns.
+    /// The device is out of the guest when this returns, and on its way back to the host.
     pub(super) fn let_go(&mut self, board: &mut Board, port: u8, why: Departure) {
         self.leaving.remove(port);
         let behind = self.passed.iter().filter(|passed| passed.seat.port == port);
@@ -30,6 +30,9 @@ impl Platform {
             log::warn!("{}: unplugged: {why}", passed.name);
         }
         board.unplug(port);
-        self.release(port);
+        let passed = self.release(port);
+        if !passed.is_empty() {
+            self.give_back(passed);
+        }
     }
 }

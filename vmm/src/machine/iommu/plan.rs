@@ -74,11 +74,11 @@ impl Plan {
     ) -> Result<(Box<dyn Iommu>, Vec<Passed>), RunError> {
         match self {
             Plan::Direct => {
-                let (direct, passed) = Direct::connect(opened, surroundings)?;
+                let (direct, passed) = Direct::connect_all(opened, surroundings)?;
                 Ok((Box::new(direct), passed))
             }
             Plan::Virtual(viommu, width) => {
-                let (viommu, passed) = Viommu::connect(config, viommu, width, opened, surroundings)?;
+                let (viommu, passed) = Viommu::connect_all(config, viommu, width, opened, surroundings)?;
                 Ok((Box::new(viommu), passed))
             }
         }

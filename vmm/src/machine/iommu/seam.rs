@@ -8,8 +8,13 @@ use strait_devices::irq::MsiRouter;
 use strait_devices::pci::Upstream;
 use strait_devices::{Device, GuestAddress};
 
+use strait_vfio::Container;
+
 use crate::kvm::Vm;
+use crate::machine::error::RunError;
+use crate::machine::passthrough::{Opened, Passed};
 use crate::memory::GuestRam;
+use crate::signals::Signals;
 use crate::user::User;
 
 /// What stands between devices and memory, with what stays of it through a reset of the guest.
@@ -19,6 +24,21 @@ pub(in crate::machine) trait Iommu: Send + Sync {
 
     /// What root port `number` on bus 0 reports to.
     fn upstream(&self, number: u8) -> Upstream;
+
+    /// The container that a device which comes shares with those that are there; none where it gets its own.
+    fn container(&self) -> Option<Arc<Container>>;
+
+    /// Lets devices that come reach memory, or finds that they can. It may take as long as all RAM takes to be locked.
+    ///
+    /// # Errors
+    /// When they cannot; a signal that ends the machine ends this, too.
+    fn admit(&self, opened: &[Opened], signals: &Arc<Signals>) -> Result<(), RunError>;
+
+    /// Their ways to CPUs and memory, once they are admitted.
+    fn connect(&self, opened: Vec<Opened>) -> Vec<Passed>;
+
+    /// Devices have left: where none is there any more, no memory stays locked for them.
+    fn vacate(&self);
 
     /// The registers at [`layout::VTD`](crate::layout::VTD), if there are any.
     fn registers(&self) -> Option<Arc<dyn Device>>;
@@ -39,7 +59,11 @@ pub(in crate::machine) trait Iommu: Send + Sync {
 /// What the devices are connected to.
 pub(in crate::machine) struct Surroundings<'a> {
     pub(in crate::machine) vm: &'a Vm,
-    pub(in crate::machine) space: &'a AddressSpace,
-    pub(in crate::machine) ram: &'a GuestRam,
+    pub(in crate::machine) space: &'a Arc<AddressSpace>,
+    pub(in crate::machine) ram: &'a Arc<GuestRam>,
     pub(in crate::machine) user: &'a User,
+    /// Root ports, with numbers from 1 on.
+    pub(in crate::machine) ports: u8,
+    /// Devices may come while the guest runs.
+    pub(in crate::machine) is_open: bool,
 }

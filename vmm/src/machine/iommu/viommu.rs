@@ -17,8 +17,9 @@ use strait_devices::iommu::vtd::{AddressWidth, RemappingRouter, Source, Vtd, Vtd
 use strait_devices::irq::MsiRouter;
 use strait_devices::pci::Upstream;
 use strait_devices::{Device, GuestAddress};
+use strait_vfio::Container;
 use strait_vfio::domain::ContainerError;
-use strait_vfio::host::entries_needed;
+use strait_vfio::host::{HostBdf, entries_needed};
 
 use super::seam::{Iommu, Surroundings};
 use crate::acpi::{Dmar, IOAPIC_BUS};
@@ -26,6 +27,8 @@ use crate::config::{Config, ViommuConfig};
 use crate::kvm::irq::GsiRouter;
 use crate::machine::error::RunError;
 use crate::machine::passthrough::{Opened, Passed};
+use crate::placement::IovaRanges;
+use crate::signals::Signals;
 
 /// The unit with what stays through a reset of the guest.
 pub(super) struct Viommu {
@@ -44,7 +47,7 @@ impl Viommu {
     ///
     /// # Errors
     /// When the host gives no more threads.
-    pub(super) fn connect(
+    pub(super) fn connect_all(
         machine: &Config,
         config: ViommuConfig,
         width: AddressWidth,
@@ -52,12 +55,10 @@ impl Viommu {
         surroundings: &Surroundings<'_>,
     ) -> Result<(Self, Vec<Passed>), RunError> {
         warn_of_limits(config, &opened, machine.memory.bytes())?;
-        let mut buses = BTreeMap::<u8, Arc<LiveBus>>::new();
-        let requester = |opened: &Opened| Requester {
-            bus: buses.entry(opened.seat.port).or_default().clone(),
-            devfn: opened.seat.function,
-        };
-        let requesters: Vec<_> = opened.iter().map(requester).collect();
+        let buses: BTreeMap<u8, Arc<LiveBus>> = (1..=surroundings.ports)
+            .map(|port| (port, Arc::default()))
+            .collect();
+        let requesters: Vec<_> = opened.iter().map(|opened| requester(&buses, opened)).collect();
         let domain = |opened: &Opened| opened.container.clone() as Arc<dyn Domain>;
         let unit = VtdConfig {
             width,
@@ -94,6 +95,23 @@ impl Viommu {
         Ok((viommu, passed))
     }
 
+    /// Whether what the guest was promised holds for a device that comes.
+    fn check(&self, opened: &Opened) -> Result<(), RunError> {
+        let name = opened.device.bdf();
+        if self.vtd.snoops() && !opened.container.is_coherent() {
+            return Err(ComeError::Incoherent(name).into());
+        }
+        let facts = opened.container.facts()?;
+        let (has, promised) = (
+            IovaRanges::everything().within(&facts.iova_ranges).bits(),
+            self.table.width_bits,
+        );
+        if has < promised {
+            return Err(ComeError::Narrow { name, has, promised }.into());
+        }
+        Ok(())
+    }
+
     fn route(&self, source: Source) -> Arc<dyn MsiRouter> {
         match self.table.interrupt_remapping {
             true => RemappingRouter::new(self.vtd.clone(), source),
@@ -102,7 +120,50 @@ impl Viommu {
     }
 }
 
+/// The function that `opened` is to the guest, behind its port's bus.
+fn requester(buses: &BTreeMap<u8, Arc<LiveBus>>, opened: &Opened) -> Requester {
+    Requester {
+        bus: buses.get(&opened.seat.port).cloned().unwrap_or_default(),
+        devfn: opened.seat.function,
+    }
+}
+
+/// A device for which the guest's IOMMU promises too much.
+#[derive(Debug, thiserror::Error)]
+enum ComeError {
+    #[error(
+        "the guest's IOMMU makes DMA coherent, which the host's does not do for {0}; pass it when the guest starts, whose \
+         IOMMU then does not promise that"
+    )]
+    Incoherent(HostBdf),
+    #[error(
+        "the guest's IOMMU has {promised} bits and the host's has {has} for {name}; start the guest with --viommu \
+         intel,aw-bits={has} or less"
+    )]
+    Narrow { name: HostBdf, has: u8, promised: u8 },
+}
+
 impl Iommu for Viommu {
+    fn container(&self) -> Option<Arc<Container>> {
+        None
+    }
+
+    fn admit(&self, opened: &[Opened], _: &Arc<Signals>) -> Result<(), RunError> {
+        opened.iter().try_for_each(|opened| self.check(opened))
+    }
+
+    fn connect(&self, opened: Vec<Opened>) -> Vec<Passed> {
+        let connected = |opened: Opened| {
+            let requester = requester(&self.buses, &opened);
+            let index = self.vtd.attach(requester.clone(), opened.container.clone());
+            let router = self.route(Source::Function(requester));
+            opened.connected(router, self.vtd.bus_master(index))
+        };
+        opened.into_iter().map(connected).collect()
+    }
+
+    fn vacate(&self) {}
+
     fn ioapic_router(&self) -> Arc<dyn MsiRouter> {
         self.route(Source::Ioapic(RequesterId(u16::from(IOAPIC_BUS) << 8)))
     }

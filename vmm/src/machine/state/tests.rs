@@ -1,7 +1,10 @@
 //! Every cell of the table.
 
-use super::Event::{Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
-use super::Request::{Again, Broken, GoOn, Guest, Hold, Overdue, Pause, Quit, QuitByClient, Resume, Wanted};
+use super::Event::{Carried, Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
+use super::Request::{
+    Again, Attach, Broken, Detach, GoOn, Guest, Hold, Kept, Overdue, Pause, Quit, QuitByClient, Resume,
+    Wanted,
+};
 use super::State::{Held, Running, Starting, Stopping};
 use super::*;
 
@@ -39,7 +42,18 @@ fn requests() -> Vec<Request> {
         Again,
         Pause,
         Resume,
+        Guest(Carried),
+        Attach(7, attachment()),
+        Detach(7, "nic".to_owned(), true),
+        Kept(1),
     ]
+}
+
+fn attachment() -> Attachment {
+    Attachment {
+        device: "host=01:00.0".to_owned(),
+        others: Vec::new(),
+    }
 }
 
 /// Where a request stands in [`requests`]: a new one does not compile until it has its place.
@@ -62,6 +76,10 @@ fn place(request: &Request) -> usize {
         Again => 14,
         Pause => 15,
         Resume => 16,
+        Guest(Carried) => 17,
+        Attach(..) => 18,
+        Detach(..) => 19,
+        Kept(_) => 20,
     }
 }
 
@@ -92,8 +110,10 @@ fn every_request_has_its_answer_in_every_state() {
     let let_go = || Pull(1, Departure::LetGo);
     let wanted = || ask("nic: the host asks for the device back");
     let broken = || ask("nic: AER; it is unplugged from the guest");
+    let attach = || Answer::Attach(7, attachment());
+    let detach = || Answer::Detach(7, "nic".to_owned(), true);
     let overdue = || Pull(1, Departure::Overdue);
-    let table: [[Answer; 4]; 17] = [
+    let table: [[Answer; 4]; 21] = [
         // Starting, Running, Held, Stopping
         [Forget, restart(), restart(), Forget],
         [Forget, ended(), ended(), Forget],
@@ -112,6 +132,10 @@ fn every_request_has_its_answer_in_every_state() {
         [Forget, restart(), restart(), Forget],
         [Forget, Answer::Pause, Answer::Pause, Forget],
         [Forget, Forget, Answer::Resume, Forget],
+        [Forget, Forget, Forget, Forget],
+        [Forget, attach(), attach(), Forget],
+        [Forget, detach(), detach(), Forget],
+        [Forget, Answer::Keep(1), Answer::Keep(1), Forget],
     ];
     let requests = requests();
     assert_eq!(requests.len(), table.len());

@@ -137,7 +137,10 @@ fn a_device_that_comes_is_let_at_what_its_tables_say_and_takes_the_place_of_one_
     let (index, third) = come(&pair.guest);
     assert_eq!(index, 1);
     assert_eq!(third.mappings(), pair.guest.domain.mappings());
-    assert!(pair.other_gate.set_bus_master(true), "the gate of the one that left");
+    assert!(
+        pair.other_gate.set_bus_master(true),
+        "the gate of the one that left"
+    );
     assert!(pair.other.mappings().is_empty());
     let gate = pair.guest.vtd.bus_master(index);
     assert!(gate.set_bus_master(true));
@@ -156,6 +159,8 @@ fn the_second_device_makes_the_first_ones_peers_reachable() {
     guest.set_page(0x1000, 0xc000_1000 | RW);
     guest.invalidate_pages(0x1000, 0);
     assert!(guest.mappings().is_empty());
-    guest.vtd.attach(Guest::requester_of(OTHER_DEVICE), FakeDomain::new());
+    guest
+        .vtd
+        .attach(Guest::requester_of(OTHER_DEVICE), FakeDomain::new());
     assert_eq!(guest.mappings(), [(0x1000, 0x1000_1000, 0x1000)]);
 }
