@@ -10,6 +10,7 @@ mod qmp;
 mod viommu;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use strait_vfio::host::HostBdf;
 
@@ -58,6 +59,8 @@ pub struct Config {
     pub gdb: Option<GdbConfig>,
     /// Where those who control the guest are listened to.
     pub qmp: Option<QmpAddress>,
+    /// How long a signal that ends the machine lets the guest power off; none for an end at once.
+    pub stop_timeout: Option<Duration>,
     /// Slots for devices that come while the guest runs.
     pub hotplug: Option<HotplugConfig>,
 }

@@ -46,7 +46,9 @@ pub struct Sources<'a> {
 pub enum Wake {
     /// A vCPU reports something.
     Event(Event),
-    /// The user or a signal asks for the end.
+    /// A signal asks for the end. It is not taken: it comes again and again.
+    Signal,
+    /// The user asks for the end.
     Quit,
     /// The host has something to tell.
     Host,
@@ -95,6 +97,11 @@ impl EventLoop {
         }
     }
 
+    /// Takes one of the signals that ask for the end, of which the next may mean more.
+    pub fn take_signal(&self) {
+        self.signals.take_end();
+    }
+
     /// Serves the console, the outputs and the wires of passed devices, and answers questions, until there is
     /// something for the machine to do.
     ///
@@ -106,7 +113,7 @@ impl EventLoop {
             let ready = self.wait(sources)?;
             // Before a reset that comes with it, which would start the guest once more.
             if ready.signalled {
-                return Ok(Wake::Quit);
+                return Ok(Wake::Signal);
             }
             if let Some(event) = sources.events.take() {
                 return Ok(Wake::Event(event));

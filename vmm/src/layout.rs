@@ -143,6 +143,8 @@ const PORT_MAP: [Range; 8] = [
     port_range(PCI_CONFIG, 8),
 ];
 
+/// I/O APIC pin of the power button: one of a PC's first serial ports, of which there is only one.
+pub const POWER_BUTTON_IRQ: u8 = 3;
 /// I/O APIC pin of the serial console.
 pub const COM1_IRQ: u8 = 4;
 /// First of the I/O APIC pins that PCI's INTx wires share. A PC has them behind ISA's 16 interrupts; the only one of

@@ -25,7 +25,8 @@ pub struct Ended;
 
 /// The wishes that signals have brought since they were taken over: an end, or an answer.
 pub struct Signals {
-    /// Readable from the first SIGTERM, SIGINT or SIGHUP on; never read, so that none is forgotten.
+    /// Readable from the first SIGTERM, SIGINT or SIGHUP on; read only where one does not end the machine at once, so that
+    /// none is forgotten.
     end: UnixStream,
     /// Readable while a SIGUSR1 waits for its answer.
     questions: UnixStream,
@@ -81,6 +82,11 @@ impl Signals {
     /// Readable when the machine is to end.
     pub fn end(&self) -> BorrowedFd<'_> {
         self.end.as_fd()
+    }
+
+    /// Takes one signal that asked for the end: the guest is given some time, and a second one ends it.
+    pub fn take_end(&self) {
+        let _ = rustix::net::recv(&self.end, &mut [0; 1], RecvFlags::DONTWAIT);
     }
 
     /// Readable when somebody asks what the machine does.

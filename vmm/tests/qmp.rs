@@ -181,7 +181,7 @@ fn what_is_wrong_is_refused_by_its_class_and_the_next_command_is_heard() {
         client.class("{\"execute\": \"qmp_capabilities\"}\n"),
         "CommandNotFound"
     );
-    assert_eq!(client.class("{\"execute\": \"device_add\"}\n"), "CommandNotFound");
+    assert_eq!(client.class("{\"execute\": \"migrate\"}\n"), "CommandNotFound");
     assert_eq!(client.class("nonsense\n"), "GenericError");
     assert_eq!(
         client.class("{\"execute\": \"stop\", \"arguments\": {\"x\": 1}}\n"),
@@ -231,6 +231,68 @@ fn a_signal_ends_a_guest_that_is_paused() {
     client.next();
     let pid = guest.strait.id().to_string();
     assert!(Command::new("kill").arg(&pid).status().expect("kill").success());
+    assert_eq!(client.next()["data"]["reason"], "host-signal");
+    assert_eq!(guest.code(), Some(0));
+}
+
+#[test]
+fn devices_that_cannot_come_or_go_are_refused_with_the_reason() {
+    let missing =
+        "{\"execute\": \"device_add\", \"arguments\": {\"host\": \"ffff:1f:1f.7\", \"id\": \"nic\"}}\n";
+    let refusal = |client: &mut Qmp, line: &str| {
+        client.say(line);
+        client.next()["error"]["desc"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let Some(guest) = Guest::start(&[]) else { return };
+    assert!(refusal(&mut guest.client(), missing).contains("--hotplug-slots"));
+    let Some(guest) = Guest::start(&["--hotplug-slots", "2"]) else {
+        return;
+    };
+    let mut client = guest.client();
+    assert!(refusal(&mut client, missing).contains("ffff:1f:1f.7"));
+    assert!(refusal(&mut client, "{\"execute\": \"device_add\"}\n").contains("no device is named"));
+    let unknown = "{\"execute\": \"device_del\", \"arguments\": {\"id\": \"nic\"}}\n";
+    assert_eq!(client.class(unknown), "DeviceNotFound");
+    // Nothing of what failed is kept, and no thread.
+    until("the porter has gone", || {
+        let threads = fs::read_dir(format!("/proc/{}/task", guest.strait.id())).expect("it runs");
+        threads.count() == 3
+    });
+    assert_eq!(client.ask("query-status")["return"]["running"], true);
+}
+
+#[test]
+fn a_power_button_that_nobody_hears_ends_nothing_before_its_time() {
+    let Some(mut guest) = Guest::start(&["--stop-timeout", "2"]) else {
+        return;
+    };
+    let mut client = guest.client();
+    assert_eq!(client.ask("system_powerdown")["event"], "POWERDOWN");
+    assert_eq!(client.next(), json!({"return": {}}));
+    let pid = guest.strait.id().to_string();
+    let begin = Instant::now();
+    assert!(Command::new("kill").arg(&pid).status().expect("kill").success());
+    assert_eq!(client.event(), "POWERDOWN");
+    assert_eq!(client.ask("query-status")["return"]["running"], true);
+    assert_eq!(client.next()["data"]["reason"], "host-signal");
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    assert_eq!(guest.code(), Some(0));
+}
+
+#[test]
+fn a_second_signal_ends_a_guest_that_has_time_left() {
+    let Some(mut guest) = Guest::start(&["--stop-timeout", "86400"]) else {
+        return;
+    };
+    let mut client = guest.client();
+    let pid = guest.strait.id().to_string();
+    for _ in 0..2 {
+        assert!(Command::new("kill").arg(&pid).status().expect("kill").success());
+    }
+    assert_eq!(client.event(), "POWERDOWN");
     assert_eq!(client.next()["data"]["reason"], "host-signal");
     assert_eq!(guest.code(), Some(0));
 }

@@ -12,6 +12,8 @@ use crate::lab::devices::NIC;
 /// Where the VMM listens, in the lab host.
 pub(super) const SOCKET: &str = "/run/lab/qmp";
 
+const SIGTERM: i32 = 15;
+
 /// How long the guest stands still.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -32,6 +34,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             180,
             reset,
         ),
+        Scenario::new(
+            "control-powerdown",
+            "the guest's power button is pressed, by a client and by a signal; one that does not hear it is ended",
+            300,
+            powerdown,
+        )
+        .strait_only(),
     ]
 }
 
@@ -79,6 +88,48 @@ pub(super) fn with_socket(config: GuestConfig) -> GuestConfig {
         qmp: Some(SOCKET),
         ..config
     }
+}
+
+/// Powers the guest off when its button tells of a press, as a service of its own would.
+const HEAR: &str = "load button evdev
+    wait_until 20 test -e /dev/input/event0 || fail there is no button
+    (dd if=/dev/input/event0 of=/dev/null bs=24 count=1; poweroff -f) > /dev/null 2>&1 &";
+
+fn powerdown(lab: &Lab<'_>) -> Result<()> {
+    let config = GuestConfig {
+        initrd: "devices",
+        ..with_socket(GuestConfig::default())
+    };
+    lab.start(&config, |guest| {
+        guest.ready()?;
+        guest.sh(HEAR)?;
+        ask(lab, &["system_powerdown", "event:POWERDOWN"])?;
+        guest.expect_end(0).map(drop)
+    })?;
+    let by_signal = |seconds| GuestConfig {
+        initrd: "devices",
+        more: seconds,
+        ..GuestConfig::default()
+    };
+    let finished = lab.start(&by_signal(&["--stop-timeout", "600"]), |guest| {
+        guest.ready()?;
+        guest.sh(HEAR)?;
+        guest.signal(SIGTERM)?;
+        guest.expect_end(0)
+    })?;
+    ensure!(!finished.errors.contains("in its time"), "The VMM says {}", finished.errors);
+    let finished = lab.start(&by_signal(&["--stop-timeout", "3"]), |guest| {
+        guest.ready()?;
+        guest.signal(SIGTERM)?;
+        guest.expect_end(0)
+    })?;
+    ensure!(finished.errors.contains("in its time"), "The VMM says {}", finished.errors);
+    lab.start(&by_signal(&["--stop-timeout", "600"]), |guest| {
+        guest.ready()?;
+        guest.signal(SIGTERM)?;
+        guest.signal(SIGTERM)?;
+        guest.expect_end(0).map(drop)
+    })
 }
 
 /// Says words of `lab qmp` and returns what follows from each, a line each.

@@ -152,7 +152,11 @@ fn two(lab: &Lab<'_>) -> Result<()> {
         "execute": "device_add",
         "arguments": {"driver": "vfio-pci", "host": drive, "id": "drive", "managed": true},
     });
-    lab.start(&guest(2), |guest| {
+    let config = GuestConfig {
+        initrd: "devices",
+        ..guest(2)
+    };
+    lab.start(&config, |guest| {
         guest.ready()?;
         let at_once = format!(
             "lab qmp {SOCKET} '{}' > /run/lab/first & lab qmp {SOCKET} '{managed}'; wait; cat /run/lab/first",
@@ -161,10 +165,10 @@ fn two(lab: &Lab<'_>) -> Result<()> {
         let said = lab.agent.sh(&at_once)?;
         ensure!(said.matches("\"heard\":true").count() == 2, "The VMM says {said}");
         let work = |guest: &mut Guest<'_>| -> Result<()> {
+            guest.sh("load igb nvme")?;
             lab.eth0().up(guest, "igb")?;
             lab.eth0().ping(guest)?;
             lab.eth0().fetch(guest)?;
-            guest.sh("load nvme")?;
             kept(guest, "/dev/nvme0n1", 8)
         };
         work(guest)?;

@@ -61,7 +61,7 @@ pub(crate) const ALL: [Initramfs; 9] = [
     Initramfs {
         name: "devices",
         drivers: &[],
-        choices: &["*", "crc32c_generic", "ext4"],
+        choices: &["*", "crc32c_generic", "ext4", "button", "evdev"],
         programs: &["usr/sbin/ethtool"],
         ..PLAIN
     },

@@ -10,6 +10,7 @@ use strait_devices::legacy::{Pvpanic, Rtc, Serial};
 
 use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use super::pci_host::PciHost;
+use super::power_button;
 use crate::layout;
 
 /// Length of a table with nothing behind its header.
@@ -17,13 +18,16 @@ const HEADER_BYTES: u32 = 36;
 /// The revision that gives AML 64-bit integers.
 const REVISION: u8 = 2;
 
-pub(super) fn table(pci: &PciHost) -> Sdt {
+pub(super) fn table(pci: &PciHost, has_power_button: bool) -> Sdt {
     let mut devices = Vec::new();
     pci.to_aml_bytes(&mut devices);
     devices.extend(motherboard());
     devices.extend(serial());
     devices.extend(clock());
     devices.extend(pvpanic());
+    if has_power_button {
+        devices.extend(power_button::devices());
+    }
     let mut dsdt = Sdt::new(
         *b"DSDT",
         HEADER_BYTES,

@@ -12,6 +12,7 @@ mod header;
 mod madt;
 mod mcfg;
 mod pci_host;
+mod power_button;
 mod tables;
 
 pub use dmar::{Dmar, IOAPIC_BUS};

@@ -20,6 +20,8 @@ pub struct AcpiConfig {
     pub apic_ids: Vec<u32>,
     /// The PCI Express host bridge.
     pub pci: PciHost,
+    /// The guest may be asked to power off.
+    pub has_power_button: bool,
     /// Whole tables that others made, for instance a DMAR.
     pub extra: Vec<Vec<u8>>,
 }
@@ -53,7 +55,7 @@ pub fn build(config: &AcpiConfig, place: Range) -> Result<AcpiTables, TooLarge> 
         start: place.start,
         bytes: vec![0; Rsdp::len()],
     };
-    let dsdt = image.add(&to_bytes(&dsdt::table(&config.pci)));
+    let dsdt = image.add(&to_bytes(&dsdt::table(&config.pci, config.has_power_button)));
     // No RSDT, for an operating system must use the XSDT where there is one (ACPI 6.5 §5.2.8).
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     xsdt.add_entry(image.add(&to_bytes(&fadt::table(dsdt))).0);

@@ -1,6 +1,7 @@
 //! `strait run`: the arguments that describe a machine.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 use strait_vfio::host::Root;
@@ -61,6 +62,10 @@ pub struct RunArgs {
     /// What follows when a passed device reports an uncorrectable error (Advanced Error Reporting).
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnDeviceError::Unplug)]
     on_device_error: OnDeviceError,
+    /// Let the guest power off when SIGTERM, SIGINT or SIGHUP comes: press its power button, and end it after so many
+    /// seconds, or with a second signal. 0: end it at once.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    stop_timeout: u32,
     /// End with code 32 when the guest resets, instead of starting it again.
     #[arg(long)]
     no_reboot: bool,
@@ -179,6 +184,7 @@ impl RunArgs {
             no_reboot: self.no_reboot,
             gdb,
             qmp,
+            stop_timeout: (self.stop_timeout > 0).then(|| Duration::from_secs(self.stop_timeout.into())),
             hotplug,
         })
     }

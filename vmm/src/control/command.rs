@@ -18,6 +18,7 @@ pub(super) enum Command {
     Cont,
     Reset,
     Quit,
+    Powerdown,
     /// A device is to come.
     Attach(Attachment),
     /// The device with this id is to leave; the guest is not asked where it is `true`.
@@ -37,7 +38,7 @@ pub struct Attachment {
 type Reads = fn(&Map<String, Value>) -> Result<Command, Refused>;
 
 /// By name, with the arguments that each takes.
-const COMMANDS: [(&str, &[&str], Reads); 13] = [
+const COMMANDS: [(&str, &[&str], Reads); 14] = [
     ("qmp_capabilities", &["enable"], capabilities),
     ("query-version", &[], |_| Ok(Command::Version)),
     ("query-commands", &[], |_| Ok(Command::Commands)),
@@ -48,6 +49,7 @@ const COMMANDS: [(&str, &[&str], Reads); 13] = [
     ("stop", &[], |_| Ok(Command::Stop)),
     ("cont", &[], |_| Ok(Command::Cont)),
     ("system_reset", &[], |_| Ok(Command::Reset)),
+    ("system_powerdown", &[], |_| Ok(Command::Powerdown)),
     ("quit", &[], |_| Ok(Command::Quit)),
     (
         "device_add",

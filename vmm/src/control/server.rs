@@ -28,6 +28,8 @@ pub enum Wish {
     Reset,
     /// It ends.
     Quit,
+    /// Its power button is pressed.
+    Powerdown,
     /// A device comes.
     Attach(Ticket, Attachment),
     /// The device with this id leaves, at once where it is `true`.
@@ -157,6 +159,11 @@ impl Control {
         self.tell_all("RESET", Some(json!({"guest": is_guests, "reason": reason})));
     }
 
+    /// The guest's power button was pressed.
+    pub fn pressed(&mut self) {
+        self.tell_all("POWERDOWN", None);
+    }
+
     /// The guest's kernel says that it panicked, by which it is ended.
     pub fn panicked(&mut self) {
         self.tell_all("GUEST_PANICKED", Some(json!({"action": "poweroff"})));
@@ -230,6 +237,7 @@ fn wish(command: &Command, ticket: Ticket) -> Option<Wish> {
         Command::Cont => Some(Wish::Resume),
         Command::Reset => Some(Wish::Reset),
         Command::Quit => Some(Wish::Quit),
+        Command::Powerdown => Some(Wish::Powerdown),
         _ => None,
     }
 }

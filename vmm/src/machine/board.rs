@@ -79,6 +79,13 @@ impl Board {
         Ok(board)
     }
 
+    /// Presses and releases the guest's power button: a rising edge.
+    pub fn press_power_button(&self) {
+        let wire = self.ioapic.line(layout::POWER_BUTTON_IRQ);
+        wire.set_level(true);
+        wire.set_level(false);
+    }
+
     /// Puts every passed device back into the state after power-on, for the board that comes after.
     pub fn reset_devices(&self) {
         for port in self.root.ports() {

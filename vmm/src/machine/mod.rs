@@ -15,6 +15,7 @@ mod passthrough;
 mod platform;
 mod plug;
 mod porter;
+mod reception;
 mod seat;
 mod serve;
 mod state;

@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use strait_devices::Place;
 use strait_devices::address_space::AddressSpace;
@@ -16,8 +17,8 @@ use super::host::CheckedHost;
 use super::iommu::{self, Iommu, Plan};
 use super::leaving::Leaving;
 use super::passthrough::{self, Passed};
-use super::plug::{Coming, Reception};
 use super::porter::Porter;
+use super::reception::{Coming, Reception};
 use super::state::Rules;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
@@ -75,6 +76,12 @@ pub struct Platform {
     mmio_64: Option<Range>,
     /// What the guest's IOMMU cannot map.
     unmappable: Vec<Range>,
+    /// Somebody may press the guest's power button.
+    has_power_button: bool,
+    /// How long the guest has for it when a signal presses it; none for an end at once.
+    pub(super) stop_timeout: Option<Duration>,
+    /// When its time is over.
+    pub(super) stop_at: Option<Instant>,
     /// What the user chose.
     pub(super) rules: Rules,
     /// Devices that the guest was asked to let go of.
@@ -158,6 +165,9 @@ impl Platform {
             mmio_32: host.mmio_32,
             mmio_64: placement.mmio_64,
             unmappable,
+            has_power_button: config.qmp.is_some() || config.stop_timeout.is_some(),
+            stop_timeout: config.stop_timeout,
+            stop_at: None,
             rules: Rules::of(config),
             leaving: Leaving::default(),
             coming: Vec::new(),
@@ -222,6 +232,7 @@ impl Platform {
                 mmio_64: self.mmio_64,
                 unmappable: self.unmappable.clone(),
             },
+            has_power_button: self.has_power_button,
             extra: self.iommu.acpi_tables(),
         };
         let tables = acpi::build(&config, layout::ACPI_TABLES)?;

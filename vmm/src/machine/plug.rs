@@ -1,54 +1,24 @@
 //! Devices that come to a running guest, and leave it, by the wish of a client of the control socket.
 //!
-//! Everything that can fail happens before the guest sees anything: `porter.rs` finds the device, opens it and lets it
-//! reach memory, then its BARs are held against the slot's windows. What a guest is asked to let go of is in
+//! Everything that can fail happens before the guest sees anything: `reception.rs` opens the device and lets it reach
+//! memory, then its BARs are held against the slot's windows. What a guest is asked to let go of is in
 //! `unplug.rs`.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use strait_devices::Chain;
-use strait_devices::pci::firmware::Room;
-use strait_vfio::host::{Host, HostBdf, Root, RunningKernel};
-use strait_vfio::{Device, GroupListener};
+use strait_vfio::host::{HostBdf, Root};
 
 use super::board::Board;
 use super::error::RunError;
-use super::host;
-use super::iommu::Iommu;
-use super::managed::Borrowed;
-use super::passthrough::{self, Opened, Passed};
+use super::passthrough::{Opened, Passed};
 use super::platform::Platform;
 use super::porter::Carried;
+use super::reception::Coming;
 use super::seat::{self, Seat};
 use super::state::Departure;
 use crate::config::DeviceConfig;
 use crate::control::{Attachment, Refused, Ticket};
-use crate::signals::Signals;
-
-/// What is needed for a device to come.
-#[derive(Clone)]
-pub(super) struct Reception {
-    /// How many slots there are for devices to come, behind the last ports.
-    pub(super) slots: u8,
-    /// What each slot has for its BARs at least.
-    pub(super) room: Room,
-    /// KVM, which must know the groups.
-    pub(super) groups: Arc<dyn GroupListener>,
-    /// All of the guest's RAM in bytes, to be locked for the first device.
-    pub(super) memory_bytes: u64,
-    /// Behind a virtual IOMMU each device has an address space of its own.
-    pub(super) apart: bool,
-    /// An end of the machine is an end of waiting for a device.
-    pub(super) signals: Arc<Signals>,
-}
-
-/// A device that is on its way.
-pub(super) struct Coming {
-    ticket: Ticket,
-    port: u8,
-    configs: Vec<DeviceConfig>,
-}
 
 /// Why a device does not come.
 #[derive(Debug, thiserror::Error)]
@@ -96,7 +66,7 @@ impl Platform {
         });
         self.porter.carry(Box::new(move || {
             let seat = wished[0].1;
-            Carried::Here(ticket, seat, open(&wished, &present, &reception, &*iommu))
+            Carried::Here(ticket, seat, reception.open(&wished, &present, &*iommu))
         }));
         Ok(())
     }
@@ -279,44 +249,6 @@ fn seats(configs: &[DeviceConfig], port: u8) -> Result<Vec<Seat>, RunError> {
         return Err(PlugError::NotTogether(names.join(", ")).into());
     }
     Ok(seats.into_iter().map(|seat| Seat { port, ..seat }).collect())
-}
-
-/// Takes devices from the host, opens them, and lets them reach memory; on the porter's thread. `present` are in the
-/// guest.
-fn open(
-    wished: &[(DeviceConfig, Seat)],
-    present: &[HostBdf],
-    reception: &Reception,
-    iommu: &dyn Iommu,
-) -> Result<Vec<Opened>, RunError> {
-    let managed = wished.iter().filter(|(config, _)| config.managed);
-    let borrowed = Borrowed::take(managed.map(|(config, _)| config.host).collect())?;
-    let shared = iommu.container();
-    let devices: Vec<HostBdf> = wished.iter().map(|(config, _)| config.host).collect();
-    // What is locked already is not counted again.
-    let memory = if shared.is_some() {
-        0
-    } else {
-        reception.memory_bytes
-    };
-    strait_vfio::host::check(Host::new(&Root::real(), &RunningKernel), &devices, memory)?;
-    if reception.apart {
-        let all: Vec<HostBdf> = present.iter().chain(&devices).copied().collect();
-        host::check_groups(&Root::real(), &all)?;
-    }
-    let signals = &reception.signals;
-    let opened = passthrough::open_into(
-        shared,
-        wished,
-        &reception.groups,
-        reception.apart,
-        signals,
-        &borrowed,
-    )?;
-    iommu.admit(&opened, signals)?;
-    let devices: Vec<Arc<Device>> = opened.iter().map(|opened| opened.device.clone()).collect();
-    Device::freshen(&devices);
-    Ok(opened)
 }
 
 fn refused(error: &(dyn std::error::Error + 'static)) -> Refused {

@@ -92,6 +92,9 @@ impl Platform {
                 true => Wake::Debugger,
                 false => self.wait(board, event_loop)?,
             };
+            if wake == Wake::Signal && self.gives_time() {
+                event_loop.take_signal();
+            }
             for request in self.requests(wake, board) {
                 if let Some(turn) = self.follow(state, request, board) {
                     return Ok(turn);
@@ -186,7 +189,7 @@ impl Platform {
             control: self.control.as_ref().map(Control::fds).unwrap_or_default(),
             until: match self.has_unread() {
                 true => Some(Instant::now()),
-                false => self.leaving.next(),
+                false => self.leaving.next().into_iter().chain(self.stop_at).min(),
             },
             report: &|| self.iommu.report(),
         })
@@ -218,6 +221,7 @@ impl Platform {
             control::Wish::Resume => Request::Resume,
             control::Wish::Reset => Request::Again,
             control::Wish::Quit => Request::QuitByClient,
+            control::Wish::Powerdown => Request::Powerdown,
             control::Wish::Attach(ticket, attachment) => Request::Attach(ticket, attachment),
             control::Wish::Detach(ticket, id, force) => Request::Detach(ticket, id, force),
         })
@@ -227,17 +231,39 @@ impl Platform {
         match wake {
             Wake::Control => Vec::new(),
             Wake::Event(event) => vec![Request::Guest(event)],
-            Wake::Quit => vec![Request::Quit],
+            Wake::Signal if self.gives_time() => vec![Request::Stop],
+            Wake::Signal | Wake::Quit => vec![Request::Quit],
             Wake::Host => self.wishes_of_the_host(),
             Wake::Debugger => self.wish_of_the_debugger().into_iter().collect(),
             Wake::Deadline => {
-                let overdue = self.leaving.overdue(Instant::now()).into_iter();
+                let now = Instant::now();
+                if self.stop_at.is_some_and(|until| until <= now) {
+                    log::warn!("The guest did not power off in its time");
+                    return vec![Request::Quit];
+                }
+                let overdue = self.leaving.overdue(now).into_iter();
                 let request = |port| match self.leaving.may_stay(port) {
                     true => Request::Kept(port),
                     false => Request::Overdue(port),
                 };
                 overdue.map(request).collect()
             }
+        }
+    }
+
+    /// Whether a signal that asks for the end lets the guest power off first; a second one does not.
+    fn gives_time(&self) -> bool {
+        self.stop_timeout.is_some() && self.stop_at.is_none()
+    }
+
+    fn press(&mut self, board: &Board, is_timed: bool) {
+        board.press_power_button();
+        if let Some(time) = self.stop_timeout.filter(|_| is_timed) {
+            log::info!("The guest has {} s to power off", time.as_secs());
+            self.stop_at = Some(Instant::now() + time);
+        }
+        if let Some(control) = &mut self.control {
+            control.pressed();
         }
     }
 
@@ -284,6 +310,7 @@ impl Platform {
             Answer::GoOn => return Some(Turn::GoOn),
             Answer::Ask(port, why) => self.ask(board, port, &why),
             Answer::Pull(port, why) => self.let_go(board, port, why),
+            Answer::Press(is_timed) => self.press(board, is_timed),
             Answer::Attach(ticket, attachment) => self.attach(ticket, &attachment),
             Answer::Detach(ticket, id, force) => self.detach(ticket, &id, force, board),
             Answer::Keep(port) => self.keep(port, board),

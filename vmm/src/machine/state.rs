@@ -27,8 +27,12 @@ pub(super) enum State {
 pub(super) enum Request {
     /// A vCPU saw it.
     Guest(Event),
-    /// The user or a signal asks for the end.
+    /// The user asks for the end, or a signal does for a second time, or the guest did not follow the first one.
     Quit,
+    /// A signal asks for the end, in a machine that lets the guest power off first.
+    Stop,
+    /// A client wants the guest to power off.
+    Powerdown,
     /// A client of the control socket asks for it.
     QuitByClient,
     /// A client wants the guest to start again.
@@ -65,6 +69,8 @@ pub(super) enum Answer {
     Ask(u8, String),
     /// The devices behind the port are taken out of the guest and given back.
     Pull(u8, Departure),
+    /// The guest's power button is pressed. Where it is `true`, the guest has so much time and no more.
+    Press(bool),
     /// A device is sent for.
     Attach(Ticket, Attachment),
     /// A device is sent away.
@@ -147,8 +153,8 @@ impl Rules {
 pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
     use Event::{Carried, Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
     use Request::{
-        Again, Attach, Broken, Detach, GoOn, Guest, Hold, Kept, Overdue, Pause, Quit, QuitByClient, Resume,
-        Wanted,
+        Again, Attach, Broken, Detach, GoOn, Guest, Hold, Kept, Overdue, Pause, Powerdown, Quit,
+        QuitByClient, Resume, Stop, Wanted,
     };
     use State::{Held, Running, Starting, Stopping};
     let end = |outcome| Answer::Stop(Next::End(outcome));
@@ -183,11 +189,15 @@ pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
         (Stopping | Starting, Guest(_)) => Answer::Forget,
         (Stopping, Overdue(port)) => Answer::Pull(port, Departure::Reset),
         (Starting, Overdue(_)) | (Starting | Stopping, Kept(_)) => Answer::Forget,
-        (Running | Held | Starting, Quit | QuitByClient) => end(Outcome::PoweredOff),
-        (Stopping, Quit | QuitByClient) => Answer::Later,
+        (Running | Held, Stop) => Answer::Press(true),
+        (Running | Held, Powerdown) => Answer::Press(false),
+        (Running | Held | Starting, Quit | QuitByClient) | (Starting, Stop) => end(Outcome::PoweredOff),
+        (Stopping, Quit | QuitByClient | Stop) => Answer::Later,
         (Stopping | Starting, Wanted(..) | Broken(..) | Hold) => Answer::Later,
         // Nobody listens to clients there.
-        (Stopping | Starting, GoOn | Again | Pause | Resume | Attach(..) | Detach(..)) => Answer::Forget,
+        (Stopping | Starting, Powerdown | GoOn | Again | Pause | Resume | Attach(..) | Detach(..)) => {
+            Answer::Forget
+        }
     }
 }
 

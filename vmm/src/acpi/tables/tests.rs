@@ -18,6 +18,7 @@ fn config() -> AcpiConfig {
             mmio_64,
             unmappable: Vec::new(),
         },
+        has_power_button: true,
         extra: Vec::new(),
     }
 }
@@ -183,7 +184,8 @@ fn disassembler_finds_nothing_to_complain_about() {
     );
     let source = fs::read_to_string(folder.path().join("DSDT.dsl")).expect("it was written");
     for name in [
-        "PCI0", "_PRT", "_OSC", "_CRS", "MBRD", "COM1", "RTC", "PEVT", "\\_S5",
+        "PCI0", "_PRT", "_OSC", "_CRS", "MBRD", "COM1", "RTC", "PEVT", "\\_S5", "PWRB", "GED", "_EVT",
+        "Notify",
     ] {
         assert!(source.contains(name), "{name} is missing from {source}");
     }

@@ -65,7 +65,8 @@ impl Viommu {
             caching_mode: config.caching_mode,
             interrupt_remapping: config.interrupt_remapping,
             extended_interrupts: config.extended_interrupts,
-            snoop_control: opened.iter().all(|opened| opened.container.is_coherent()),
+            // Nothing is promised for a device that is still to come.
+            snoop_control: !opened.is_empty() && opened.iter().all(|opened| opened.container.is_coherent()),
         };
         let router = surroundings.vm.router().clone();
         let endpoints = requesters

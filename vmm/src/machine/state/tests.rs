@@ -2,8 +2,8 @@
 
 use super::Event::{Carried, Debug, Ejected, Failed, GuestPanic, PowerOff, Reset, TripleFault};
 use super::Request::{
-    Again, Attach, Broken, Detach, GoOn, Guest, Hold, Kept, Overdue, Pause, Quit, QuitByClient, Resume,
-    Wanted,
+    Again, Attach, Broken, Detach, GoOn, Guest, Hold, Kept, Overdue, Pause, Powerdown, Quit, QuitByClient,
+    Resume, Stop, Wanted,
 };
 use super::State::{Held, Running, Starting, Stopping};
 use super::*;
@@ -46,6 +46,8 @@ fn requests() -> Vec<Request> {
         Attach(7, attachment()),
         Detach(7, "nic".to_owned(), true),
         Kept(1),
+        Stop,
+        Powerdown,
     ]
 }
 
@@ -80,6 +82,8 @@ fn place(request: &Request) -> usize {
         Attach(..) => 18,
         Detach(..) => 19,
         Kept(_) => 20,
+        Stop => 21,
+        Powerdown => 22,
     }
 }
 
@@ -113,7 +117,7 @@ fn every_request_has_its_answer_in_every_state() {
     let attach = || Answer::Attach(7, attachment());
     let detach = || Answer::Detach(7, "nic".to_owned(), true);
     let overdue = || Pull(1, Departure::Overdue);
-    let table: [[Answer; 4]; 21] = [
+    let table: [[Answer; 4]; 23] = [
         // Starting, Running, Held, Stopping
         [Forget, restart(), restart(), Forget],
         [Forget, ended(), ended(), Forget],
@@ -136,6 +140,8 @@ fn every_request_has_its_answer_in_every_state() {
         [Forget, attach(), attach(), Forget],
         [Forget, detach(), detach(), Forget],
         [Forget, Answer::Keep(1), Answer::Keep(1), Forget],
+        [ended(), Answer::Press(true), Answer::Press(true), Later],
+        [Forget, Answer::Press(false), Answer::Press(false), Forget],
     ];
     let requests = requests();
     assert_eq!(requests.len(), table.len());
