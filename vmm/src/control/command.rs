@@ -104,7 +104,7 @@ fn capabilities(arguments: &Map<String, Value>) -> Result<Command, Refused> {
 
 /// The arguments are keys of `--device`, which has them as one text.
 fn attach(arguments: &Map<String, Value>) -> Result<Command, Refused> {
-    let mut keys = Vec::new();
+    let mut keys = vec!["vfio-pci".to_owned()];
     let mut others = Vec::new();
     for (key, value) in arguments {
         match (key.as_str(), value) {
@@ -188,7 +188,7 @@ mod tests {
             json!({"driver": "vfio-pci", "host": "01:00.0", "id": "net0", "managed": true, "rombar": 0, "with": "01:00.1"}),
         );
         let wanted = Attachment {
-            device: "host=01:00.0,id=net0,managed=on,rombar=0".to_owned(),
+            device: "vfio-pci,host=01:00.0,id=net0,managed=on,rombar=0".to_owned(),
             others: vec!["01:00.1,managed=on".to_owned()],
         };
         assert_eq!(read, Ok(Command::Attach(wanted)));
