@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use env_logger::Target;
-use strait::cli::host::{Screen, give_back_orphans};
-use strait::cli::{self, Cli, Command, HostArgs, RunArgs, USAGE};
+use strait::cli::host::give_back_orphans;
+use strait::cli::{self, Cli, Command, HostArgs, RunArgs, Screen, USAGE};
 use strait::machine::{self, Outcome};
 use strait::messages;
 use strait::output::{Outputs, Writer};

@@ -6,6 +6,7 @@ mod failure;
 pub mod host;
 mod man;
 mod run;
+mod screen;
 mod symbols;
 
 pub use command_line::{Cli, Command, command, parse};
@@ -14,6 +15,7 @@ pub use failure::{Failure, USAGE};
 pub use host::HostArgs;
 pub use man::ManArgs;
 pub use run::RunArgs;
+pub use screen::Screen;
 pub use symbols::{SymbolsArgs, SymbolsFailure};
 
 #[cfg(test)]
