@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use strait_vfio::host::HostBdf;
 
 use crate::control::QmpAddress;
+use crate::guests::GuestName;
 
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
@@ -54,7 +55,9 @@ pub struct Config {
     pub no_reboot: bool,
     /// The debugger that may look into the guest.
     pub gdb: Option<GdbConfig>,
-    /// Where those who control the guest are listened to.
+    /// The guest's name, by which those who control it find it.
+    pub name: Option<GuestName>,
+    /// Where else they are listened to.
     pub qmp: Option<QmpAddress>,
 }
 

@@ -12,6 +12,7 @@ pub mod control;
 pub mod event_loop;
 pub mod events;
 pub mod gdb;
+pub mod guests;
 pub mod kvm;
 pub mod layout;
 pub mod machine;

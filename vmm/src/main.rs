@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use env_logger::Target;
 use strait::cli::host::give_back_orphans;
-use strait::cli::{self, Cli, Command, HostArgs, RunArgs, Screen, USAGE};
+use strait::cli::{self, Cli, Command, CtlArgs, HostArgs, RunArgs, Screen, USAGE};
+use strait::guests::Guests;
 use strait::machine::{self, Outcome};
 use strait::messages;
 use strait::output::{Outputs, Writer};
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
             log::logger().flush();
             code
         }
+        Command::Ctl(args) => ctl(args),
         Command::Symbols(args) => match args.write() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&format!("strait: {}", Chain(&error)), 1),
@@ -46,6 +48,15 @@ fn host(args: HostArgs) -> ExitCode {
         Host::new(&Root::real(), &RunningKernel),
         &mut Screen::standard(&mut out),
     ) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => refuse(&format!("strait: {}", failure.message), failure.code),
+    }
+}
+
+fn ctl(args: CtlArgs) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let mut screen = Screen::standard(&mut out);
+    match args.run(&Guests::of_this_user(), &Root::real(), &mut screen) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => refuse(&format!("strait: {}", failure.message), failure.code),
     }

@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::completions::CompletionsArgs;
+use super::ctl::CtlArgs;
 use super::failure::USAGE;
 use super::host::HostArgs;
 use super::man::ManArgs;
@@ -37,6 +38,8 @@ pub enum Command {
     Run(RunArgs),
     /// See and prepare the host's PCI devices.
     Host(HostArgs),
+    /// See and control guests that are running.
+    Ctl(CtlArgs),
     /// Make a file of symbols for gdb from a guest's /proc/kallsyms.
     Symbols(SymbolsArgs),
     /// Print a completion script for bash, zsh or fish.

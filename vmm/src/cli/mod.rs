@@ -2,6 +2,7 @@
 
 mod command_line;
 mod completions;
+mod ctl;
 mod failure;
 pub mod host;
 mod man;
@@ -11,6 +12,7 @@ mod symbols;
 
 pub use command_line::{Cli, Command, command, parse};
 pub use completions::CompletionsArgs;
+pub use ctl::CtlArgs;
 pub use failure::{Failure, USAGE};
 pub use host::HostArgs;
 pub use man::ManArgs;

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use clap::Args;
 use strait_vfio::host::Root;
 
+use super::ctl::CtlArgs;
 use crate::config::{
     Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, MAX_CPUS, MAX_DEVICES, MemorySize,
     OnDeviceError, ViommuConfig,
 };
 use crate::gdb::GdbAddress;
+use crate::guests::GuestName;
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
 #[derive(Debug, Args)]
@@ -69,6 +71,9 @@ pub struct RunArgs {
     /// With -s or --gdb: do not start the guest before gdb lets it go.
     #[arg(short = 'S', long = "wait-for-gdb")]
     wait_for_gdb: bool,
+    /// A name, by which `strait ctl NAME` finds the guest.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Let QEMU's tools control the guest by QMP, at a Unix socket that is made for this user alone: PATH, or LISTEN_FDS
     /// for the first socket that a service manager passed. Whoever reaches it has the guest.
     #[arg(long, value_name = "PATH")]
@@ -146,6 +151,7 @@ impl RunArgs {
         let gdb = debugger(self.gdb.as_deref(), self.gdb_local, self.wait_for_gdb)?;
         let qmp = self.qmp.as_deref().map(str::parse).transpose();
         let qmp = qmp.map_err(|error: String| format!("--qmp {error}"))?;
+        let name = self.name.as_deref().map(guest_name).transpose()?;
         Ok(Config {
             kernel,
             initrd: self.initrd,
@@ -159,6 +165,7 @@ impl RunArgs {
             on_device_error: self.on_device_error,
             no_reboot: self.no_reboot,
             gdb,
+            name,
             qmp,
         })
     }
@@ -172,6 +179,16 @@ fn debugger(address: Option<&str>, is_usual: bool, waits: bool) -> Result<Option
         return Err("-S waits for gdb, which is let in nowhere; give -s or --gdb ADDRESS, too".to_owned());
     }
     Ok(address.map(|address| GdbConfig { address, waits }))
+}
+
+/// A name that `strait ctl` takes for one.
+fn guest_name(text: &str) -> Result<GuestName, String> {
+    match CtlArgs::is_command(text) {
+        true => Err(format!(
+            "--name {text}: `strait ctl {text}` is a command; give another name"
+        )),
+        false => text.parse().map_err(|error| format!("--name {error}")),
+    }
 }
 
 fn viommu(text: &str) -> Result<ViommuConfig, String> {

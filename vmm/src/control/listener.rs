@@ -57,13 +57,17 @@ impl FromStr for QmpAddress {
 }
 
 /// A socket that is listened to; one that was made goes with this value.
-pub(super) struct Listener {
+pub struct Listener {
     socket: UnixListener,
     path: Option<PathBuf>,
 }
 
 impl Listener {
-    pub(super) fn open(address: &QmpAddress) -> io::Result<Self> {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn open(address: &QmpAddress) -> io::Result<Self> {
         let (socket, path) = match address {
             QmpAddress::Path(path) => (private_socket::bind(path)?, Some(path.clone())),
             QmpAddress::Passed => (passed()?, None),

@@ -1,6 +1,5 @@
 //! Who is listened to, what they are told, and what they want of the machine.
 
-use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
 
 use rustix::event::PollFlags;
@@ -8,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Line};
 use super::command::{self, Command};
-use super::listener::{Listener, QmpAddress};
+use super::listener::Listener;
 use super::wire::{self, MAX_LINE, Refusal};
 
 /// Most clients at a time; who comes later is hung up on.
@@ -39,9 +38,9 @@ pub trait Facts {
     fn strait(&self) -> Value;
 }
 
-/// The control socket of a machine.
+/// The control sockets of a machine.
 pub struct Control {
-    listener: Listener,
+    listeners: Vec<Listener>,
     clients: Vec<Client>,
     /// The client whose wish is being done, and its id. Nothing more is heard until it is.
     owed: Option<(usize, Option<Value>)>,
@@ -50,17 +49,14 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens at `address`.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub fn listen(address: &QmpAddress) -> io::Result<Self> {
-        Ok(Self {
-            listener: Listener::open(address)?,
+    /// Listens at these sockets.
+    pub fn new(listeners: Vec<Listener>) -> Self {
+        Self {
+            listeners,
             clients: Vec::new(),
             owed: None,
             is_running: true,
-        })
+        }
     }
 
     /// What to poll, so that there is something to [`hear`](Self::hear).
@@ -71,7 +67,10 @@ impl Control {
             flags.set(PollFlags::OUT, client.is_behind());
             (client.as_fd(), flags)
         });
-        clients.chain([(self.listener.as_fd(), PollFlags::IN)]).collect()
+        let listeners = self.listeners.iter();
+        clients
+            .chain(listeners.map(|listener| (listener.as_fd(), PollFlags::IN)))
+            .collect()
     }
 
     /// Whether lines have come that were not listened to.
@@ -133,12 +132,11 @@ impl Control {
     }
 
     fn meet(&mut self) {
-        let Some(mut client) = self.listener.accept() else {
-            return;
-        };
-        if self.clients.len() < MAX_CLIENTS {
-            client.tell(&wire::greeting());
-            self.clients.push(client);
+        for mut client in self.listeners.iter().filter_map(Listener::accept) {
+            if self.clients.len() < MAX_CLIENTS {
+                client.tell(&wire::greeting());
+                self.clients.push(client);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! stays through a guest's reset: KVM's virtual machine, RAM, open devices and their DMA; [`Board`] is
 //! what is made anew each time: every emulated device, in the state after power-on.
 
+mod about;
 mod board;
 mod error;
 mod host;

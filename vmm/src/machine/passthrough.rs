@@ -31,6 +31,7 @@ enum RomError {
 pub(super) struct Opened {
     /// What messages call it.
     name: String,
+    id: Option<String>,
     /// The function as VFIO has it open.
     pub(super) device: Arc<Device>,
     /// Where its DMA is mapped; others may be in it.
@@ -44,6 +45,8 @@ pub(super) struct Opened {
 pub(super) struct Passed {
     /// What messages call it.
     pub(super) name: String,
+    /// The user's own name for it.
+    pub(super) id: Option<String>,
     /// The function as VFIO has it open.
     pub(super) device: Arc<Device>,
     /// The port behind which the guest finds it, and its number there.
@@ -61,6 +64,7 @@ impl Opened {
     pub(super) fn connected(self, router: Arc<dyn MsiRouter>, gate: Arc<dyn BusMaster>) -> Passed {
         let Self {
             name,
+            id,
             device,
             seat,
             appearance,
@@ -68,6 +72,7 @@ impl Opened {
         } = self;
         Passed {
             name,
+            id,
             device,
             seat,
             appearance,
@@ -104,6 +109,7 @@ pub(super) fn open(
         };
         opened.push(Opened {
             name: config.to_string(),
+            id: config.id.clone(),
             device: Device::open(&container, config.host)?,
             container,
             seat,

@@ -11,6 +11,7 @@ use strait_devices::region::Region;
 use strait_vfio::{Hardware as _, InterruptKind};
 use vm_memory::Bytes;
 
+use super::about::About;
 use super::error::RunError;
 use super::host::CheckedHost;
 use super::iommu::{self, Iommu, Plan};
@@ -39,6 +40,8 @@ use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 /// Field order is drop order: the map goes first and takes memory slots and DMA mappings with it, while
 /// the container that holds them still has its devices; RAM goes after everything that reaches it.
 pub struct Platform {
+    /// What it was made as.
+    pub(super) about: About,
     /// Those that no thread has.
     pub(super) vcpus: Vec<Vcpu>,
     /// Whom the user wants to look into the guest.
@@ -104,7 +107,7 @@ impl Platform {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
         let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
-        let control = config.qmp.as_ref().map(config::listen).transpose()?;
+        let control = config::listen(config.name.as_ref(), config.qmp.as_ref())?;
         let surroundings = iommu::Surroundings {
             vm: &vm,
             space: &space,
@@ -116,6 +119,7 @@ impl Platform {
         install_kick()?;
         let events = Arc::new(Events::new()?);
         Ok(Self {
+            about: About::new(config),
             vcpus,
             debugger,
             control,

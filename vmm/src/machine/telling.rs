@@ -7,6 +7,7 @@ use strait_devices::pci::{Bdf, DevFn, RootComplex};
 
 use super::board::Board;
 use super::platform::Platform;
+use super::seat::Seat;
 use super::state::Request;
 use crate::control::Facts;
 use crate::events::Event;
@@ -61,11 +62,19 @@ impl Facts for Telling<'_> {
         let device = |passed: &super::passthrough::Passed| {
             json!({
                 "name": passed.name.to_string(),
+                "id": passed.id,
+                "host": passed.device.bdf().to_string(),
+                "path": place(self.board.root(), passed.seat),
                 "port": passed.seat.port,
                 "function": passed.seat.function,
             })
         };
+        let about = &self.platform.about;
         json!({
+            "name": about.name.as_ref().map(ToString::to_string),
+            "pid": std::process::id(),
+            "uptime-seconds": about.began.elapsed().as_secs(),
+            "memory-bytes": about.memory_bytes,
             "devices": self.platform.passed.iter().map(device).collect::<Vec<Value>>(),
             "locked-bytes": locked_bytes(),
             "iommu": self.platform.iommu.report(),
@@ -104,6 +113,19 @@ fn locked_bytes() -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
     Some(kib << 10)
+}
+
+/// Where the guest finds a passed function: on the bus that it gave to its root port. Before it gave it one, there is none.
+fn place(root: &RootComplex, seat: Seat) -> Option<String> {
+    let port = Bdf {
+        bus: 0,
+        devfn: DevFn::from_byte(seat.port << 3),
+    };
+    let mut buses = [0; 4];
+    root.read_config(port, BUSES, &mut buses);
+    let [_, secondary, ..] = buses;
+    let function = seat.function;
+    (secondary != 0).then(|| format!("0000:{secondary:02x}:00.{function}"))
 }
 
 /// The functions of a bus, and those behind its bridges. A bus behind a root port has one slot, and no bridge of ours.
