@@ -14,6 +14,7 @@ use strait_vfio::host::HostBdf;
 
 use crate::control::QmpAddress;
 use crate::guests::GuestName;
+use crate::status::StatusTarget;
 
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
@@ -59,6 +60,8 @@ pub struct Config {
     pub name: Option<GuestName>,
     /// Where else they are listened to.
     pub qmp: Option<QmpAddress>,
+    /// Who is told where the run stands.
+    pub status: Option<StatusTarget>,
 }
 
 /// What follows when the host reports an uncorrectable error of a passed device.

@@ -24,6 +24,7 @@ pub mod placement;
 pub mod private_socket;
 pub mod progress;
 pub mod signals;
+pub mod status;
 pub mod terminal;
 pub mod user;
 pub mod vcpu;

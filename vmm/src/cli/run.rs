@@ -78,6 +78,10 @@ pub struct RunArgs {
     /// for the first socket that a service manager passed. Whoever reaches it has the guest.
     #[arg(long, value_name = "PATH")]
     qmp: Option<String>,
+    /// Write a line of JSON whenever the guest is prepared, started, paused, resumed or stopped: to a file or a pipe with
+    /// a name, or to the descriptor of this number.
+    #[arg(long, value_name = "FD|FILE")]
+    status: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -152,6 +156,8 @@ impl RunArgs {
         let qmp = self.qmp.as_deref().map(str::parse).transpose();
         let qmp = qmp.map_err(|error: String| format!("--qmp {error}"))?;
         let name = self.name.as_deref().map(guest_name).transpose()?;
+        let status = self.status.as_deref().map(str::parse).transpose();
+        let status = status.map_err(|error: String| format!("--status {error}"))?;
         Ok(Config {
             kernel,
             initrd: self.initrd,
@@ -167,6 +173,7 @@ impl RunArgs {
             gdb,
             name,
             qmp,
+            status,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rustix::net::AddressFamily;
@@ -73,6 +73,11 @@ impl Listener {
             QmpAddress::Passed => (passed()?, None),
         };
         Ok(Self { socket, path })
+    }
+
+    /// Where it stands, unless a service manager passed it.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Who came, if somebody did.

@@ -11,3 +11,4 @@ mod wire;
 
 pub use listener::{Listener, QmpAddress};
 pub use server::{Control, Facts, Wish};
+pub(crate) use wire::event;

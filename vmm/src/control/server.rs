@@ -1,6 +1,7 @@
 //! Who is listened to, what they are told, and what they want of the machine.
 
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 
 use rustix::event::PollFlags;
 use serde_json::{Value, json};
@@ -57,6 +58,11 @@ impl Control {
             owed: None,
             is_running: true,
         }
+    }
+
+    /// A socket at which it can be found, the one of the guest's name before others.
+    pub fn socket(&self) -> Option<&Path> {
+        self.listeners.iter().find_map(Listener::path)
     }
 
     /// What to poll, so that there is something to [`hear`](Self::hear).

@@ -9,7 +9,7 @@ use super::board::Board;
 use super::platform::Platform;
 use super::seat::Seat;
 use super::state::Request;
-use crate::control::Facts;
+use crate::control::{Control, Facts};
 use crate::events::Event;
 use crate::gdb::Debugger;
 
@@ -80,6 +80,23 @@ impl Facts for Telling<'_> {
             "iommu": self.platform.iommu.report(),
         })
     }
+}
+
+/// What a guest is and has when it starts, for `--status`.
+pub(super) fn started(platform: &Platform, board: &Board) -> Value {
+    let device = |passed: &super::passthrough::Passed| {
+        json!({
+            "id": passed.id,
+            "host": passed.device.bdf().to_string(),
+            "guest": place(board.root(), passed.seat),
+        })
+    };
+    json!({
+        "name": platform.about.name.as_ref().map(ToString::to_string),
+        "pid": std::process::id(),
+        "socket": platform.control.as_ref().and_then(Control::socket),
+        "devices": platform.passed.iter().map(device).collect::<Vec<Value>>(),
+    })
 }
 
 /// QEMU's name for why a guest is over (qapi/run-state.json, ShutdownCause).
