@@ -3,7 +3,7 @@
 # else as generated above.
 _strait_with_devices() {
     local line=${COMP_LINE:0:COMP_POINT} word names=""
-    local asked="list info pause resume powerdown reset quit attach detach"
+    local asked="list info stats pause resume powerdown reset quit attach detach"
     word=${line##*[[:space:]=,]}
     # bash takes a colon for the end of a word, so what is before the last one is there already.
     local colons=""

@@ -137,6 +137,24 @@ fn a_guest_with_a_name_is_found_paused_reset_and_ended() {
     );
     assert_eq!(info["cpu_threads"].as_array().map(Vec::len), Some(2));
     assert!(user.done("info").contains("\n  memory   64 MiB\n"));
+    let stats = user.json("stats --json");
+    assert!(
+        stats["process"]["threads"]
+            .as_array()
+            .is_some_and(|threads| threads.len() >= 3),
+        "{stats}"
+    );
+    // Linux 5.14 and newer.
+    if !stats["kvm"].is_null() {
+        assert_eq!(stats["kvm"]["vcpus"].as_array().map(Vec::len), Some(2));
+        assert!(
+            stats["kvm"]["vcpus"][0]["counts"]["exits"]
+                .as_u64()
+                .is_some_and(|exits| exits > 0),
+            "{stats}"
+        );
+        assert!(user.done("stats").contains("vCPUs together\n"));
+    }
     user.done("web quit");
     let ended = guest
         .0

@@ -17,6 +17,7 @@ mod platform;
 mod seat;
 mod serve;
 mod state;
+mod statistics;
 mod telling;
 mod unplug;
 

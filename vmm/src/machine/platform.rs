@@ -18,6 +18,7 @@ use super::iommu::{self, Iommu, Plan};
 use super::leaving::Leaving;
 use super::passthrough::{self, Passed};
 use super::state::Rules;
+use super::statistics::KvmNumbers;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
 use crate::config::{self, Config};
@@ -42,6 +43,8 @@ use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 pub struct Platform {
     /// What it was made as.
     pub(super) about: About,
+    /// What KVM counts of it, where clients may ask.
+    pub(super) numbers: Option<KvmNumbers>,
     /// Those that no thread has.
     pub(super) vcpus: Vec<Vcpu>,
     /// Whom the user wants to look into the guest.
@@ -120,6 +123,7 @@ impl Platform {
         let events = Arc::new(Events::new()?);
         Ok(Self {
             about: About::new(config),
+            numbers: control.as_ref().and_then(|_| KvmNumbers::open(&vm, &vcpus)),
             vcpus,
             debugger,
             control,

@@ -9,6 +9,7 @@ use super::board::Board;
 use super::platform::Platform;
 use super::seat::Seat;
 use super::state::Request;
+use super::statistics::{self, KvmNumbers};
 use crate::control::{Control, Facts};
 use crate::events::Event;
 use crate::gdb::Debugger;
@@ -76,7 +77,9 @@ impl Facts for Telling<'_> {
             "uptime-seconds": about.began.elapsed().as_secs(),
             "memory-bytes": about.memory_bytes,
             "devices": self.platform.passed.iter().map(device).collect::<Vec<Value>>(),
-            "locked-bytes": locked_bytes(),
+            "locked-bytes": statistics::locked_bytes(),
+            "process": statistics::of_this_process(),
+            "kvm": self.platform.numbers.as_ref().map(KvmNumbers::tell),
             "iommu": self.platform.iommu.report(),
         })
     }
@@ -122,14 +125,6 @@ fn thread_of(vcpu: u32) -> u32 {
     named
         .find_map(|thread| thread.file_name().to_str()?.parse().ok())
         .unwrap_or_else(std::process::id)
-}
-
-/// What counts towards RLIMIT_MEMLOCK, as VFIO's mappings do.
-fn locked_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib << 10)
 }
 
 /// Where the guest finds a passed function: on the bus that it gave to its root port. Before it gave it one, there is none.

@@ -44,10 +44,14 @@ impl AttachArgs {
             return Ok(screen.line(pretty(&added))?);
         }
         let name = text(&added["id"]).unwrap_or_else(|| device.to_string());
-        Ok(screen.line(match text(&added["path"]) {
-            Some(path) => format!("{name} is {path} in the guest"),
-            None => format!("{name} is in the guest"),
-        })?)
+        let place = text(&added["path"])
+            .map(|path| format!("{path} "))
+            .unwrap_or_default();
+        let note = match added["heard"] == false {
+            true => ", which does not listen to hot plug and finds it when its driver of the slot starts",
+            false => "",
+        };
+        Ok(screen.line(format!("{name} is {place}in the guest{note}"))?)
     }
 }
 

@@ -60,10 +60,10 @@ impl Description {
 }
 
 impl Device {
-    /// In a few words.
+    /// In a few words. One without a name of its own has its address for one.
     pub(super) fn short(&self) -> String {
         let host = self.host.as_deref().unwrap_or("?");
-        match &self.id {
+        match self.id.as_deref().filter(|id| *id != host) {
             Some(id) => format!("{id} ({host})"),
             None => host.to_owned(),
         }

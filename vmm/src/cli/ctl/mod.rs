@@ -8,6 +8,7 @@ mod detach;
 mod life;
 mod process;
 mod show;
+mod stats;
 mod trouble;
 mod wait;
 
@@ -52,6 +53,8 @@ enum CtlCommand {
     List(show::ListArgs),
     /// Show what a guest is and has.
     Info(show::InfoArgs),
+    /// Show what was counted of a guest: exits by their reasons, CPU time, memory.
+    Stats(stats::StatsArgs),
     /// Let the guest stand still.
     Pause,
     /// Let it go on.
@@ -108,6 +111,7 @@ impl CtlArgs {
             CtlCommand::List(args) => args.run(guests, screen),
             CtlCommand::Names => show::names(guests, screen),
             CtlCommand::Info(args) => args.run(&mut guest()?, screen),
+            CtlCommand::Stats(args) => args.run(&mut guest()?, screen),
             CtlCommand::Pause => life::tell(&mut guest()?, "stop"),
             CtlCommand::Resume => life::tell(&mut guest()?, "cont"),
             CtlCommand::Powerdown(args) => args.run(&mut guest()?),
