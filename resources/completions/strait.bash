@@ -1,7 +1,9 @@
 
-# Devices where a device is wanted and drivers where a driver is; everything else as generated above.
+# Devices where a device is wanted, drivers where a driver is, guests and what is asked of them behind ctl; everything
+# else as generated above.
 _strait_with_devices() {
     local line=${COMP_LINE:0:COMP_POINT} word names=""
+    local asked="list info stats pause resume powerdown reset quit attach detach"
     word=${line##*[[:space:]=,]}
     # bash takes a colon for the end of a word, so what is before the last one is there already.
     local colons=""
@@ -12,9 +14,13 @@ _strait_with_devices() {
         # How many virtual functions: no name.
         COMPREPLY=()
         return
+    elif [[ $line =~ [[:space:]]ctl[[:space:]]+[^-/[:space:]]*$ ]]; then
+        names="$(strait ctl names 2>/dev/null | cut -f 1) $asked"
+    elif [[ $line =~ [[:space:]]ctl[[:space:]]+([^-[:space:]]+)[[:space:]]+[^-[:space:]]*$ && " $asked " != *" ${BASH_REMATCH[1]} "* ]]; then
+        names=$asked
     elif [[ $word == -* || $line =~ [[:space:]]host[[:space:]].*[[:space:]](--class|--mac|--vlan|--dma-entries|--memory|-m|--address-spaces)[[:space:]=]+[^[:space:]]*$ ]]; then
         :
-    elif [[ $line =~ [[:space:]](host[[:space:]]+(list|ls|doctor|bind|detach|restore|reattach|unbind|unset-override|set-override|vf)[[:space:]]|(--device|-d|--device=|host=)[[:space:]]*[^[:space:]]*$) ]]; then
+    elif [[ $line =~ [[:space:]](host[[:space:]]+(list|ls|doctor|bind|detach|restore|reattach|unbind|unset-override|set-override|vf)[[:space:]]|(--device|-d|--device=|host=|attach|detach)[[:space:]]*[^[:space:]]*$) ]]; then
         names=$(strait host names 2>/dev/null | cut -f 1)
     fi
     [[ $names ]] || { _strait "$@"; return; }

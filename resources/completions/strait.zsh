@@ -6,3 +6,11 @@ _strait_devices() {
     devices=(${(f)"$(strait host names 2>/dev/null | sed -e 's/:/\\:/g' -e 's/\t/:/')"})
     _describe -t devices device devices
 }
+
+# A guest with how it stands, or what is asked of the only one.
+_strait_guests() {
+    local -a guests
+    guests=(${(f)"$(strait ctl names 2>/dev/null | sed -e 's/\t/:/')"})
+    _describe -t guests guest guests
+    _strait__subcmd__ctl_commands
+}

@@ -15,6 +15,8 @@ use std::time::Duration;
 use strait_vfio::host::HostBdf;
 
 use crate::control::QmpAddress;
+use crate::guests::GuestName;
+use crate::status::StatusTarget;
 
 pub use cpu::{CpuConfig, CpuConfigError};
 pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
@@ -57,12 +59,16 @@ pub struct Config {
     pub no_reboot: bool,
     /// The debugger that may look into the guest.
     pub gdb: Option<GdbConfig>,
-    /// Where those who control the guest are listened to.
+    /// The guest's name, by which those who control it find it.
+    pub name: Option<GuestName>,
+    /// Where else they are listened to.
     pub qmp: Option<QmpAddress>,
     /// How long a signal that ends the machine lets the guest power off; none for an end at once.
     pub stop_timeout: Option<Duration>,
     /// Slots for devices that come while the guest runs.
     pub hotplug: Option<HotplugConfig>,
+    /// Who is told where the run stands.
+    pub status: Option<StatusTarget>,
 }
 
 /// What follows when the host reports an uncorrectable error of a passed device.

@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use env_logger::Target;
-use strait::cli::host::{Screen, give_back_orphans};
-use strait::cli::{self, Cli, Command, HostArgs, RunArgs, USAGE};
+use strait::cli::host::give_back_orphans;
+use strait::cli::{self, Cli, Command, CtlArgs, HostArgs, RunArgs, Screen, USAGE};
+use strait::guests::Guests;
 use strait::machine::{self, Outcome};
 use strait::messages;
 use strait::output::{Outputs, Writer};
@@ -20,7 +21,7 @@ fn main() -> ExitCode {
         Err((message, code)) => return refuse(&message, code),
     };
     match command {
-        Command::Run(args) => run(args, verbose),
+        Command::Run(args) => run(*args, verbose),
         Command::Host(args) => {
             messages::start(verbose, Target::Stderr);
             let code = host(args);
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
             log::logger().flush();
             code
         }
+        Command::Ctl(args) => ctl(args),
         Command::Symbols(args) => match args.write() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&format!("strait: {}", Chain(&error)), 1),
@@ -46,6 +48,15 @@ fn host(args: HostArgs) -> ExitCode {
         Host::new(&Root::real(), &RunningKernel),
         &mut Screen::standard(&mut out),
     ) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => refuse(&format!("strait: {}", failure.message), failure.code),
+    }
+}
+
+fn ctl(args: CtlArgs) -> ExitCode {
+    let mut out = io::stdout().lock();
+    let mut screen = Screen::standard(&mut out);
+    match args.run(&Guests::of_this_user(), &Root::real(), &mut screen) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => refuse(&format!("strait: {}", failure.message), failure.code),
     }

@@ -46,7 +46,8 @@ impl Guest {
             .spawn()
             .expect("it starts");
         let guest = Self { strait, folder };
-        until("there is a socket", || guest.folder.path().join("qmp").exists());
+        let socket = guest.folder.path().join("qmp");
+        until("somebody listens", || UnixStream::connect(&socket).is_ok());
         Some(guest)
     }
 

@@ -4,6 +4,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use super::{Lab, Scenario};
 use crate::guest::{Guest, GuestConfig};
@@ -39,6 +40,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "the guest's power button is pressed, by a client and by a signal; one that does not hear it is ended",
             300,
             powerdown,
+        )
+        .strait_only(),
+        Scenario::new(
+            "control-ctl",
+            "`strait ctl` finds a guest by its name, pauses, resets and ends it",
+            240,
+            ctl,
         )
         .strait_only(),
     ]
@@ -81,6 +89,48 @@ fn reset(lab: &Lab<'_>) -> Result<()> {
         ask(lab, &["quit"])?;
         guest.expect_end(0).map(drop)
     })
+}
+
+fn ctl(lab: &Lab<'_>) -> Result<()> {
+    let config = GuestConfig {
+        more: &["--name", "web"],
+        ..GuestConfig::with(&[&lab.take(NIC.at())?])
+    };
+    lab.start(&config, |guest| {
+        guest.ready()?;
+        lab.eth0().up(guest, "igb")?;
+        let place = field(lab, "ctl info --json", "/devices/0/guest")?;
+        let driver = guest.sh(&format!("driver_of /sys/bus/pci/devices/{place}"))?;
+        ensure!(driver == "igb", "strait ctl says that igb's device is {place}, which has {driver:?}");
+        lab.agent.sh("strait ctl web pause")?;
+        expect_status(lab, "paused")?;
+        lab.agent.sh("strait ctl web resume")?;
+        expect_status(lab, "running")?;
+        lab.eth0().ping(guest)?;
+        lab.agent.sh("strait ctl reset")?;
+        guest.ready().context("After `strait ctl reset`")?;
+        let code = lab.agent.sh("strait ctl nobody pause 2>&1 || echo $?")?;
+        ensure!(code.trim_end().ends_with("\n3"), "`strait ctl` without such a guest says {code}");
+        // Nothing of it is left when the command returns, but for what its parent is still to be told (a zombie).
+        lab.agent.sh("strait ctl web quit; for p in $(pidof strait); do grep -q '^State:.Z' /proc/$p/status; done")?;
+        let left = lab.agent.sh("strait ctl list; ls /run/strait")?;
+        ensure!(left.is_empty(), "A guest that ended left {left}");
+        guest.expect_end(0).map(drop)
+    })
+}
+
+fn expect_status(lab: &Lab<'_>, wanted: &str) -> Result<()> {
+    let found = field(lab, "ctl list --json", "/0/status")?;
+    ensure!(found == wanted, "The guest is {found}, not {wanted}");
+    Ok(())
+}
+
+/// A string of what `strait` prints in JSON.
+fn field(lab: &Lab<'_>, command: &str, pointer: &str) -> Result<String> {
+    let text = lab.agent.sh(&format!("strait {command}"))?;
+    let value: Value = serde_json::from_str(&text).with_context(|| format!("This is no JSON: {text}"))?;
+    let found = value.pointer(pointer).and_then(Value::as_str);
+    Ok(found.with_context(|| format!("There is no {pointer} in {text}"))?.to_owned())
 }
 
 pub(super) fn with_socket(config: GuestConfig) -> GuestConfig {

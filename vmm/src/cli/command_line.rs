@@ -6,6 +6,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::completions::CompletionsArgs;
+use super::ctl::CtlArgs;
 use super::failure::USAGE;
 use super::host::HostArgs;
 use super::man::ManArgs;
@@ -34,9 +35,11 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// See and prepare the host's PCI devices.
     Host(HostArgs),
+    /// See and control guests that are running.
+    Ctl(CtlArgs),
     /// Make a file of symbols for gdb from a guest's /proc/kallsyms.
     Symbols(SymbolsArgs),
     /// Print a completion script for bash, zsh or fish.

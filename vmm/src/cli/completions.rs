@@ -31,16 +31,17 @@ impl CompletionsArgs {
     }
 }
 
-/// In zsh every argument has its own way of completion; those that are devices get ours. Functions must be
+/// In zsh every argument has its own way of completion; those that are devices or guests get ours. Functions must be
 /// there before the last lines of the script call them.
 fn zsh(command: Command) -> String {
     let script = generated(Shell::Zsh, command);
     let lines = script.lines().map(|line| {
         let is_device =
             line.contains(":DEVICE:") || line.contains("device -- ") || line.contains("devices -- ");
-        match is_device {
-            true => line.replace(":_default'", ":_strait_devices'"),
-            false => line.to_owned(),
+        match () {
+            () if is_device => line.replace(":_default'", ":_strait_devices'"),
+            () if line.contains("guest -- ") => line.replace(":_default'", ":_strait_guests'"),
+            () => line.to_owned(),
         }
     });
     let script = lines.collect::<Vec<_>>().join("\n");
@@ -78,9 +79,14 @@ mod tests {
         }
     }
 
-    /// What bash offers for the last word of `line`, on a host with a NIC and a disk.
+    /// What bash offers for the last word of `line`, on a host with a NIC, a disk and a guest.
     fn offered(line: &str) -> String {
-        let devices = r"strait() { printf '0000:01:00.0\tNIC\nenp3s0\tNIC\n0000:02:00.0\tNVMe\n'; }";
+        let devices = r"strait() {
+            case $1 in
+                ctl) printf 'web\tpaused\n';;
+                *) printf '0000:01:00.0\tNIC\nenp3s0\tNIC\n0000:02:00.0\tNVMe\n';;
+            esac
+        }";
         let ask = r#"
             COMP_LINE=$1 COMP_POINT=${#1}
             read -ra COMP_WORDS <<< "$1"
@@ -120,9 +126,30 @@ mod tests {
     }
 
     #[test]
+    fn bash_offers_guests_and_what_is_asked_of_them() {
+        let ctl = command().find_subcommand("ctl").expect("a command").clone();
+        let shown = ctl.get_subcommands().filter(|one| !one.is_hide_set());
+        let asked = shown
+            .map(|one| one.get_name().to_owned())
+            .collect::<Vec<_>>()
+            .join(" ");
+        assert_eq!(offered("strait ctl "), format!("web {asked}"));
+        assert_eq!(offered("strait ctl w"), "web");
+        assert_eq!(offered("strait ctl web "), asked);
+        assert_eq!(offered("strait ctl web pow"), "powerdown");
+        assert_eq!(offered("strait ctl web attach 02"), "02:00.0");
+        assert_eq!(offered("strait ctl detach e"), "enp3s0");
+        assert_eq!(offered("strait ctl web detach --f"), "--force");
+        assert!(!offered("strait ctl web pause ").contains("reset"));
+    }
+
+    #[test]
     fn zsh_asks_for_devices_where_they_are_meant() {
         let script = script("zsh");
         assert!(script.starts_with("#compdef strait\n"));
-        assert!(script.matches(":_strait_devices'").count() >= 6, "{script}");
+        assert!(script.matches(":_strait_devices'").count() >= 8, "{script}");
+        assert!(script.contains(":_strait_guests'"), "{script}");
+        assert_eq!(script.matches("\n    _strait__subcmd__ctl_commands\n").count(), 1);
+        assert!(script.contains("\n_strait__subcmd__ctl_commands() {"), "{script}");
     }
 }

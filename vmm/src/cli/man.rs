@@ -55,6 +55,8 @@ mod tests {
             "strait-host.1",
             "strait-host-bind.1",
             "strait-host-vf.1",
+            "strait-ctl.1",
+            "strait-ctl-detach.1",
         ] {
             let text = fs::read_to_string(args.folder.join(page)).expect(page);
             assert!(text.contains(".SH NAME"), "{page}");

@@ -6,11 +6,13 @@ use std::time::Duration;
 use clap::Args;
 use strait_vfio::host::Root;
 
+use super::ctl::CtlArgs;
 use crate::config::{
     Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, HotplugConfig, MAX_CPUS, MAX_DEVICES,
     MemorySize, OnDeviceError, ViommuConfig,
 };
 use crate::gdb::GdbAddress;
+use crate::guests::GuestName;
 
 /// Boot a kernel in a virtual machine, with PCI devices of this host passed through.
 #[derive(Debug, Args)]
@@ -79,10 +81,17 @@ pub struct RunArgs {
     /// With -s or --gdb: do not start the guest before gdb lets it go.
     #[arg(short = 'S', long = "wait-for-gdb")]
     wait_for_gdb: bool,
+    /// A name, by which `strait ctl NAME` finds the guest.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
     /// Let QEMU's tools control the guest by QMP, at a Unix socket that is made for this user alone: PATH, or LISTEN_FDS
     /// for the first socket that a service manager passed. Whoever reaches it has the guest.
     #[arg(long, value_name = "PATH")]
     qmp: Option<String>,
+    /// Write a line of JSON whenever the guest is prepared, started, paused, resumed or stopped: to a file or a pipe with
+    /// a name, or to the descriptor of this number.
+    #[arg(long, value_name = "FD|FILE")]
+    status: Option<String>,
 }
 
 const AFTER_HELP: &str = "\
@@ -165,9 +174,13 @@ impl RunArgs {
         let gdb = debugger(self.gdb.as_deref(), self.gdb_local, self.wait_for_gdb)?;
         let qmp = self.qmp.as_deref().map(str::parse).transpose();
         let qmp = qmp.map_err(|error: String| format!("--qmp {error}"))?;
-        if hotplug.is_some() && qmp.is_none() {
+        let name = self.name.as_deref().map(guest_name).transpose()?;
+        let status = self.status.as_deref().map(str::parse).transpose();
+        let status = status.map_err(|error: String| format!("--status {error}"))?;
+        if hotplug.is_some() && qmp.is_none() && name.is_none() {
             return Err(
-                "--hotplug-slots: nobody could plug a device in; give --qmp, too, or leave it out".to_owned(),
+                "--hotplug-slots: nobody could plug a device in; give --name or --qmp, too, or leave it out"
+                    .to_owned(),
             );
         }
         Ok(Config {
@@ -183,9 +196,11 @@ impl RunArgs {
             on_device_error: self.on_device_error,
             no_reboot: self.no_reboot,
             gdb,
+            name,
             qmp,
             stop_timeout: (self.stop_timeout > 0).then(|| Duration::from_secs(self.stop_timeout.into())),
             hotplug,
+            status,
         })
     }
 }
@@ -203,6 +218,16 @@ fn debugger(address: Option<&str>, is_usual: bool, waits: bool) -> Result<Option
 fn hotplug(text: &str) -> Result<HotplugConfig, String> {
     text.parse()
         .map_err(|error| format!("--hotplug-slots {text}: {error}"))
+}
+
+/// A name that `strait ctl` takes for one.
+fn guest_name(text: &str) -> Result<GuestName, String> {
+    match CtlArgs::is_command(text) {
+        true => Err(format!(
+            "--name {text}: `strait ctl {text}` is a command; give another name"
+        )),
+        false => text.parse().map_err(|error| format!("--name {error}")),
+    }
 }
 
 fn viommu(text: &str) -> Result<ViommuConfig, String> {

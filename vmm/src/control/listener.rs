@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use rustix::net::AddressFamily;
@@ -57,18 +57,27 @@ impl FromStr for QmpAddress {
 }
 
 /// A socket that is listened to; one that was made goes with this value.
-pub(super) struct Listener {
+pub struct Listener {
     socket: UnixListener,
     path: Option<PathBuf>,
 }
 
 impl Listener {
-    pub(super) fn open(address: &QmpAddress) -> io::Result<Self> {
+    /// Listens at `address`.
+    ///
+    /// # Errors
+    /// When it cannot be had.
+    pub fn open(address: &QmpAddress) -> io::Result<Self> {
         let (socket, path) = match address {
             QmpAddress::Path(path) => (private_socket::bind(path)?, Some(path.clone())),
             QmpAddress::Passed => (passed()?, None),
         };
         Ok(Self { socket, path })
+    }
+
+    /// Where it stands, unless a service manager passed it.
+    pub(super) fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 
     /// Who came, if somebody did.

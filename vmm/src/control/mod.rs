@@ -1,4 +1,4 @@
-//! The control socket: `strait run --qmp`, on which QEMU's tools speak QMP.
+//! The control sockets: `strait run --qmp` and `--name`, on which QEMU's tools speak QMP.
 //!
 //! [`Control`] listens and answers on the event loop's thread; `wire.rs` is what lines mean, `client.rs` one connection
 //! with its bounds. What the machine is asked for it does by [`Wish`], what it is asked about it tells by [`Facts`].
@@ -10,6 +10,7 @@ mod server;
 mod wire;
 
 pub use command::Attachment;
-pub use listener::QmpAddress;
+pub use listener::{Listener, QmpAddress};
 pub use server::{Control, Facts, Ticket, Wish};
 pub use wire::Refused;
+pub(crate) use wire::event;

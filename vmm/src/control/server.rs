@@ -1,14 +1,14 @@
 //! Who is listened to, what they are told, and what they want of the machine.
 
-use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::path::Path;
 
 use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use super::client::{Client, Line};
 use super::command::{self, Attachment, Command};
-use super::listener::{Listener, QmpAddress};
+use super::listener::Listener;
 use super::wire::{self, MAX_LINE, Refused};
 
 /// Most clients at a time; who comes later is hung up on.
@@ -48,9 +48,9 @@ pub trait Facts {
     fn strait(&self) -> Value;
 }
 
-/// The control socket of a machine.
+/// The control sockets of a machine.
 pub struct Control {
-    listener: Listener,
+    listeners: Vec<Listener>,
     clients: Vec<Client>,
     /// How many have come.
     came: Ticket,
@@ -61,18 +61,20 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens at `address`.
-    ///
-    /// # Errors
-    /// When it cannot be had.
-    pub fn listen(address: &QmpAddress) -> io::Result<Self> {
-        Ok(Self {
-            listener: Listener::open(address)?,
+    /// Listens at these sockets.
+    pub fn new(listeners: Vec<Listener>) -> Self {
+        Self {
+            listeners,
             clients: Vec::new(),
             came: 0,
             owed: None,
             is_running: true,
-        })
+        }
+    }
+
+    /// A socket at which it can be found, the one of the guest's name before others.
+    pub fn socket(&self) -> Option<&Path> {
+        self.listeners.iter().find_map(Listener::path)
     }
 
     /// What to poll, so that there is something to [`hear`](Self::hear).
@@ -88,7 +90,10 @@ impl Control {
             flags.set(PollFlags::OUT, client.is_behind());
             (client.as_fd(), flags)
         });
-        clients.chain([(self.listener.as_fd(), PollFlags::IN)]).collect()
+        let listeners = self.listeners.iter();
+        clients
+            .chain(listeners.map(|listener| (listener.as_fd(), PollFlags::IN)))
+            .collect()
     }
 
     /// Whether lines have come that were not listened to.
@@ -177,14 +182,13 @@ impl Control {
     }
 
     fn meet(&mut self) {
-        let Some(mut client) = self.listener.accept() else {
-            return;
-        };
-        self.came += 1;
-        client.number = self.came;
-        if self.clients.len() < MAX_CLIENTS {
-            client.tell(&wire::greeting());
-            self.clients.push(client);
+        for mut client in self.listeners.iter().filter_map(Listener::accept) {
+            self.came += 1;
+            client.number = self.came;
+            if self.clients.len() < MAX_CLIENTS {
+                client.tell(&wire::greeting());
+                self.clients.push(client);
+            }
         }
     }
 

@@ -104,7 +104,7 @@ pub(super) fn answer(result: Result<Value, Refused>, id: Option<Value>) -> Value
 }
 
 /// Something that happened by itself.
-pub(super) fn event(name: &str, data: Option<Value>) -> Value {
+pub(crate) fn event(name: &str, data: Option<Value>) -> Value {
     let now: Duration = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut event = json!({
         "timestamp": {"seconds": now.as_secs(), "microseconds": now.subsec_micros()},

@@ -5,7 +5,7 @@
 
 #![expect(
     unsafe_code,
-    reason = "memory slots, and the kvm_run page: the data of an exit, and the flag that ends a run"
+    reason = "memory slots, KVM's numbers, and the kvm_run page: the data of an exit, and the flag that ends a run"
 )]
 
 pub mod clock;
@@ -16,6 +16,7 @@ mod reset_state;
 mod ring;
 mod shortcut;
 pub mod slots;
+mod statistics;
 mod stop;
 mod system;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub mod vcpu;
 mod vfio;
 mod vm;
 
+pub use statistics::{Number, Statistics};
 pub use stop::StopFlag;
 pub use system::{System, SystemError};
 pub use vfio::VfioGroups;

@@ -11,6 +11,7 @@ use strait_devices::{GuestAddress, Place};
 use super::cpuid::{self, Identity};
 use super::reset_state::ResetState;
 use super::ring::Ring;
+use super::statistics::Statistics;
 use super::stop::StopFlag;
 use super::system::System;
 use super::vm::Vm;
@@ -207,6 +208,14 @@ impl Vcpu {
     /// The vCPU's number, also its APIC id.
     pub fn id(&self) -> u32 {
         self.id
+    }
+
+    /// What KVM counts of it. It is asked for before the vCPU runs, which would keep KVM from answering.
+    ///
+    /// # Errors
+    /// When the kernel counts nothing that it tells.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        Statistics::of(&self.fd)
     }
 
     /// Through which another thread asks this vCPU to leave the guest, until it is reset.

@@ -11,6 +11,7 @@ use strait_devices::irq::ioapic::PINS;
 
 use super::irq::GsiRouter;
 use super::ring::Ring;
+use super::statistics::Statistics;
 use super::system::System;
 use super::vfio::VfioGroups;
 use crate::layout;
@@ -61,6 +62,14 @@ impl Vm {
     /// guest.
     pub fn router(&self) -> &Arc<GsiRouter> {
         &self.router
+    }
+
+    /// What KVM counts of it.
+    ///
+    /// # Errors
+    /// When the kernel counts nothing that it tells.
+    pub fn statistics(&self) -> io::Result<Statistics> {
+        Statistics::of(&*self.fd)
     }
 
     /// The ioctls of the virtual machine.

@@ -4,6 +4,7 @@
 //! stays through a guest's reset: KVM's virtual machine, RAM, open devices and their DMA; [`Board`] is
 //! what is made anew each time: every emulated device, in the state after power-on.
 
+mod about;
 mod board;
 mod error;
 mod host;
@@ -19,6 +20,7 @@ mod reception;
 mod seat;
 mod serve;
 mod state;
+mod statistics;
 mod telling;
 mod unplug;
 
@@ -32,6 +34,7 @@ pub use managed::Managed;
 pub use platform::Platform;
 pub use state::Outcome;
 
+use strait_devices::Chain;
 use strait_vfio::host::{Host, Root, RunningKernel};
 
 use self::state::{Next, Request, Rules, State};
@@ -40,6 +43,7 @@ use crate::event_loop::EventLoop;
 use crate::open_files::OpenFiles;
 use crate::output::Outputs;
 use crate::signals::{Ended, Signals};
+use crate::status::Status;
 use crate::terminal::RawMode;
 use crate::user::User;
 
@@ -48,13 +52,25 @@ use crate::user::User;
 /// # Errors
 /// When the host cannot run it: before the guest starts nothing on the host has changed then.
 pub fn run(config: &Config, outputs: Arc<Outputs>) -> Result<Outcome, RunError> {
+    let mut status = Status::open(config.status.as_ref())?;
+    let ended = run_and_tell(config, outputs, &mut status);
+    match &ended {
+        Ok(Outcome::Failed(why)) => status.stopped(1, Some(why)),
+        Ok(outcome) => status.stopped(outcome.exit_code(), None),
+        Err(error) => status.stopped(1, Some(&Chain(&**error).to_string())),
+    }
+    ended
+}
+
+/// The same with all that is told of it but the end.
+fn run_and_tell(config: &Config, outputs: Arc<Outputs>, status: &mut Status) -> Result<Outcome, RunError> {
     let host = CheckedHost::check(config)?;
     // Before anything changes: from here on a signal ends the run by the way that undoes it.
     let user = User {
         signals: Arc::new(Signals::take_over()?),
         outputs,
     };
-    let ended = run_on(config, host, &user);
+    let ended = run_on(config, host, &user, status);
     if user.signals.hand_back() {
         user.outputs.give_up();
     }
@@ -67,7 +83,7 @@ pub fn run(config: &Config, outputs: Arc<Outputs>) -> Result<Outcome, RunError> 
     }
 }
 
-fn run_on(config: &Config, host: CheckedHost, user: &User) -> Result<Outcome, RunError> {
+fn run_on(config: &Config, host: CheckedHost, user: &User, status: &mut Status) -> Result<Outcome, RunError> {
     // First, so that it is dropped last: a device goes back when nobody has it open.
     let (root, kernel) = (Root::real(), RunningKernel);
     let _managed = Managed::take(Host::new(&root, &kernel), config.managed_devices())?;
@@ -81,7 +97,7 @@ fn run_on(config: &Config, host: CheckedHost, user: &User) -> Result<Outcome, Ru
     let _raw_mode = RawMode::enter()?;
     loop {
         let mut board = Board::build(&platform)?;
-        match platform.run_guest(&mut board, &mut event_loop)? {
+        match platform.run_guest(&mut board, &mut event_loop, status)? {
             Next::Restart => board.reset_devices(),
             Next::End(outcome) => return Ok(outcome),
         }

@@ -12,6 +12,7 @@ use strait_devices::region::Region;
 use strait_vfio::{GroupListener, Hardware as _, InterruptKind};
 use vm_memory::Bytes;
 
+use super::about::About;
 use super::error::RunError;
 use super::host::CheckedHost;
 use super::iommu::{self, Iommu, Plan};
@@ -20,6 +21,7 @@ use super::passthrough::{self, Passed};
 use super::porter::Porter;
 use super::reception::{Coming, Reception};
 use super::state::Rules;
+use super::statistics::KvmNumbers;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
 use crate::config::{self, Config};
@@ -44,6 +46,10 @@ use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 pub struct Platform {
     /// Who brings devices and takes them away. What it is at comes to its end before all else does.
     pub(super) porter: Porter,
+    /// What it was made as.
+    pub(super) about: About,
+    /// What KVM counts of it, where clients may ask.
+    pub(super) numbers: Option<KvmNumbers>,
     /// Those that no thread has.
     pub(super) vcpus: Vec<Vcpu>,
     /// Whom the user wants to look into the guest.
@@ -124,7 +130,7 @@ impl Platform {
             space.add(Place::Memory(start), Region::ram(backing))?;
         }
         let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
-        let control = config.qmp.as_ref().map(config::listen).transpose()?;
+        let control = config::listen(config.name.as_ref(), config.qmp.as_ref())?;
         let surroundings = iommu::Surroundings {
             vm: &vm,
             space: &space,
@@ -145,8 +151,11 @@ impl Platform {
             apart,
             signals: user.signals.clone(),
         });
+        let has_power_button = control.is_some() || config.stop_timeout.is_some();
         Ok(Self {
             porter: Porter::new(events.clone()),
+            about: About::new(config),
+            numbers: control.as_ref().and_then(|_| KvmNumbers::open(&vm, &vcpus)),
             vcpus,
             debugger,
             control,
@@ -165,7 +174,7 @@ impl Platform {
             mmio_32: host.mmio_32,
             mmio_64: placement.mmio_64,
             unmappable,
-            has_power_button: config.qmp.is_some() || config.stop_timeout.is_some(),
+            has_power_button,
             stop_timeout: config.stop_timeout,
             stop_at: None,
             rules: Rules::of(config),

@@ -17,6 +17,7 @@ use crate::event_loop::{EventLoop, Sources, Wake};
 use crate::events::Event;
 use crate::gdb::{Debugger, Wish};
 use crate::kvm::vcpu::{DebugExit, Vcpu};
+use crate::status::Status;
 
 /// What follows where the vCPUs of a guest stop, or have stood still.
 enum Turn {
@@ -42,15 +43,17 @@ impl Platform {
         &mut self,
         board: &mut Board,
         event_loop: &mut EventLoop,
+        status: &mut Status,
     ) -> Result<Next, RunError> {
         self.load_guest()?;
+        status.prepared();
         if self.debugger.as_ref().is_some_and(Debugger::holds) {
             self.hold(None, board);
         }
         loop {
             let turn = match self.is_paused || self.debugger.as_ref().is_some_and(Debugger::holds) {
-                true => self.serve(State::Held, board, event_loop)?,
-                false => self.run_vcpus(board, event_loop)?,
+                true => self.serve(State::Held, board, event_loop, status)?,
+                false => self.run_vcpus(board, event_loop, status)?,
             };
             match turn {
                 Turn::Hold(exit) => self.hold(exit, board),
@@ -59,6 +62,9 @@ impl Platform {
                 Turn::GoOn => self.let_go_on(),
                 Turn::Over(next, cause) => {
                     self.tell_clients(&next, cause);
+                    if matches!(next, Next::End(_)) {
+                        status.ends(cause);
+                    }
                     self.end_of_guest(board, &next);
                     return Ok(next);
                 }
@@ -67,10 +73,15 @@ impl Platform {
     }
 
     /// From the moment that the vCPUs start, or go on, until all of them have stopped.
-    fn run_vcpus(&mut self, board: &mut Board, event_loop: &mut EventLoop) -> Result<Turn, RunError> {
+    fn run_vcpus(
+        &mut self,
+        board: &mut Board,
+        event_loop: &mut EventLoop,
+        status: &mut Status,
+    ) -> Result<Turn, RunError> {
         self.let_clock_go_on();
         let threads = self.start(&board.ioapic)?;
-        let turn = self.serve(State::Running, board, event_loop);
+        let turn = self.serve(State::Running, board, event_loop, status);
         let holds = matches!(turn, Ok(Turn::Hold(_) | Turn::Pause));
         self.stop(threads, holds);
         if holds {
@@ -80,7 +91,14 @@ impl Platform {
     }
 
     /// Serves the console, the wires, the debugger and the host's wishes until the vCPUs are to stop, or to go on.
-    fn serve(&mut self, state: State, board: &mut Board, event_loop: &mut EventLoop) -> io::Result<Turn> {
+    fn serve(
+        &mut self,
+        state: State,
+        board: &mut Board,
+        event_loop: &mut EventLoop,
+        status: &mut Status,
+    ) -> io::Result<Turn> {
+        status.settle(state == State::Running, || telling::started(self, board));
         loop {
             while let Some(carried) = self.porter.take_done() {
                 self.carried(carried, board);

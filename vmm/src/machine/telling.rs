@@ -7,8 +7,10 @@ use strait_devices::pci::{Bdf, DevFn, RootComplex};
 
 use super::board::Board;
 use super::platform::Platform;
+use super::seat::Seat;
 use super::state::Request;
-use crate::control::Facts;
+use super::statistics::{self, KvmNumbers};
+use crate::control::{Control, Facts};
 use crate::events::Event;
 use crate::gdb::Debugger;
 
@@ -60,19 +62,44 @@ impl Facts for Telling<'_> {
     fn strait(&self) -> Value {
         let device = |passed: &super::passthrough::Passed| {
             json!({
+                "name": passed.name.to_string(),
                 "id": passed.id,
                 "host": passed.device.bdf().to_string(),
-                "name": passed.name.to_string(),
+                "path": place(self.board.root(), passed.seat),
                 "port": passed.seat.port,
                 "function": passed.seat.function,
             })
         };
+        let about = &self.platform.about;
         json!({
+            "name": about.name.as_ref().map(ToString::to_string),
+            "pid": std::process::id(),
+            "uptime-seconds": about.began.elapsed().as_secs(),
+            "memory-bytes": about.memory_bytes,
             "devices": self.platform.passed.iter().map(device).collect::<Vec<Value>>(),
-            "locked-bytes": locked_bytes(),
+            "locked-bytes": statistics::locked_bytes(),
+            "process": statistics::of_this_process(),
+            "kvm": self.platform.numbers.as_ref().map(KvmNumbers::tell),
             "iommu": self.platform.iommu.report(),
         })
     }
+}
+
+/// What a guest is and has when it starts, for `--status`.
+pub(super) fn started(platform: &Platform, board: &Board) -> Value {
+    let device = |passed: &super::passthrough::Passed| {
+        json!({
+            "id": passed.id,
+            "host": passed.device.bdf().to_string(),
+            "guest": place(board.root(), passed.seat),
+        })
+    };
+    json!({
+        "name": platform.about.name.as_ref().map(ToString::to_string),
+        "pid": std::process::id(),
+        "socket": platform.control.as_ref().and_then(Control::socket),
+        "devices": platform.passed.iter().map(device).collect::<Vec<Value>>(),
+    })
 }
 
 /// QEMU's name for why a guest is over (qapi/run-state.json, ShutdownCause).
@@ -100,12 +127,17 @@ fn thread_of(vcpu: u32) -> u32 {
         .unwrap_or_else(std::process::id)
 }
 
-/// What counts towards RLIMIT_MEMLOCK, as VFIO's mappings do.
-fn locked_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib << 10)
+/// Where the guest finds a passed function: on the bus that it gave to its root port. Before it gave it one, there is none.
+fn place(root: &RootComplex, seat: Seat) -> Option<String> {
+    let port = Bdf {
+        bus: 0,
+        devfn: DevFn::from_byte(seat.port << 3),
+    };
+    let mut buses = [0; 4];
+    root.read_config(port, BUSES, &mut buses);
+    let [_, secondary, ..] = buses;
+    let function = seat.function;
+    (secondary != 0).then(|| format!("0000:{secondary:02x}:00.{function}"))
 }
 
 /// The functions of a bus, and those behind its bridges. A bus behind a root port has one slot, and no bridge of ours.

@@ -16,8 +16,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 pub use stream::{Output, Writer};
 
+pub(crate) use target::Target;
+
 use stream::News;
-use target::Target;
 
 /// The time that a reader may take for the next bytes when all else is done.
 const PATIENCE: Duration = Duration::from_secs(1);

@@ -18,7 +18,7 @@ const PIPE_ROOM: usize = 4096;
 const ROOM: usize = 1;
 
 /// A file, pipe, terminal or socket with the way to write to it without waiting.
-pub(super) struct Target {
+pub(crate) struct Target {
     fd: OwnedFd,
     way: Way,
 }
@@ -41,7 +41,7 @@ impl Target {
     ///
     /// # Errors
     /// When the host gives no more descriptors.
-    pub(super) fn unwaiting(shared: BorrowedFd<'_>) -> io::Result<Self> {
+    pub(crate) fn unwaiting(shared: BorrowedFd<'_>) -> io::Result<Self> {
         let file = File::from(shared.try_clone_to_owned()?);
         let kind = file.metadata()?.file_type();
         let (fd, way) = match () {
@@ -60,7 +60,7 @@ impl Target {
     ///
     /// # Errors
     /// When the file refuses them for another reason than a lack of room.
-    pub(super) fn offer(&self, bytes: &[u8]) -> Result<usize, Errno> {
+    pub(crate) fn offer(&self, bytes: &[u8]) -> Result<usize, Errno> {
         let mut taken = 0;
         while taken < bytes.len() {
             match self.write(&bytes[taken..]) {

@@ -53,6 +53,7 @@ fn every_option_of_every_command_stands_on_its_page_as_the_help_has_it() {
         let page = page(match path.as_str() {
             "strait run" => "options.md",
             "strait symbols" => "debugging.md",
+            path if path.starts_with("strait ctl ") => "control.md",
             _ => "host.md",
         });
         let text = section(&page, &format!("`{path}`")).unwrap_or_else(|| panic!("no section on `{path}`"));

@@ -8,8 +8,8 @@ use strait_vfio::host::{
 };
 
 use super::find::find_all;
-use super::screen::{Screen, Tone};
 use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Tone};
 
 /// Give devices to vfio-pci, all of them or none.
 #[derive(Debug, Args)]

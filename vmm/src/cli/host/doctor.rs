@@ -9,8 +9,8 @@ use strait_vfio::host::doctor::{self, Finding, Verdict, Wishes};
 use strait_vfio::host::{Host, HostBdf, Root};
 
 use super::find::find_all;
-use super::screen::{Screen, Tone};
 use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Tone};
 use crate::config::MemorySize;
 use crate::kvm::SystemError;
 use crate::layout::{self, Range};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use strait_vfio::host::{Function, PciIds};
 
-use super::screen::{Screen, Tone};
 use super::short::short;
 use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Tone};
 
 /// Prints each group that has a `wanted` function, with all its members.
 pub(super) fn draw(

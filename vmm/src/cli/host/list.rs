@@ -5,9 +5,9 @@ use strait_vfio::host::{CheckError, Function, Host, Inventory, PciIds, Use};
 
 use super::find::find_all;
 use super::listing::Listed;
-use super::screen::{Screen, Tone};
 use super::{groups, tree};
 use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Tone};
 
 /// Show every PCI device with its driver, group, names and uses.
 #[derive(Debug, Args)]

@@ -7,7 +7,6 @@ mod groups;
 mod list;
 mod listing;
 mod names;
-mod screen;
 mod short;
 mod tree;
 mod vf;
@@ -16,9 +15,8 @@ use clap::{Args, Subcommand};
 use strait_vfio::host::Host;
 use strait_vfio::host::restore_orphans;
 
-pub use screen::Screen;
-
 use super::failure::Failure;
+use super::screen::Screen;
 
 /// See and prepare the host's PCI devices.
 #[derive(Debug, Args)]

@@ -2,8 +2,8 @@
 
 use strait_vfio::host::{Devices, Names, PciIds, Root};
 
-use super::screen::Screen;
 use crate::cli::failure::Failure;
+use crate::cli::screen::Screen;
 
 /// A name a line, with what it stands for behind a tab: the address of each device that can be meant, which no bridge
 /// is, and its network interfaces and disks.

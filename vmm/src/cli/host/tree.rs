@@ -2,9 +2,9 @@
 
 use strait_vfio::host::{Function, HostBdf, PciIds};
 
-use super::screen::{Screen, Tone};
 use super::short::short;
 use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Tone};
 
 /// Bridges below bridges: PCI has 256 buses in a domain.
 const MAX_DEPTH: usize = 256;

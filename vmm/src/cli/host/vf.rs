@@ -10,8 +10,8 @@ use strait_vfio::host::{
 };
 
 use super::find::find_all;
-use super::screen::{Screen, Tone};
 use crate::cli::failure::Failure;
+use crate::cli::screen::{Screen, Tone};
 
 /// How often it is told how far a slow driver is.
 const PROGRESS_SECONDS: u64 = 5;

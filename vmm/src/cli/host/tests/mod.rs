@@ -13,8 +13,8 @@ mod vf;
 use strait_vfio::host::Host;
 use strait_vfio::host::testing::{FakeFunction, FakeHost};
 
-use super::Screen;
 use crate::cli::failure::Failure;
+use crate::cli::screen::Screen;
 use crate::cli::{Command, parse_from};
 
 const NIC: &str = "0000:01:00.0";
