@@ -52,6 +52,7 @@ scenarios![
     odd_machines,
     amd_iommu,
     zoo,
+    hand_over,
     intel,
 ];
 
