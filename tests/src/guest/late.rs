@@ -4,9 +4,13 @@
 use anyhow::{Result, bail};
 
 /// Said of a slow or busy machine, or where nothing is lost; each with the reason.
-const HARMLESS: [(&str, &str); 2] = [
+const HARMLESS: [(&str, &str); 3] = [
     ("rcu", "an emulated CPU on a busy machine is held up"),
     ("clocksource", "an emulated CPU on a busy machine misses ticks"),
+    (
+        "FW provided TM TaskAbort/Reset timeout",
+        "megaraid_sas says at each probe which limits its controller names",
+    ),
 ];
 
 /// A guest whose drivers waited in vain has failed, whatever else it did. Guests print such messages at their end,
@@ -44,6 +48,12 @@ mod tests {
     fn a_slow_machine_is_none() {
         let console = "LAB late [   66.1] rcu: INFO: rcu_sched self-detected stall on CPU\nLAB end\n";
         assert!(judge(Ok(()), console).is_ok());
+    }
+
+    #[test]
+    fn a_limit_that_is_named_is_none() {
+        let limit = "megaraid_sas 0000:03:00.0: FW provided TM TaskAbort/Reset timeout\t: 0 secs/0 secs";
+        assert!(judge(Ok(()), &format!("LAB late [   48.4] {limit}\nLAB end\n")).is_ok());
     }
 
     #[test]

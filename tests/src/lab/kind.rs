@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     NoIommu,
     /// With one of each device that QEMU has, never driven.
     Zoo,
+    /// With some of them, one for each kind of interrupts that they have, never driven.
+    HandOver,
     /// With an Intel CPU, and without an IOMMU.
     Haswell,
     /// With an Intel CPU that has no XSAVE and whose guests need paging, and without an IOMMU.
@@ -50,7 +52,7 @@ pub(crate) enum Lane {
 
 impl Kind {
     /// All kinds, the usual one first.
-    pub(crate) const ALL: [Self; 14] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Whole,
         Self::WithoutIommu,
         Self::Narrow,
@@ -63,6 +65,7 @@ impl Kind {
         Self::AmdIommuOff,
         Self::NoIommu,
         Self::Zoo,
+        Self::HandOver,
         Self::Haswell,
         Self::Lynnfield,
     ];
@@ -73,7 +76,7 @@ impl Kind {
             Self::AmdIommu | Self::AmdWithoutRemapping | Self::AmdIommuOff | Self::NoIommu => {
                 Some(Lane::AmdIommu)
             }
-            Self::Zoo => Some(Lane::Zoo),
+            Self::Zoo | Self::HandOver => Some(Lane::Zoo),
             Self::Haswell | Self::Lynnfield => Some(Lane::Intel),
             _ => None,
         }
@@ -138,7 +141,7 @@ impl Kind {
             Self::WithoutIommu => "intel_iommu=off",
             Self::FourLevels => "intel_iommu=on iommu=pt no5lvl",
             Self::WithoutXsave => "intel_iommu=on iommu=pt noxsave",
-            Self::Undriven | Self::Zoo => "intel_iommu=on iommu=pt lab.undriven",
+            Self::Undriven | Self::Zoo | Self::HandOver => "intel_iommu=on iommu=pt lab.undriven",
             Self::AmdIommu | Self::AmdWithoutRemapping => "iommu=pt",
             Self::AmdIommuOff => "amd_iommu=off",
             Self::NoIommu => "",

@@ -8,9 +8,9 @@ use anyhow::{Context, Result};
 
 use super::card;
 use super::devices;
+use super::housing;
 use super::kind::Kind;
 use super::share::Share;
-use super::zoo;
 use crate::agent::protocol::PORT;
 use crate::supplies::Supplies;
 use crate::supplies::command;
@@ -39,8 +39,9 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
             .and_then(|file| file.set_len(len))
             .context("Cannot create the disks of the lab machine")?;
     }
-    if kind == Kind::Zoo {
-        zoo::make_files(&share.path(""))?;
+    let lodgers = housing::lodgers(kind);
+    for lodger in &lodgers {
+        lodger.make_file(&share.path(""))?;
     }
     fs::write(rom, card::rom()).context("Cannot write the ROM of the lab machine's card")?;
     let kernel = supplies.host_kernel()?;
@@ -75,10 +76,14 @@ pub(super) fn command(supplies: &Supplies, share: &Share, kind: Kind, console: &
     ]);
     command.args(["-mon", "chardev=monitor,mode=readline"]);
     command.args(virtio_arguments(supplies, share, &socket));
-    command.args(match kind {
-        Kind::Zoo => zoo::arguments(&share.path("")),
-        _ => device_arguments(kind, &files(share)),
-    });
+    if lodgers.is_empty() {
+        command.args(device_arguments(kind, &files(share)));
+    }
+    command.args(
+        lodgers
+            .iter()
+            .flat_map(|lodger| lodger.arguments(&share.path(""))),
+    );
     command.arg("-kernel").arg(&kernel.bzimage);
     command.arg("-initrd").arg(share.path("host.cpio"));
     command.args(["-append", &append]);

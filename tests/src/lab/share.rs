@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use super::kind::Kind;
 use super::logs::workspace;
-use super::{devices, zoo};
+use super::{devices, housing, zoo};
 use crate::supplies::further;
 use crate::supplies::guests::{self, Files, Initramfs};
 use crate::supplies::initramfs::{self, Contents};
@@ -133,7 +133,7 @@ impl Share {
             )?;
         }
         let kernel = supplies.host_kernel()?;
-        let is_wanted = |guest: &&Initramfs| kind == Kind::Zoo || guest.name != guests::ZOO;
+        let is_wanted = |guest: &&Initramfs| !housing::lodgers(kind).is_empty() || guest.name != guests::ZOO;
         for guest in guests::ALL[1..].iter().filter(is_wanted) {
             self.add_guest(
                 supplies,

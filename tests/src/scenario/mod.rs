@@ -53,6 +53,7 @@ scenarios![
     odd_machines,
     amd_iommu,
     zoo,
+    hand_over,
     intel,
 ];
 

@@ -7,7 +7,8 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Kind, Lab, Scenario};
 use crate::guest::{Guest, GuestConfig};
-use crate::lab::zoo::{self, But, Family, Inhabitant};
+use crate::lab::housing::{self, Lodger};
+use crate::lab::zoo::{But, Family};
 
 /// Bytes that a NIC fetches. Some take an exit a word.
 const FETCHED: usize = 1 << 18;
@@ -16,29 +17,36 @@ const FETCHED: usize = 1 << 18;
 const TOGETHER: [&str; 2] = ["e1000e", "virtio-net"];
 
 /// What a host says when a device that cannot be reset goes on with addresses of its last guest: its IOMMU blocks it.
-const FAULTS: [&str; 2] = ["DMAR: DRHD: handling fault status", "DMAR: [DMA"];
+pub(super) const FAULTS: [&str; 2] = ["DMAR: DRHD: handling fault status", "DMAR: [DMA"];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let several = zoo::ALL.iter().filter(|one| TOGETHER.contains(&one.name)).collect();
-    let each = zoo::ALL.iter().map(|one| visit("zoo", one.name, vec![one]).full());
-    std::iter::once(visit("zoo", "together", several))
+    let all = housing::lodgers(Kind::Zoo);
+    let several = all
+        .iter()
+        .filter(|one| TOGETHER.contains(&one.inhabitant.name))
+        .copied()
+        .collect();
+    let each = all
+        .iter()
+        .map(|one| visit(one.inhabitant.name, vec![*one]).full());
+    std::iter::once(visit("together", several))
         .chain(each)
         .map(|one| one.on(Kind::Zoo))
         .collect()
 }
 
 /// A guest with these devices.
-pub(super) fn visit(prefix: &str, name: &str, inhabitants: Vec<&'static Inhabitant>) -> Scenario {
-    let names: Vec<&str> = inhabitants.iter().map(|one| one.name).collect();
+fn visit(name: &str, lodgers: Vec<Lodger>) -> Scenario {
+    let names: Vec<&str> = lodgers.iter().map(|one| one.inhabitant.name).collect();
     let about = format!("{}: probed, used, given back to the driver, rebooted", names.join(", "));
-    let run = move |lab: &Lab<'_>| meet(lab, &inhabitants);
-    Scenario::new(format!("{prefix}-{name}"), about, 300, run).warns(&FAULTS)
+    let run = move |lab: &Lab<'_>| meet(lab, &lodgers);
+    Scenario::new(format!("zoo-{name}"), about, 300, run).warns(&FAULTS)
 }
 
-fn meet(lab: &Lab<'_>, inhabitants: &[&Inhabitant]) -> Result<()> {
-    let functions: Vec<String> = inhabitants
+fn meet(lab: &Lab<'_>, lodgers: &[Lodger]) -> Result<()> {
+    let functions: Vec<String> = lodgers
         .iter()
-        .map(|one| lab.take(&one.at()).with_context(|| one.name))
+        .map(|one| lab.take(&one.at()).with_context(|| one.inhabitant.name))
         .collect::<Result<_>>()?;
     let functions: Vec<&str> = functions.iter().map(String::as_str).collect();
     let config = GuestConfig {
@@ -51,9 +59,20 @@ fn meet(lab: &Lab<'_>, inhabitants: &[&Inhabitant]) -> Result<()> {
             if state == "after a reboot" {
                 guest.reboot()?;
             }
-            for (bus, one) in (1..).zip(inhabitants) {
-                if let Err(error) = prove(lab, guest, one, bus, give_back) {
-                    failures.push(format!("{} {state}: {error:#}", one.name));
+            for (bus, lodger) in (1..).zip(lodgers) {
+                let load = match lodger.inhabitant.drivers {
+                    [] => String::new(),
+                    drivers => format!("load {}", drivers.join(" ")),
+                };
+                let before = if give_back { GIVE_BACK } else { &load };
+                let proof = Proof {
+                    lodger,
+                    bus,
+                    before,
+                    behind: "",
+                };
+                if let Err(error) = proof.ask(lab, guest) {
+                    failures.push(format!("{} {state}: {error:#}", lodger.inhabitant.name));
                 }
             }
         }
@@ -62,6 +81,11 @@ fn meet(lab: &Lab<'_>, inhabitants: &[&Inhabitant]) -> Result<()> {
     ensure!(failures.is_empty(), "{}", failures.join("; "));
     Ok(())
 }
+
+/// The driver loses it, and takes it anew.
+const GIVE_BACK: &str = "driver=$(readlink -f $d/driver)
+    echo ${d##*/} > $driver/unbind; ! driven || fail it keeps its driver
+    echo ${d##*/} > $driver/bind";
 
 /// What a guest is told first: the device's folder, and how many interrupts it has had.
 const DEVICE: &str = "irqs() {
@@ -99,58 +123,75 @@ const DISPLAY: &str = "wait_until 20 has graphics || fail there is no frame buff
 const SERIAL: &str = "[ $(class tty | wc -l) = $ports ] || fail it has the ports $(class tty)
     for port in $(class tty); do stty raw < /dev/$port; exec 3<> /dev/$port; head -c 2000 /dev/zero | tr '\\0' x > /dev/$port; done";
 
-fn prove(lab: &Lab<'_>, guest: &mut Guest<'_>, one: &Inhabitant, bus: u32, give_back: bool) -> Result<()> {
-    let load = match one.drivers {
-        [] => String::new(),
-        drivers => format!("load {}", drivers.join(" ")),
-    };
-    let change = match give_back {
-        true => {
-            "driver=$(readlink -f $d/driver); echo ${d##*/} > $driver/unbind; ! driven || fail it keeps its driver
-             echo ${d##*/} > $driver/bind"
-        }
-        false => &load,
-    };
-    let number = one.number();
-    let proof = match one.family {
-        Family::Nic => {
-            let outside = lab.outside;
-            format!(
-                "network=10.1.{number}; url=http://10.1.{number}.2:{}/bytes/{FETCHED}; hash={}\n{NIC}",
-                outside.port,
-                outside.hash(FETCHED)
-            )
-        }
-        Family::Drive => DRIVE.to_owned(),
-        Family::Sound => SOUND.to_owned(),
-        Family::Display => DISPLAY.to_owned(),
-        Family::Serial(ports) => format!("ports={ports}\n{SERIAL}"),
-        Family::Other(command) => format!("{command} > /dev/null || fail it does not do what it is for"),
-    };
-    let interrupts = match one.but {
-        Some(But::NoInterrupt) => "",
-        None => "[ $(irqs) -gt $before ] || fail no interrupt was taken",
-    };
-    let before = file_len(lab, number, one)?;
-    guest.sh(&format!(
-        "d=/sys/bus/pci/devices/0000:{bus:02x}:00.0\n{DEVICE}\n{change}
-         wait_until 20 driven || fail no driver takes it
-         before=$(irqs)\n{proof}\n{interrupts}"
-    ))?;
-    if let Family::Serial(_) = one.family {
-        let written = file_len(lab, number, one)? - before;
-        ensure!(written == 2000, "{written} bytes left its first port, expected 2000");
-    }
-    Ok(())
+const CHANNEL: &str = "wait_until 20 has virtio-ports || fail there is no channel
+    head -c 2000 /dev/zero | tr '\\0' x > /dev/$(class virtio-ports)";
+
+/// What a guest is told first of the device on this bus.
+pub(super) fn device(bus: u32) -> String {
+    format!("d=/sys/bus/pci/devices/0000:{bus:02x}:00.0\n{DEVICE}")
 }
 
-/// What has left a serial port.
-fn file_len(lab: &Lab<'_>, number: usize, one: &Inhabitant) -> Result<u64> {
-    match one.family {
-        Family::Serial(_) => {
-            let file = lab.host.file(&zoo::file_name(number));
-            Ok(fs::metadata(&file).with_context(|| format!("Cannot look at {}", file.display()))?.len())
+/// What a guest is asked, to show that it can use a device.
+pub(super) struct Proof<'a> {
+    pub(super) lodger: &'a Lodger,
+    /// Its bus in the guest.
+    pub(super) bus: u32,
+    /// What makes a driver take it.
+    pub(super) before: &'a str,
+    /// What is looked at in the end.
+    pub(super) behind: &'a str,
+}
+
+impl Proof<'_> {
+    pub(super) fn ask(&self, lab: &Lab<'_>, guest: &mut Guest<'_>) -> Result<()> {
+        let interrupts = match self.lodger.inhabitant.but {
+            Some(But::NoInterrupt) => "",
+            None => "[ $(irqs) -gt $had ] || fail no interrupt was taken",
+        };
+        let left = self.file_len(lab)?;
+        guest.sh(&format!(
+            "{}\n{}\nwait_until 20 driven || fail no driver takes it
+             had=$(irqs)\n{}\n{interrupts}\n{}",
+            device(self.bus),
+            self.before,
+            self.use_of_it(lab),
+            self.behind
+        ))?;
+        if let Family::Serial(_) | Family::Channel = self.lodger.inhabitant.family {
+            let written = self.file_len(lab)? - left;
+            ensure!(written == 2000, "{written} bytes left its first port, expected 2000");
         }
-        _ => Ok(0),
+        Ok(())
+    }
+
+    fn use_of_it(&self, lab: &Lab<'_>) -> String {
+        let number = self.lodger.number;
+        match self.lodger.inhabitant.family {
+            Family::Nic => {
+                let outside = lab.outside;
+                format!(
+                    "network=10.1.{number}; url=http://10.1.{number}.2:{}/bytes/{FETCHED}; hash={}\n{NIC}",
+                    outside.port,
+                    outside.hash(FETCHED)
+                )
+            }
+            Family::Drive => DRIVE.to_owned(),
+            Family::Sound => SOUND.to_owned(),
+            Family::Display => DISPLAY.to_owned(),
+            Family::Serial(ports) => format!("ports={ports}\n{SERIAL}"),
+            Family::Channel => CHANNEL.to_owned(),
+            Family::Other(command) => format!("{command} > /dev/null || fail it does not do what it is for"),
+        }
+    }
+
+    /// What has left a port.
+    fn file_len(&self, lab: &Lab<'_>) -> Result<u64> {
+        match self.lodger.inhabitant.family {
+            Family::Serial(_) | Family::Channel => {
+                let file = lab.host.file(&self.lodger.file_name());
+                Ok(fs::metadata(&file).with_context(|| format!("Cannot look at {}", file.display()))?.len())
+            }
+            _ => Ok(0),
+        }
     }
 }
