@@ -179,6 +179,11 @@ impl Hardware {
         (0..REGISTERS).filter(hit).find_map(|at| self.0[at])
     }
 
+    /// Whether a register is in use for this.
+    pub(super) fn has(&self, watch: Watch) -> bool {
+        self.0.contains(&Some(watch))
+    }
+
     /// None is in use any more.
     pub(super) fn clear(&mut self) {
         self.0 = Default::default();

@@ -108,8 +108,16 @@ impl Debugger {
         self.listen_to_session()
     }
 
-    /// The guest stands still, for a wish or an exit. True if it stays so: an exit may mean nothing to the debugger.
-    pub fn stopped(&mut self, vcpus: Vec<Vcpu>, exit: Option<DebugExit>, scene: Box<dyn Scene>) -> bool {
+    /// The guest stands still, for a wish or an exit; `others` are what further vCPUs met in the same moment. True if it
+    /// stays so: an exit may mean nothing to the debugger.
+    pub fn stopped(
+        &mut self,
+        vcpus: Vec<Vcpu>,
+        exit: Option<DebugExit>,
+        others: Vec<DebugExit>,
+        scene: Box<dyn Scene>,
+    ) -> bool {
+        self.inferior.keep(&others);
         self.inferior.vcpus = vcpus;
         self.inferior.scene = Some(scene);
         self.inferior.goes_on = false;
@@ -302,9 +310,16 @@ impl Debugger {
             self.inferior.goes_on = false;
             self.tell(self.interrupted());
         }
-        match stands_still && self.inferior.goes_on {
-            true => Wish::Go,
-            false => Wish::Nothing,
+        if !(stands_still && self.inferior.goes_on) {
+            return Wish::Nothing;
+        }
+        match self.inferior.left_over() {
+            Some(reason) => {
+                self.inferior.goes_on = false;
+                self.tell(reason);
+                Wish::Nothing
+            }
+            None => Wish::Go,
         }
     }
 

@@ -99,7 +99,7 @@ impl Guest {
 
     fn stops(&mut self, exit: Option<DebugExit>) {
         let vcpus = std::mem::take(&mut self.vcpus);
-        if !self.debugger.stopped(vcpus, exit, Box::new(Nothing)) {
+        if !self.debugger.stopped(vcpus, exit, Vec::new(), Box::new(Nothing)) {
             self.vcpus.extend(self.debugger.go_on());
         }
     }
