@@ -27,7 +27,7 @@ use gdbstub::target::{Target, TargetError, TargetResult};
 use strait_devices::GuestAddress;
 use vm_memory::{Bytes as _, GuestMemoryMmap};
 
-use super::breakpoints::{Access, Hardware, Software, Watch};
+use super::breakpoints::{Access, Hardware, Owner, Software, Watch};
 use super::monitor::{self, Scene};
 use super::registers::{self, Number, X86_64};
 use super::walk;
@@ -186,11 +186,7 @@ impl Inferior {
             return None;
         }
         if exit.exception == 3 {
-            if self.software.has(exit.pc) {
-                return Some(Reason::SwBreak(tid));
-            }
-            self.returned.push(exit.vcpu);
-            return None;
+            return self.breakpoint(exit);
         }
         if let Some(watch) = self.hardware.hit(exit.dr6) {
             return Some(found(exit.vcpu, watch));
@@ -202,6 +198,19 @@ impl Inferior {
                 None
             }
             _ => Some(trap(exit.vcpu)),
+        }
+    }
+
+    /// A breakpoint instruction. gdb ignores one that it is told of as such and does not know by its address.
+    fn breakpoint(&mut self, exit: DebugExit) -> Option<Reason> {
+        let at = self.vcpu(tid(exit.vcpu)).and_then(|vcpu| vcpu.translate(exit.pc));
+        match self.software.whose(exit.pc, at) {
+            Owner::Debugger => Some(Reason::SwBreak(tid(exit.vcpu))),
+            Owner::DebuggerElsewhere => Some(trap(exit.vcpu)),
+            Owner::Guest => {
+                self.returned.push(exit.vcpu);
+                None
+            }
         }
     }
 
