@@ -53,6 +53,7 @@ scenarios![
     amd_iommu,
     zoo,
     intel,
+    intel_gdb,
 ];
 
 /// What a scenario does.
