@@ -223,7 +223,7 @@ printf \"steps over calls: %d\\n\", $rip > $start && $rip < $start + 0x400
 set $before = *(unsigned long *) &jiffies
 watch *(unsigned long *) &jiffies
 continue
-printf \"a tick later: %d\\n\", *(unsigned long *) &jiffies - $before
+printf \"later: %d\\n\", *(unsigned long *) &jiffies > $before
 delete
 detach
 ";
@@ -250,7 +250,7 @@ fn linux(lab: &Lab<'_>, cpus: u32) -> Result<()> {
             "in the module: 1\n",
             "steps over calls: 1\n",
             "Hardware watchpoint",
-            "a tick later: 1\n",
+            "later: 1\n",
         ] {
             says(&said, words)?;
         }
