@@ -7,7 +7,7 @@ $bb mount -t sysfs sysfs /sys
 $bb mount -t devtmpfs devtmpfs /dev
 $bb mkdir -p /dev/pts /tmp /root
 $bb --install -s /bin
-export PATH=/lab/bin:/bin HOME=/root
+export PATH=/lab/bin:/bin LD_LIBRARY_PATH=/lab/lib HOME=/root
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /run
 mount -t tmpfs tmpfs /tmp

@@ -1,6 +1,6 @@
 //! What vCPUs, and the porter of devices, tell the event loop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard};
@@ -44,9 +44,8 @@ struct Reported {
     first: Option<Event>,
     /// Ports whose devices the guest let go, each once until it is taken.
     ejected: BTreeSet<u8>,
-    /// The first vCPU that a debugger wants, where nothing happens to the guest. Others meet the same once more when
-    /// they go on.
-    debug: Option<DebugExit>,
+    /// vCPUs that came to where a debugger wants them, where nothing happens to the guest.
+    debug: VecDeque<DebugExit>,
     /// The porter has something.
     carried: bool,
 }
@@ -69,8 +68,8 @@ impl Events {
         let mut reported = self.lock();
         match event {
             Event::Ejected(port) => _ = reported.ejected.insert(port),
-            Event::Debug(exit) => _ = reported.debug.get_or_insert(exit),
             Event::Carried => reported.carried = true,
+            Event::Debug(exit) => reported.debug.push_back(exit),
             event => _ = reported.first.get_or_insert(event),
         }
         drop(reported);
@@ -88,14 +87,13 @@ impl Events {
         let mut reported = self.lock();
         let ejected = reported.ejected.pop_first().map(Event::Ejected);
         let first = ejected.or_else(|| reported.first.take());
-        let first = first.or_else(|| reported.debug.take().map(Event::Debug));
+        let first = first.or_else(|| reported.debug.pop_front().map(Event::Debug));
         first.or_else(|| std::mem::take(&mut reported.carried).then_some(Event::Carried))
     }
 
-    /// Forgets what a debugger would want to hear of: all vCPUs stand still, and those that are still where it wants them
-    /// say so when they go on.
-    pub fn forget_debug(&self) {
-        self.lock().debug = None;
+    /// Takes what else a debugger wants to hear of, when all vCPUs stand still: at most what each met before it did.
+    pub fn take_debug(&self) -> Vec<DebugExit> {
+        self.lock().debug.drain(..).collect()
     }
 
     /// Sleeps again; to be called before looking at what was left.
@@ -141,8 +139,7 @@ mod tests {
         events.report(Event::Reset);
         assert_eq!(events.take(), Some(Event::Reset));
         assert_eq!(events.take(), Some(Event::Debug(exit)), "the first of them");
-        events.report(Event::Debug(exit));
-        events.forget_debug();
+        assert_eq!(events.take_debug(), [DebugExit { vcpu: 0, ..exit }], "the other");
         assert_eq!(events.take(), None);
     }
 

@@ -1,6 +1,7 @@
 //! Guests of the lab host: how a VMM is asked for one, and what is typed on its console.
 
 mod console;
+pub(crate) mod debug_code;
 pub(crate) mod gdb_session;
 mod guest_config;
 pub(crate) mod hypervisor;

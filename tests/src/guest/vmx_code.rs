@@ -35,7 +35,7 @@ const IS_FRESH: &[u8] = &[
 
 /// Switches paging on and enters VMX operation: the feature's MSR is locked first unless it is, both regions get the
 /// revision that the CPU asks for.
-const ENTER_VMX: &[&[u8]] = &[
+pub(super) const ENTER_VMX: &[&[u8]] = &[
     &store(PAGE_DIRECTORY, 0x83), // 4 MiB, present and writable
     &[0xb8],
     &CR4.to_le_bytes(),
@@ -60,9 +60,9 @@ const ENTER_VMX: &[&[u8]] = &[
     &MUST_SUCCEED,
 ];
 
-/// Makes a flat 32-bit guest that has what its host has, and enters it two bytes behind the entry. Its controls are
-/// those that must be there and no more, so that ports are the outer machine's. Fields: SDM vol. 3, appendix B.
-const ENTER_GUEST: &[&[u8]] = &[
+/// Makes a flat 32-bit guest that has what its host has, two bytes behind the entry. Its controls are those that must be
+/// there and no more, so that ports are the outer machine's. Fields: SDM vol. 3, appendix B.
+pub(super) const MAKE_GUEST: &[&[u8]] = &[
     &[0x66, 0x0f, 0xc7, 0x35],
     &VMCS_POINTER.to_le_bytes(), // vmclear [VMCS_POINTER]
     &MUST_SUCCEED,
@@ -106,9 +106,10 @@ const ENTER_GUEST: &[&[u8]] = &[
     &write(0xc04, 0x18),
     &write(0xc06, 0x18),
     &write(0xc0c, 0x20),
-    &[0x0f, 0x01, 0xc2], // vmlaunch
-    &FAIL,
 ];
+
+/// `vmlaunch`
+const LAUNCH: [u8; 3] = [0x0f, 0x01, 0xc2];
 
 /// What is vital of CPUID and MSRs: an Intel CPU that offers VMX under KVM, and registers as after power-on.
 const SANE: &[&[u8]] = &[
@@ -149,7 +150,8 @@ pub(crate) fn reset_in_vmx_operation() -> Vec<u8> {
 /// Enters VMX operation, and a guest of its own whose reset is the machine's; started again it enters VMX operation
 /// once more, says K and powers off.
 pub(crate) fn reset_from_a_guest() -> Vec<u8> {
-    let program = twice(&ENTER_VMX.concat(), &ENTER_GUEST.concat());
+    let enter = [&MAKE_GUEST.concat(), &LAUNCH[..], &FAIL].concat();
+    let program = twice(&ENTER_VMX.concat(), &enter);
     let over = [0xeb, u8::try_from(CHIPSET_RESET.len()).unwrap_or_default()];
     [&over, CHIPSET_RESET, &program].concat()
 }
@@ -172,7 +174,7 @@ fn twice(work: &[u8], reset: &[u8]) -> Vec<u8> {
 }
 
 /// `mov eax, field; mov ecx, value; vmwrite eax, ecx`
-const fn write(field: u32, value: u32) -> [u8; 13] {
+pub(super) const fn write(field: u32, value: u32) -> [u8; 13] {
     let ([a, b, c, d], [e, f, g, h]) = (field.to_le_bytes(), value.to_le_bytes());
     [0xb8, a, b, c, d, 0xb9, e, f, g, h, 0x0f, 0x79, 0xc1]
 }

@@ -23,6 +23,8 @@ const DRIVERS: [&str; 4] = ["kvm_intel", "ata_piix", "sr_mod", "isofs"];
 /// Where it places the program that loads the kernel, a file that this changes (xorrisofs(1), `-boot-info-table`).
 const LOADER: &str = "isolinux/isolinux.bin";
 
+const GDB: &str = "usr/bin/gdb";
+
 /// RAM of the machine, MiB.
 const MEMORY_MIB: u32 = 1024;
 
@@ -105,6 +107,7 @@ fn write_disc(supplies: &Supplies, share: &Share) -> Result<PathBuf> {
         (of_guest("vmlinuz"), kernel.bzimage.clone()),
         (of_guest("initramfs"), share.path(&of_guest("initramfs"))),
     ];
+    let files = files.into_iter().chain(debugger(supplies)?);
     let disc = share.path("disc.iso");
     let mut mkisofs = supplies.root.command("usr/bin/xorriso");
     mkisofs.args(["-as", "mkisofs", "-quiet", "-R", "-o"]).arg(&disc);
@@ -113,6 +116,20 @@ fn write_disc(supplies: &Supplies, share: &Share) -> Result<PathBuf> {
     mkisofs.args(files.map(|(name, path)| format!("{name}={}", path.display())));
     command::run(&mut mkisofs).context("Cannot make the disc of the lab machine")?;
     Ok(disc)
+}
+
+/// gdb and its libraries: the files themselves, for a name among them is mostly a link to another. It goes without those
+/// that Python is written in, which would take a minute to start with.
+fn debugger(supplies: &Supplies) -> Result<Vec<(String, PathBuf)>> {
+    let mut files = vec![("bin/gdb".to_owned(), supplies.root.path(GDB))];
+    for library in supplies.root.libraries(GDB)? {
+        let name = library.file_name().unwrap_or_default().to_string_lossy();
+        let file = library
+            .canonicalize()
+            .with_context(|| format!("Cannot find {}", library.display()))?;
+        files.push((format!("lib/{name}"), file));
+    }
+    Ok(files)
 }
 
 /// The reference of these is bochsrc(5).

@@ -2,7 +2,7 @@
 //!
 //! What stops a guest by itself is not tried here: the emulated VMRUN loads DR7 and does not bring it into effect, and
 //! the emulated INT3 looks at the intercept of INT n alone (QEMU, target/i386/tcg: `helper_vmrun`, `raise_interrupt2`).
-//! The process tests of `vmm/tests/gdb.rs` try that where there is a KVM.
+//! `intel_gdb.rs` tries that on an emulated Intel CPU, and the process tests of `vmm/tests/gdb.rs` where there is a KVM.
 
 use std::time::{Duration, Instant};
 
@@ -81,7 +81,7 @@ fn config(devices: &[&str]) -> GuestConfig {
 }
 
 /// What gdb prints that executes a script.
-fn gdb(lab: &Lab<'_>, script: &str) -> Result<String> {
+pub(super) fn gdb(lab: &Lab<'_>, script: &str) -> Result<String> {
     let left = lab.deadline.saturating_duration_since(Instant::now());
     let Finished {
         code,
@@ -95,14 +95,14 @@ fn gdb(lab: &Lab<'_>, script: &str) -> Result<String> {
     Ok(output + &errors)
 }
 
-fn says(output: &str, words: &str) -> Result<()> {
+pub(super) fn says(output: &str, words: &str) -> Result<()> {
     ensure!(output.contains(words), "gdb does not say `{words}`");
     Ok(())
 }
 
 /// Starts gdb beside the guest, and waits until it lets the guest go on for the first time: what is typed then waits
 /// until it has.
-fn gdb_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
+pub(super) fn gdb_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
     start_beside(lab, &script.replacen("continue", &format!("shell touch {MARK}\ncontinue"), 1))
 }
 
@@ -119,7 +119,7 @@ fn start_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
 }
 
 /// What the gdb beside the guest has printed at its end.
-fn gdb_ends(lab: &Lab<'_>) -> Result<String> {
+pub(super) fn gdb_ends(lab: &Lab<'_>) -> Result<String> {
     let left = lab.deadline.saturating_duration_since(Instant::now());
     let finished = lab.agent.wait("gdb", left)?;
     let said = lab.agent.sh("cat /run/lab/gdb.out")?;

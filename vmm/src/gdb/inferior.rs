@@ -27,7 +27,7 @@ use gdbstub::target::{Target, TargetError, TargetResult};
 use strait_devices::GuestAddress;
 use vm_memory::{Bytes as _, GuestMemoryMmap};
 
-use super::breakpoints::{Access, Hardware, Software, Watch};
+use super::breakpoints::{Access, Hardware, Owner, Software, Watch};
 use super::monitor::{self, Scene};
 use super::registers::{self, Number, X86_64};
 use super::walk;
@@ -94,6 +94,9 @@ pub(super) struct Inferior {
     is_locked: bool,
     /// vCPUs that are at a breakpoint instruction of the guest's own.
     returned: Vec<u32>,
+    /// What debug registers found on vCPUs while another one stopped the guest. The access is behind them, so that they
+    /// do not meet it again.
+    found: Vec<(u32, Watch)>,
     can_block: bool,
 }
 
@@ -115,6 +118,7 @@ impl Inferior {
             actions: BTreeMap::new(),
             is_locked: false,
             returned: Vec::new(),
+            found: Vec::new(),
             can_block,
         }
     }
@@ -150,6 +154,7 @@ impl Inferior {
     pub(super) fn disarm(&mut self) {
         self.software.clear(&self.memory);
         self.hardware.clear();
+        self.found.clear();
         self.clear_actions();
         self.arm();
     }
@@ -164,6 +169,7 @@ impl Inferior {
     pub(super) fn lift(&mut self) {
         self.software.lift(&self.memory);
         self.returned.clear();
+        self.found.clear();
     }
 
     /// Behind that.
@@ -180,24 +186,10 @@ impl Inferior {
             return None;
         }
         if exit.exception == 3 {
-            if self.software.has(exit.pc) {
-                return Some(Reason::SwBreak(tid));
-            }
-            self.returned.push(exit.vcpu);
-            return None;
+            return self.breakpoint(exit);
         }
         if let Some(watch) = self.hardware.hit(exit.dr6) {
-            return Some(match watch.access {
-                Access::Execute => Reason::HwBreak(tid),
-                access => Reason::Watch {
-                    tid,
-                    kind: match access {
-                        Access::Write => WatchKind::Write,
-                        _ => WatchKind::ReadWrite,
-                    },
-                    addr: watch.address,
-                },
-            });
+            return Some(found(exit.vcpu, watch));
         }
         match self.actions.get(&exit.vcpu) {
             Some(Action::StepOver(start, end))
@@ -205,11 +197,41 @@ impl Inferior {
             {
                 None
             }
-            _ => Some(Reason::SignalWithThread {
-                tid,
-                signal: Signal::SIGTRAP,
-            }),
+            _ => Some(trap(exit.vcpu)),
         }
+    }
+
+    /// A breakpoint instruction. gdb ignores one that it is told of as such and does not know by its address.
+    fn breakpoint(&mut self, exit: DebugExit) -> Option<Reason> {
+        let at = self.vcpu(tid(exit.vcpu)).and_then(|vcpu| vcpu.translate(exit.pc));
+        match self.software.whose(exit.pc, at) {
+            Owner::Debugger => Some(Reason::SwBreak(tid(exit.vcpu))),
+            Owner::DebuggerElsewhere => Some(trap(exit.vcpu)),
+            Owner::Guest => {
+                self.returned.push(exit.vcpu);
+                None
+            }
+        }
+    }
+
+    /// What further vCPUs met while one stopped the guest. Where it is an instruction that they are still at, they meet it
+    /// again; an access to memory they do not.
+    pub(super) fn keep(&mut self, exits: &[DebugExit]) {
+        for exit in exits.iter().filter(|exit| exit.exception != 3) {
+            let watch = self.hardware.hit(exit.dr6);
+            let of_memory = watch.filter(|watch| watch.access != Access::Execute);
+            self.found.extend(of_memory.map(|watch| (exit.vcpu, watch)));
+        }
+    }
+
+    /// What is left of that when the guest is to go on: it stops before it has, for a vCPU that would, unless gdb has taken
+    /// the watchpoint away meanwhile.
+    pub(super) fn left_over(&mut self) -> Option<Reason> {
+        let hardware = &self.hardware;
+        self.found.retain(|(_, watch)| hardware.has(*watch));
+        let at = self.found.iter().position(|(vcpu, _)| self.runs(*vcpu))?;
+        let (vcpu, watch) = self.found.remove(at);
+        Some(found(vcpu, watch))
     }
 
     /// A stop in a guest of the guest: what gdb set is meant for the outer one. A breakpoint instruction there is that
@@ -266,6 +288,29 @@ fn is_in_inner_guest(vcpu: &Vcpu) -> bool {
 /// gdb counts threads from 1.
 pub(super) fn tid(vcpu: u32) -> Tid {
     NonZeroUsize::MIN.saturating_add(vcpu as usize)
+}
+
+/// A debug register found something.
+fn found(vcpu: u32, watch: Watch) -> Reason {
+    let tid = tid(vcpu);
+    let kind = match watch.access {
+        Access::Execute => return Reason::HwBreak(tid),
+        Access::Write => WatchKind::Write,
+        Access::ReadWrite => WatchKind::ReadWrite,
+    };
+    Reason::Watch {
+        tid,
+        kind,
+        addr: watch.address,
+    }
+}
+
+/// A step is done, or something else that gdb has no name for.
+fn trap(vcpu: u32) -> Reason {
+    Reason::SignalWithThread {
+        tid: tid(vcpu),
+        signal: Signal::SIGTRAP,
+    }
 }
 
 /// gdb's word for what cannot be had.
@@ -549,5 +594,55 @@ impl MonitorCmd for Inferior {
         out.write_raw(answer.as_bytes());
         out.flush();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::Range;
+    use crate::memory::GuestRam;
+
+    const WATCH: Watch = Watch {
+        address: 0x2000,
+        len: 4,
+        access: Access::Write,
+    };
+
+    /// The first register found something on vCPU 1, while another one stopped the guest.
+    fn inferior() -> Inferior {
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let mut inferior = Inferior::new(ram.memory().clone(), true);
+        assert!(inferior.hardware.insert(WATCH));
+        inferior.keep(&[DebugExit {
+            vcpu: 1,
+            pc: 0x1000,
+            exception: 1,
+            dr6: 1,
+        }]);
+        inferior
+    }
+
+    #[test]
+    fn what_was_found_while_another_vcpu_stopped_is_told_before_its_own_goes_on() {
+        let mut inferior = inferior();
+        inferior.actions.insert(0, Action::Step);
+        inferior.is_locked = true;
+        assert_eq!(inferior.left_over(), None, "it stands still");
+        inferior.clear_actions();
+        let told = Reason::Watch {
+            tid: tid(1),
+            kind: WatchKind::Write,
+            addr: 0x2000,
+        };
+        assert_eq!(inferior.left_over(), Some(told));
+        assert_eq!(inferior.left_over(), None, "once");
+    }
+
+    #[test]
+    fn what_was_found_by_a_watchpoint_that_is_gone_is_not_told() {
+        let mut inferior = inferior();
+        assert!(inferior.hardware.remove(WATCH));
+        assert_eq!(inferior.left_over(), None);
     }
 }

@@ -8,6 +8,8 @@ mod breakpoints;
 mod debugger;
 mod endpoint;
 mod filter;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod inferior;
 mod monitor;
 mod registers;

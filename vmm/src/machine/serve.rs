@@ -123,7 +123,7 @@ impl Platform {
 
     /// The guest stands still, unless its exit means nothing to the debugger.
     fn hold(&mut self, exit: Option<DebugExit>, board: &Board) {
-        self.events.forget_debug();
+        let others = self.events.take_debug();
         let scene = Box::new(self.scene(board));
         let vcpus = mem::take(&mut self.vcpus);
         // They are in its hands already.
@@ -134,7 +134,7 @@ impl Platform {
             self.vcpus = vcpus;
             return;
         };
-        if !debugger.stopped(vcpus, exit, scene) {
+        if !debugger.stopped(vcpus, exit, others, scene) {
             self.let_go_on();
         }
     }

@@ -159,14 +159,14 @@ pub(super) fn answer(state: State, request: Request, rules: Rules) -> Answer {
     use State::{Held, Running, Starting, Stopping};
     let end = |outcome| Answer::Stop(Next::End(outcome));
     match (state, request) {
-        (Running, Guest(Debug(exit))) => Answer::Hold(Some(exit)),
+        // A client may have stopped the guest in the same moment; then both hold it.
+        (Running | Held, Guest(Debug(exit))) => Answer::Hold(Some(exit)),
         (Running | Held, Hold) => Answer::Hold(None),
         (Running | Held, Pause) => Answer::Pause,
         (Held, Resume) => Answer::Resume,
         (Running, Resume) => Answer::Forget,
         (Held, GoOn) => Answer::GoOn,
-        // Another vCPU came to a stop at the same time; it meets the same when it goes on.
-        (Held, Guest(Debug(_))) | (Running, GoOn) => Answer::Forget,
+        (Running, GoOn) => Answer::Forget,
         // The last thing that a vCPU did before all stood still, or what the host wants of a guest whether it runs or
         // not: one that stands still lets go of no device, which is pulled when its time is over.
         (Running | Held, Guest(Reset) | Again) if rules.no_reboot => end(Outcome::Reset),

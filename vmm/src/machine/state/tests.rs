@@ -129,7 +129,7 @@ fn every_request_has_its_answer_in_every_state() {
         [Later, wanted(), wanted(), Later],
         [Later, broken(), broken(), Later],
         [Forget, overdue(), overdue(), Pull(1, Departure::Reset)],
-        [Forget, Answer::Hold(Some(EXIT)), Forget, Forget],
+        [Forget, Answer::Hold(Some(EXIT)), Answer::Hold(Some(EXIT)), Forget],
         [Later, Answer::Hold(None), Answer::Hold(None), Later],
         [Forget, Forget, Answer::GoOn, Forget],
         [ended(), ended(), ended(), Later],
