@@ -145,12 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_leaves_nothing_behind() {
+    fn a_file_that_cannot_be_made_is_told() {
         let error = Report::new("qemu")
             .write(Path::new("/proc/report.json"))
             .expect_err("nothing can be made there");
         assert!(error.to_string().contains("cannot be written"), "{error}");
-        let error = replace(Path::new("/dev/full/report"), b"x").expect_err("no folder");
+        let error = replace(Path::new("/dev/full/report"), b"x").expect_err("a device is no folder");
         assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
     }
 }
