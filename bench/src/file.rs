@@ -1,0 +1,156 @@
+//! A report as a file of JSON.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::Report;
+
+/// The version of what is in the file. It grows when a reader of the old one would misunderstand the new one.
+pub const SCHEMA: u32 = 1;
+
+#[derive(Serialize)]
+struct Written<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    report: &'a Report,
+}
+
+/// What is asked of a file before the rest of it is believed.
+#[derive(Deserialize)]
+struct Head {
+    schema: u32,
+}
+
+/// A report that cannot be read or written.
+#[derive(Debug)]
+pub enum FileError {
+    /// The file cannot be opened or read.
+    Read(PathBuf, io::Error),
+    /// It is not a report.
+    Content(PathBuf, serde_json::Error),
+    /// It is one of another version.
+    Version(PathBuf, u32),
+    /// It cannot be written.
+    Write(PathBuf, io::Error),
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(path, error) => write!(f, "{}: cannot be read: {error}", path.display()),
+            Self::Content(path, error) => {
+                write!(f, "{}: is no report of strait-bench: {error}", path.display())
+            }
+            Self::Version(path, found) => write!(
+                f,
+                "{}: has version {found} of the schema, not {SCHEMA}; measure again, or use the strait-bench that wrote it",
+                path.display()
+            ),
+            Self::Write(path, error) => {
+                write!(
+                    f,
+                    "{}: cannot be written: {error}; make room, or choose another folder",
+                    path.display()
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for FileError {}
+
+impl Report {
+    /// Reads a report.
+    ///
+    /// # Errors
+    /// When there is none, or one of another version.
+    pub fn read(path: &Path) -> Result<Self, FileError> {
+        let text = fs::read(path).map_err(|error| FileError::Read(path.to_owned(), error))?;
+        let content = |error| FileError::Content(path.to_owned(), error);
+        let Head { schema } = serde_json::from_slice(&text).map_err(content)?;
+        if schema != SCHEMA {
+            return Err(FileError::Version(path.to_owned(), schema));
+        }
+        serde_json::from_slice(&text).map_err(content)
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// When the file cannot be written; then what stood there before is still there.
+    pub fn write(&self, path: &Path) -> Result<(), FileError> {
+        let written = Written {
+            schema: SCHEMA,
+            report: self,
+        };
+        let text = serde_json::to_vec_pretty(&written).map_err(io::Error::from);
+        text.and_then(|text| replace(path, &text))
+            .map_err(|error| FileError::Write(path.to_owned(), error))
+    }
+}
+
+/// Writes beside the file and then puts it in place: a full disk leaves the old one whole.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    let written = fs::File::create(&beside)
+        .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
+        .and_then(|()| fs::rename(&beside, path));
+    if written.is_err() {
+        // It is the first error that counts.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Better, Metric};
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.json");
+        let mut report = Report::new("qemu");
+        let metric =
+            report.metric(Metric::new("start.wall", "start", "s", Better::Lower).floor("probe", 0.5));
+        metric.add("strait", 1.25);
+        metric.fail("qemu", "it hung");
+        report.write(&path).expect("a file");
+        assert_eq!(Report::read(&path).expect("a report"), report);
+    }
+
+    #[test]
+    fn another_version_is_refused_even_where_nothing_else_is_known() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.json");
+        fs::write(&path, r#"{"schema": 7, "other": []}"#).expect("a file");
+        let error = Report::read(&path).expect_err("another version").to_string();
+        assert!(error.contains("has version 7 of the schema, not 1;"), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_report_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.json");
+        fs::write(&path, "[]").expect("a file");
+        let error = Report::read(&path).expect_err("no report").to_string();
+        assert!(error.contains("is no report"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_made_is_told() {
+        let error = Report::new("qemu")
+            .write(Path::new("/proc/report.json"))
+            .expect_err("nothing can be made there");
+        assert!(error.to_string().contains("cannot be written"), "{error}");
+        let error = replace(Path::new("/dev/full/report"), b"x").expect_err("a device is no folder");
+        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+    }
+}

@@ -1,0 +1,31 @@
+//! What VMMs were measured at, and what can be said of it: a model of figures in rounds, statistics that do not say
+//! more than the rounds do, and reports of both.
+//!
+//! It does not measure: who runs guests fills a [`Report`] in [`Order::abba`]
+//! and hands it to [`table`] and [`Report::write`]. [`compare`] reads two of them.
+//!
+//! ```
+//! use strait_bench::{Better, Metric, Report};
+//!
+//! let mut report = Report::new("qemu");
+//! let start = report.metric(Metric::new("start.wall", "start to power-off", "s", Better::Lower));
+//! start.add("strait", 1.0);
+//! start.add("qemu", 2.0);
+//! assert!(strait_bench::table(&report).contains("0.50"));
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod compare;
+mod file;
+mod order;
+mod report;
+mod statistics;
+mod table;
+
+pub use compare::{Line, compare};
+pub use file::{FileError, SCHEMA};
+pub use order::Order;
+pub use report::{Asked, Better, Broken, Floor, Metric, Report};
+pub use statistics::{Interval, Verdict, interval, median, ratio};
+pub use table::{comparison_table, table};
