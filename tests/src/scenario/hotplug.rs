@@ -38,7 +38,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             400,
             two,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "hotplug-viommu",
             "a guest with an IOMMU gets a NIC while it runs, and passes it on to a guest of its own",
@@ -46,7 +47,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             pass_on,
         )
         .strait_only()
-        .with_strait_inside(),
+        .with_strait_inside()
+        .full(),
         Scenario::new(
             "hotplug-refused",
             "what cannot come or go is refused with the reason, and the guest sees nothing",
@@ -60,14 +62,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             400,
             deaf,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "hotplug-gone",
             "a virtual function that came is taken away on the host, a VMM is killed with one on its way and one there",
             400,
             gone,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
     ]
 }
 

@@ -276,7 +276,7 @@ mod tests {
                 .starts_with("--hotplug-slots 2,mem=3M: mem=\"3M\" is not a size")
         );
         assert!(refusal("--hotplug-slots 31 -d 1:00.0 --qmp q").contains("there is room for 30 slots"));
-        assert!(refusal("--hotplug-slots 1").contains("give --qmp, too"));
+        assert!(refusal("--hotplug-slots 1").contains("give --name or --qmp, too"));
         let refused = refusal("--device 01:00.0 --viommu intel,caching-mode=off");
         assert!(refused.starts_with("--viommu: a passed device needs caching-mode=on"));
     }
