@@ -50,6 +50,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .with_strait_inside()
         .full(),
         Scenario::new(
+            "hotplug-ctl",
+            "`strait ctl` brings a NIC of vfio-pci's and a drive of the host's, both functions of a NIC together, and takes them away",
+            300,
+            by_ctl,
+        )
+        .strait_only()
+        .full(),
+        Scenario::new(
             "hotplug-refused",
             "what cannot come or go is refused with the reason, and the guest sees nothing",
             240,
@@ -210,6 +218,39 @@ fn pass_on(lab: &Lab<'_>) -> Result<()> {
         ask(lab, &[&add(lab, &nic, "nic")]).context("Again")?;
         guest.sh("wait_until 20 test -e /sys/bus/pci/devices/0000:01:00.0")?;
         Ok(())
+    })
+}
+
+fn by_ctl(lab: &Lab<'_>) -> Result<()> {
+    let (nic, drive) = (lab.take(NIC.at())?, NVME.at());
+    let [first, second] = E1000E.functions else {
+        anyhow::bail!("{:?} are not two functions", E1000E.functions);
+    };
+    let config = GuestConfig {
+        initrd: "devices",
+        slots: 2,
+        more: &["--name", "web"],
+        ..GuestConfig::default()
+    };
+    let ctl = |words: &str| lab.agent.sh(&format!("strait ctl {words}"));
+    lab.run(&config, |guest| {
+        ctl(&format!("attach {nic},id=nic"))?;
+        ctl(&format!("attach {drive},id=drive,managed=on"))?;
+        guest.sh("load igb nvme")?;
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        kept(guest, "/dev/nvme0n1", 8)?;
+        let info = ctl("info")?;
+        ensure!(info.contains(&nic) && info.contains(drive), "The guest has {info}");
+        ctl("detach drive --wait 60s")?;
+        ctl("web detach nic --force")?;
+        let together = json!({
+            "execute": "device_add",
+            "arguments": {"driver": "vfio-pci", "host": first, "with": second, "id": "pair", "managed": true},
+        });
+        lab.agent.sh(&format!("lab qmp /run/strait/web.sock '{together}'"))?;
+        guest.sh("load e1000e; wait_until 30 test -e /sys/class/net/eth1")?;
+        ctl("detach pair --wait 60s").map(drop)
     })
 }
 

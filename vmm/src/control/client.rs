@@ -67,6 +67,12 @@ impl Client {
         self.owed.is_none() && self.input.contains(&b'\n')
     }
 
+    /// Bytes that came of it and were not taken.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn kept(&self) -> usize {
+        self.input.len()
+    }
+
     /// Whether more may come from it.
     pub(super) fn is_open(&self) -> bool {
         !self.has_ended

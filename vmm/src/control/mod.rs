@@ -5,6 +5,8 @@
 
 mod client;
 mod command;
+#[cfg(any(test, feature = "testing"))]
+pub mod fuzz;
 mod listener;
 mod server;
 mod wire;

@@ -182,14 +182,23 @@ impl Control {
     }
 
     fn meet(&mut self) {
-        for mut client in self.listeners.iter().filter_map(Listener::accept) {
-            self.came += 1;
-            client.number = self.came;
-            if self.clients.len() < MAX_CLIENTS {
-                client.tell(&wire::greeting());
-                self.clients.push(client);
-            }
+        let came: Vec<Client> = self.listeners.iter().filter_map(Listener::accept).collect();
+        came.into_iter().for_each(|client| self.meet_one(client));
+    }
+
+    pub(super) fn meet_one(&mut self, mut client: Client) {
+        self.came += 1;
+        client.number = self.came;
+        if self.clients.len() < MAX_CLIENTS {
+            client.tell(&wire::greeting());
+            self.clients.push(client);
         }
+    }
+
+    /// Bytes of its clients that are kept.
+    #[cfg(any(test, feature = "testing"))]
+    pub(super) fn kept(&self) -> usize {
+        self.clients.iter().map(Client::kept).sum()
     }
 
     fn obey(&mut self, number: usize, line: Line, facts: &dyn Facts) -> Option<Wish> {

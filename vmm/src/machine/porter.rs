@@ -2,7 +2,7 @@
 //! resetting it take from milliseconds to minutes, and neither the guest nor its clients wait for that.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -29,21 +29,17 @@ pub(super) enum Carried {
 pub(super) struct Porter {
     events: Arc<Events>,
     waiting: VecDeque<Job>,
-    is_busy: bool,
-    sender: Sender<Carried>,
-    done: Receiver<Carried>,
+    /// Where the job that is begun tells of its end.
+    begun: Option<Receiver<Carried>>,
 }
 
 impl Porter {
     /// Without a job. The event loop hears of each that is done by `events`.
     pub(super) fn new(events: Arc<Events>) -> Self {
-        let (sender, done) = channel();
         Self {
             events,
             waiting: VecDeque::new(),
-            is_busy: false,
-            sender,
-            done,
+            begun: None,
         }
     }
 
@@ -55,25 +51,26 @@ impl Porter {
 
     /// What a job has come to, if one is done.
     pub(super) fn take_done(&mut self) -> Option<Carried> {
-        let carried = self.done.try_recv().ok()?;
-        self.is_busy = false;
+        let carried = match self.begun.as_ref()?.try_recv() {
+            Err(TryRecvError::Empty) => return None,
+            // A job that panicked has said so, and what it had is closed.
+            carried => carried.ok(),
+        };
+        self.begun = None;
         self.begin_next();
-        Some(carried)
+        carried
     }
 
     fn begin_next(&mut self) {
-        if self.is_busy {
+        if self.begun.is_some() {
             return;
         }
         let Some(job) = self.waiting.pop_front() else {
             return;
         };
-        self.is_busy = true;
-        let (job, sender, events) = (
-            Arc::new(Mutex::new(Some(job))),
-            self.sender.clone(),
-            self.events.clone(),
-        );
+        let (sender, done) = channel();
+        self.begun = Some(done);
+        let (job, events) = (Arc::new(Mutex::new(Some(job))), self.events.clone());
         let work = {
             let job = job.clone();
             move || {
@@ -99,8 +96,8 @@ impl Porter {
 impl Drop for Porter {
     fn drop(&mut self) {
         self.waiting.clear();
-        if self.is_busy {
-            let _ = self.done.recv();
+        if let Some(done) = self.begun.take() {
+            let _ = done.recv();
         }
     }
 }
@@ -139,6 +136,16 @@ mod tests {
             assert_eq!(next(&mut porter), [name]);
         }
         assert_eq!(events.take(), Some(Event::Carried));
+    }
+
+    #[test]
+    fn a_job_that_panics_keeps_neither_the_next_one_nor_the_end() {
+        let mut porter = Porter::new(Arc::new(Events::new().expect("an eventfd")));
+        porter.carry(Box::new(|| panic!("a fault of the program")));
+        porter.carry(Box::new(|| Carried::Gone(vec!["next".to_owned()])));
+        assert_eq!(next(&mut porter), ["next"]);
+        porter.carry(Box::new(|| panic!("a fault of the program")));
+        drop(porter);
     }
 
     #[test]
