@@ -185,7 +185,6 @@ fn two(lab: &Lab<'_>) -> Result<()> {
         };
         work(guest)?;
         guest.reboot()?;
-        guest.ready()?;
         work(guest).context("After a reboot")?;
         lab.eth0().flood(guest)?;
         ask(lab, &[&delete("nic"), &delete("drive"), DELETED, DELETED])?;

@@ -189,7 +189,6 @@ fn check_stats(path: &Path) -> Result<(), HostError> {
     })
 }
 
-/// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.
 /// The module that this host's CPUs want.
 fn kvm_module() -> &'static str {
     match Path::new("/sys/module/kvm_intel").exists() {
@@ -198,6 +197,7 @@ fn kvm_module() -> &'static str {
     }
 }
 
+/// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.
 fn check_memory(wanted: MemorySize) -> Result<(), HostError> {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total_kib: Option<u64> = info.lines().find_map(|line| {
