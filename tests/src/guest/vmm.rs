@@ -89,11 +89,9 @@ fn qemu(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
         words.extend(["-chardev", &socket, "-gdb", "chardev:gdb"].map(str::to_owned));
     }
     words.extend(guest.waits_for_gdb.then(|| "-S".to_owned()));
-    words.extend(
-        guest
-            .qmp
-            .map(|path| format!("--qmp=unix:{path},server=on,wait=off")),
-    );
+    if let Some(path) = guest.qmp {
+        words.extend(["-qmp".to_owned(), format!("unix:{path},server=on,wait=off")]);
+    }
     words
 }
 
