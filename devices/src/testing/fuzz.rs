@@ -14,12 +14,14 @@ mod queue;
 mod reference;
 mod registers;
 mod remapping;
+mod seeds;
 mod tables;
 
 pub use chipset::chipset;
 pub use queue::queue;
 pub use registers::registers;
 pub use remapping::remapping;
+pub use seeds::replay;
 pub use tables::tables;
 
 #[cfg(test)]

@@ -210,6 +210,7 @@ fn pass_on(lab: &Lab<'_>) -> Result<()> {
         guest.sh("ip addr flush dev eth0; ip link set eth0 down")?;
         give(guest, "igb", &["01:00.0"])?;
         guest.enter(&inner(&lab.boot, Vmm::Strait, &["0000:01:00.0"], 1))?;
+        guest.sh("load igb")?;
         lab.eth0().up(guest, "igb")?;
         lab.eth0().ping(guest)?;
         lab.eth0().fetch(guest)?;

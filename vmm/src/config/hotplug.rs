@@ -14,8 +14,9 @@ const USUAL: Room = Room {
     memory_64: 1 << 30,
 };
 
-/// A bridge's smallest window for ports.
+/// A bridge's smallest window for ports, and for memory (PCIe §7.5.1.3.6, §7.5.1.3.8).
 const IO_BYTES: u64 = 4 << 10;
+const SMALLEST: u64 = 1 << 20;
 
 /// Empty slots, into which devices may be plugged while the guest runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +30,16 @@ pub struct HotplugConfig {
 /// A value that cannot be understood.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HotplugConfigError {
-    /// No number of slots.
+    /// No number from 1 to [`MAX_DEVICES`].
     #[error("{0:?} is not a number of slots, 1 to {MAX_DEVICES}")]
     Slots(String),
-    /// Another key.
+    /// Neither `mem` nor `pref`, nor `auto` alone.
     #[error("{0:?} is not a key of --hotplug-slots; the keys are mem=SIZE and pref=SIZE, or auto alone")]
     UnknownKey(String),
-    /// No size.
+    /// No power of two from 1 MiB on.
     #[error("{0}={1:?} is not a size; write a number and K, M or G, as in 64M, a power of two from 1M on")]
     Size(&'static str, String),
-    /// A key twice.
+    /// A key twice: which of its values is meant cannot be told.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
@@ -84,18 +85,19 @@ fn room(keys: &str) -> Result<Room, HotplugConfigError> {
 fn size(key: &'static str, text: &str) -> Result<u64, HotplugConfigError> {
     let size = bytes(text)
         .flatten()
-        .filter(|bytes| bytes.is_power_of_two() && *bytes >= 1 << 20);
+        .filter(|bytes| bytes.is_power_of_two() && *bytes >= SMALLEST);
     size.ok_or_else(|| HotplugConfigError::Size(key, text.to_owned()))
 }
 
 impl HotplugConfig {
-    /// The room of each slot, where BARs of one device of the host have `sizes`: below 4 GiB, and above.
-    pub fn room_for(&self, sizes: impl Iterator<Item = (u64, u64)>) -> Room {
+    /// The room of each slot; where it is to be for any device of the host, `sizes` tells what BARs of each take in bytes,
+    /// below 4 GiB and above.
+    pub fn room_for<S: IntoIterator<Item = (u64, u64)>>(&self, sizes: impl FnOnce() -> S) -> Room {
+        let rounded = |bytes: u64| bytes.checked_next_power_of_two().unwrap_or(1 << 63);
         self.room.unwrap_or_else(|| {
-            let most = sizes.fold((1 << 20, 1 << 20), |most: (u64, u64), size| {
-                (most.0.max(size.0), most.1.max(size.1))
-            });
-            let rounded = |bytes: u64| bytes.checked_next_power_of_two().unwrap_or(1 << 63);
+            let least = (SMALLEST, SMALLEST);
+            let wider = |most: (u64, u64), size: (u64, u64)| (most.0.max(size.0), most.1.max(size.1));
+            let most = sizes().into_iter().fold(least, wider);
             Room {
                 io: IO_BYTES,
                 memory_32: rounded(most.0),
@@ -126,7 +128,7 @@ mod tests {
     #[test]
     fn auto_is_what_the_biggest_device_of_the_host_wants() {
         let config: HotplugConfig = "1,auto".parse().expect("understood");
-        let room = config.room_for([(0x2_4000, 0), (0x1000, 0x3_0000_0000)].into_iter());
+        let room = config.room_for(|| [(0x2_4000, 0), (0x1000, 0x3_0000_0000)]);
         assert_eq!((room.memory_32, room.memory_64), (1 << 20, 16 << 30));
     }
 

@@ -240,26 +240,12 @@ impl End {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use strait_devices::testing::fuzz::replay;
 
-    /// Runs with seeds that are always the same.
-    const RUNS: u64 = 400;
+    use super::*;
 
     #[test]
     fn the_control_socket_survives_any_client() {
-        (1..=RUNS).for_each(|seed| wire(&bytes(seed)));
-    }
-
-    /// 16 to 271 bytes that depend on the seed only (xorshift64*).
-    fn bytes(seed: u64) -> Vec<u8> {
-        let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut next = || {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-        };
-        let len = 16 + usize::from(next());
-        (0..len).map(|_| next()).collect()
+        replay(wire);
     }
 }

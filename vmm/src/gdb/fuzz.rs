@@ -5,11 +5,9 @@ use std::io::{Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::net::UnixStream;
 
-use strait_devices::GuestAddress;
-
 use super::debugger::{Debugger, Wish};
 use super::endpoint::GdbAddress;
-use super::monitor::Scene;
+use super::testing::Still;
 use crate::kvm::vcpu::{DebugExit, Vcpu};
 use crate::layout::Range;
 use crate::memory::GuestRam;
@@ -99,7 +97,7 @@ impl Guest {
 
     fn stops(&mut self, exit: Option<DebugExit>) {
         let vcpus = std::mem::take(&mut self.vcpus);
-        if !self.debugger.stopped(vcpus, exit, Vec::new(), Box::new(Nothing)) {
+        if !self.debugger.stopped(vcpus, exit, Vec::new(), Box::new(Still)) {
             self.vcpus.extend(self.debugger.go_on());
         }
     }
@@ -107,33 +105,6 @@ impl Guest {
     fn take_answers(&mut self) {
         let mut answers = [0; 1 << 16];
         while self.gdb.read(&mut answers).is_ok_and(|len| len > 0) {}
-    }
-}
-
-/// A machine that has nothing to show.
-struct Nothing;
-
-impl Scene for Nothing {
-    fn memory(&self) -> String {
-        String::new()
-    }
-    fn slots(&self) -> String {
-        String::new()
-    }
-    fn pci(&self) -> String {
-        String::new()
-    }
-    fn interrupts(&self) -> String {
-        String::new()
-    }
-    fn devices(&self) -> String {
-        String::new()
-    }
-    fn viommu(&self) -> String {
-        String::new()
-    }
-    fn translate(&self, _: u16, _: u64) -> Option<GuestAddress> {
-        None
     }
 }
 

@@ -116,35 +116,9 @@ fn number(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::gdb::testing::Still;
     use crate::layout::Range;
     use crate::memory::GuestRam;
-
-    /// Two devices, of which one has an IOMMU.
-    struct Still;
-
-    impl Scene for Still {
-        fn memory(&self) -> String {
-            String::new()
-        }
-        fn slots(&self) -> String {
-            String::new()
-        }
-        fn pci(&self) -> String {
-            "00:00.0 host bridge".to_owned()
-        }
-        fn interrupts(&self) -> String {
-            String::new()
-        }
-        fn devices(&self) -> String {
-            String::new()
-        }
-        fn viommu(&self) -> String {
-            String::new()
-        }
-        fn translate(&self, requester: u16, iova: u64) -> Option<GuestAddress> {
-            (requester == 0x100).then_some(GuestAddress(iova + 0x1000))
-        }
-    }
 
     fn said(command: &str) -> String {
         let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");

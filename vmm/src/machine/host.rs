@@ -143,8 +143,7 @@ fn room(hotplug: HotplugConfig) -> Room {
             decoded.high.iter().sum::<u64>(),
         ))
     };
-    let functions = root.endpoints().into_iter();
-    hotplug.room_for(functions.filter_map(sizes))
+    hotplug.room_for(|| root.endpoints().into_iter().filter_map(sizes))
 }
 
 /// Sizes of what the devices behind each root port decode below 4 GiB, the ROMs as the guest will see them. What

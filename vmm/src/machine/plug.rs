@@ -73,25 +73,27 @@ impl Platform {
 
     /// Neither the device nor its id is there or on its way.
     fn check_new(&self, config: &DeviceConfig) -> Result<(), PlugError> {
-        if self
+        let there = self
             .passed
             .iter()
-            .any(|passed| passed.device.bdf() == config.host)
-        {
-            return Err(PlugError::There(config.to_string()));
-        }
-        let mut coming = self.coming.iter().flat_map(|coming| &coming.configs);
-        if coming.any(|other| other.host == config.host) {
-            return Err(PlugError::Coming(config.to_string()));
-        }
+            .map(|passed| (passed.device.bdf(), passed.id.clone()));
+        let there = there.map(|known| (known, PlugError::There as fn(String) -> PlugError));
         let coming = self.coming.iter().flat_map(|coming| &coming.configs);
-        let mut ids = self.passed.iter().map(|passed| passed.id.clone());
-        let taken =
-            ids.any(|id| id == config.id()) || coming.map(DeviceConfig::id).any(|id| id == config.id());
-        match taken {
-            true => Err(PlugError::SameId(config.id())),
-            false => Ok(()),
+        let coming = coming.map(|other| {
+            (
+                (other.host, other.id()),
+                PlugError::Coming as fn(String) -> PlugError,
+            )
+        });
+        for ((host, id), is_known) in there.chain(coming) {
+            if host == config.host {
+                return Err(is_known(config.to_string()));
+            }
+            if id == config.id() {
+                return Err(PlugError::SameId(id));
+            }
         }
+        Ok(())
     }
 
     /// The first port without a device. One that a device is just leaving for the host is free: the next device is

@@ -1,28 +1,6 @@
-//! The same seeds at every run of the unit tests: what the fuzz targets do at length, in short.
+//! What the fuzz targets do at length, in short.
 
-use super::{chipset, queue, registers, remapping, tables};
-
-/// Runs of each target.
-const RUNS: u64 = 400;
-
-fn replay(target: fn(&[u8])) {
-    for seed in 1..=RUNS {
-        target(&bytes(seed));
-    }
-}
-
-/// 16 to 271 bytes that depend on the seed only (xorshift64*).
-fn bytes(seed: u64) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let mut next = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 56) as u8
-    };
-    let len = 16 + usize::from(next());
-    (0..len).map(|_| next()).collect()
-}
+use super::{chipset, queue, registers, remapping, replay, tables};
 
 #[test]
 fn the_chipset_survives_any_guest() {
