@@ -6,9 +6,9 @@ use crate::statistics::{Interval, Verdict, ratio};
 /// What became of one metric of one VMM.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
-    /// The metric's title.
+    /// The metric's title, as the table and the JSON have it.
     pub title: String,
-    /// Whose figure.
+    /// The name of the VMM whose figure it is, as the report has it.
     pub vmm: String,
     /// The new median in terms of the old one, with its interval, where there is a ratio.
     pub ratio: Option<(f64, Option<Interval>)>,

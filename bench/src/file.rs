@@ -64,7 +64,7 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 impl Report {
-    /// Reads a report.
+    /// Reads a report of this schema, whoever wrote it.
     ///
     /// # Errors
     /// When there is none, or one of another version.
@@ -78,7 +78,7 @@ impl Report {
         serde_json::from_slice(&text).map_err(content)
     }
 
-    /// Writes the report.
+    /// Writes the report beside the old one and puts it in its place, so that there is always a whole one.
     ///
     /// # Errors
     /// When the file cannot be written; then what stood there before is still there.

@@ -22,7 +22,7 @@ struct Work {
     /// Say for each metric whether NEW is better than OLD.
     #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
     compare: Vec<PathBuf>,
-    /// Show a report.
+    /// Show what a report says, as a table on standard output.
     #[arg(long, value_name = "REPORT")]
     show: Option<PathBuf>,
 }

@@ -10,9 +10,9 @@ use crate::statistics::{median, ratio};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
-    /// Times, exits, memory.
+    /// Less is better, as with times, exits and memory.
     Lower,
-    /// Rates.
+    /// More is better, as with rates.
     Higher,
 }
 
@@ -21,7 +21,7 @@ pub enum Better {
 pub struct Floor {
     /// What the probe does.
     pub probe: String,
-    /// Its best round.
+    /// The best of its rounds, in the unit of the metric.
     pub value: f64,
 }
 
@@ -42,7 +42,7 @@ pub enum Asked {
 pub struct Metric {
     /// Stays the same from version to version, `start.wall`. What is in front of the first dot is its chapter.
     pub id: String,
-    /// For people.
+    /// The metric's name for people, in words.
     pub title: String,
     /// `s`, `KiB`; empty for counts.
     pub unit: String,
@@ -149,9 +149,9 @@ impl Metric {
 /// A figure that cannot be: the measurement is broken.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Broken {
-    /// The metric's title.
+    /// The title of the metric that is broken.
     pub title: String,
-    /// Whose figure.
+    /// The VMM whose figure is better than its floor.
     pub vmm: String,
     /// The median that is too good.
     pub value: f64,

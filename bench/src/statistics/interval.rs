@@ -13,9 +13,9 @@ const FEWEST_ROUNDS: usize = 6;
 /// Where the true median lies, by 95 %.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Interval {
-    /// The lower end.
+    /// The lower end, in the unit of the figures.
     pub low: f64,
-    /// The upper end.
+    /// The upper end, in the same unit.
     pub high: f64,
 }
 

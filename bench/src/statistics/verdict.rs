@@ -67,7 +67,7 @@ impl Verdict {
         }
     }
 
-    /// In words.
+    /// The verdict as a reader of the table has it.
     pub fn words(self) -> &'static str {
         match self {
             Self::Better => "better",

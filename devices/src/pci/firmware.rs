@@ -30,7 +30,7 @@ pub struct Windows {
 /// Bytes of each kind that a port forwards, or is to forward at least.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Room {
-    /// I/O ports.
+    /// I/O ports, in whole windows of 4 KiB.
     pub io: u64,
     /// Memory below 4 GiB.
     pub memory_32: u64,

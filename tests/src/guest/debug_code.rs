@@ -143,7 +143,7 @@ pub(crate) fn launch_at() -> u32 {
     ENTRY + at.map_or(0, |at| u32::try_from(at).unwrap_or_default())
 }
 
-/// Stack and tables.
+/// Where the stack and the page tables are, bytes from the first of guest memory.
 const START: &[u8] = &[
     0xbc, 0x00, 0x00, 0x18, 0x00, // mov esp, STACK
     0x0f, 0x01, 0x15, 0x60, 0x00, 0x10, 0x00, // lgdt [GDT_POINTER]

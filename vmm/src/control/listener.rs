@@ -63,10 +63,10 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at `address`.
+    /// Makes the socket at `address`, for this user alone, or takes the one that was passed.
     ///
     /// # Errors
-    /// When it cannot be had.
+    /// When somebody listens there, another file is there, or no socket was passed.
     pub fn open(address: &QmpAddress) -> io::Result<Self> {
         let (socket, path) = match address {
             QmpAddress::Path(path) => (private_socket::bind(path)?, Some(path.clone())),

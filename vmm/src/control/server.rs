@@ -30,7 +30,7 @@ pub enum Wish {
     Quit,
     /// Its power button is pressed.
     Powerdown,
-    /// A device comes.
+    /// A device comes into a free slot; the client is answered when it is there.
     Attach(Ticket, Attachment),
     /// The device with this id leaves, at once where it is `true`.
     Detach(Ticket, String, bool),

@@ -23,7 +23,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// As most are.
+    /// Of QMP's class for all that has none of its own, with this reason.
     pub fn generic(why: impl Into<String>) -> Self {
         Self {
             class: "GenericError",

@@ -54,7 +54,7 @@ fn framed(packet: &[u8]) -> Vec<u8> {
 struct Guest {
     debugger: Debugger,
     gdb: UnixStream,
-    /// While it runs.
+    /// The vCPUs while the guest runs; the debugger has them while it stands still.
     vcpus: Vec<Vcpu>,
 }
 

@@ -41,7 +41,7 @@ pub struct Statistics {
 pub struct Number<'a> {
     /// As in arch/x86/kvm/x86.c and virt/kvm/kvm_main.c.
     pub name: &'a str,
-    /// It only grows.
+    /// Whether it only grows, so that what is new in it can be told.
     pub is_count: bool,
     /// What it is now.
     pub value: u64,

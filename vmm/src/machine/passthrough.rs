@@ -108,11 +108,11 @@ pub(super) fn open(
     open_into(None, &wished, groups, apart, signals, &None)
 }
 
-/// The same for devices with seats, into `container` where there is one. What was taken from the host for them is
-/// `borrowed`.
+/// The same for devices that have seats, into `container` where there is one. They hold on to what was `borrowed` from the
+/// host for them.
 ///
 /// # Errors
-/// As above.
+/// When a device cannot be opened, a ROM cannot be read, or a signal ends it. What was opened is released.
 pub(super) fn open_into(
     container: Option<Arc<Container>>,
     wished: &[(DeviceConfig, Seat)],

@@ -15,7 +15,7 @@ const TICK_MS: u64 = 10;
 /// KVM's numbers of the guest. They are asked for by descriptors of their own, so that no vCPU stops for it.
 pub(super) struct KvmNumbers {
     vm: Statistics,
-    /// By their ids.
+    /// Those of each vCPU, in the order of their ids.
     vcpus: Vec<Statistics>,
 }
 

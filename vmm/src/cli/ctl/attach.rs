@@ -22,7 +22,7 @@ pub(super) struct AttachArgs {
     /// The device, with the keys of `strait run --device` behind commas: 01:00.0,id=net0,managed=on.
     #[arg(value_name = "DEVICE")]
     device: String,
-    /// For programs.
+    /// Print the answer in JSON, for programs.
     #[arg(long)]
     json: bool,
 }

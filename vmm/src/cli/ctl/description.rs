@@ -24,7 +24,7 @@ pub(super) struct Description {
     pub(super) devices: Vec<Device>,
 }
 
-/// A passed device.
+/// A passed device: its names on the host, in the guest and of the user's.
 #[derive(Debug, Serialize)]
 pub(super) struct Device {
     /// The user's name for it.
@@ -36,7 +36,7 @@ pub(super) struct Device {
 }
 
 impl Description {
-    /// Asks the guest.
+    /// Asks the guest for all of it, by three commands.
     ///
     /// # Errors
     /// When it does not answer.

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// Show the guests that have a name.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
-    /// For programs.
+    /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -25,7 +25,7 @@ pub(super) struct ListArgs {
 /// Show what a guest is and has.
 #[derive(Debug, Args)]
 pub(super) struct InfoArgs {
-    /// For programs.
+    /// Print JSON, for programs.
     #[arg(long)]
     json: bool,
 }
@@ -161,7 +161,7 @@ impl InfoArgs {
     }
 }
 
-/// For programs.
+/// Print JSON, for programs.
 pub(super) fn pretty(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("strings and numbers are JSON")
 }

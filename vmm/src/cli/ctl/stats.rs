@@ -13,7 +13,7 @@ use super::show::pretty;
 use super::trouble::Trouble;
 use crate::cli::screen::{Screen, Tone};
 
-/// Between two looks.
+/// How long it is from one look at the numbers to the next.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// Show what was counted of a guest.
