@@ -302,3 +302,23 @@ fn a_second_signal_ends_a_guest_that_has_time_left() {
     assert_eq!(client.next()["data"]["reason"], "host-signal");
     assert_eq!(guest.code(), Some(0));
 }
+
+/// A client that hung up is owed an answer all the same; what was done for it is undone, and its line closed.
+#[test]
+fn clients_that_hang_up_before_their_answer_leave_nothing_open() {
+    let Some(guest) = Guest::start(&["--hotplug-slots", "1"]) else {
+        return;
+    };
+    let mut client = guest.client();
+    let files = || fs::read_dir(format!("/proc/{}/fd", guest.strait.id())).map_or(0, Iterator::count);
+    let before = files();
+    for _ in 0..200 {
+        let mut other = guest.client();
+        other.say("{\"execute\": \"device_add\", \"arguments\": {\"host\": \"ffff:1f:1f.7\"}}\n");
+        other.say("{\"execute\": \"stop\"}\n");
+    }
+    until("their lines are closed", || {
+        client.ask("query-status");
+        files() == before
+    });
+}

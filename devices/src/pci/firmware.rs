@@ -48,6 +48,15 @@ pub struct NoRoom {
     kind: &'static str,
     left: u64,
     advice: &'static str,
+    /// The room is for a device to come.
+    is_to_come: bool,
+}
+
+impl NoRoom {
+    /// Whether it is the room for devices to come that is wrong, and not a device that is there.
+    pub fn is_to_come(&self) -> bool {
+        self.is_to_come
+    }
 }
 
 /// The expansion ROM counts as one more BAR.
@@ -195,6 +204,7 @@ pub fn check(functions: &[(u8, Arc<dyn Function>)], port: &RootPort, room: Room)
         let sizes: Vec<u64> = bars.iter().flatten().map(|bar| bar.size).collect();
         share(&[sizes], 0..room, kind.align).map_err(|(_, size, left)| NoRoom {
             advice: "start the guest with more room for devices to come",
+            is_to_come: true,
             ..no_room(port, &bars[0], size, left, kind.name)
         })?;
     }
@@ -208,7 +218,7 @@ fn no_room(port: &RootPort, bars: &[Bar], size: u64, left: u64, kind: &'static s
             format!("{} of the device", name_of(bar.index)),
             "pass fewer or smaller devices",
         ),
-        None => ("A device to come".to_owned(), "keep less room free, or for fewer"),
+        None => ("a device to come".to_owned(), "keep less room free, or for fewer"),
     };
     NoRoom {
         port: Function::name(port).to_owned(),
@@ -217,6 +227,7 @@ fn no_room(port: &RootPort, bars: &[Bar], size: u64, left: u64, kind: &'static s
         kind,
         left,
         advice,
+        is_to_come: bar.is_none(),
     }
 }
 

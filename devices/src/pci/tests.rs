@@ -244,7 +244,7 @@ fn an_empty_port_has_room_for_a_device_to_come() {
     assert!(
         refused
             .to_string()
-            .starts_with("A device to come behind root port 2")
+            .starts_with("a device to come behind root port 2")
     );
 }
 

@@ -10,7 +10,7 @@ use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::legacy::{KeyboardController, Pit, Pvpanic, ResetControl, Rtc, Serial, SystemControl};
 use strait_devices::pci::cam::{self, Cam};
 use strait_devices::pci::ecam::Ecam;
-use strait_devices::pci::firmware::{self, Room};
+use strait_devices::pci::firmware::{self, NoRoom, Room};
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
 use strait_devices::{Device, Place};
@@ -74,7 +74,8 @@ impl Board {
             let _only_maps = board.space.apply(effect);
         };
         let least = |port: &RootPort| platform.room(port.number());
-        board.rooms = firmware::configure(&board.root, platform.windows(), &least, &mut apply)?;
+        board.rooms =
+            firmware::configure(&board.root, platform.windows(), &least, &mut apply).map_err(by_option)?;
         log::debug!("The guest's memory as its firmware leaves it:\n{}", board.space);
         Ok(board)
     }
@@ -114,7 +115,7 @@ impl Board {
         else {
             return Ok(false);
         };
-        firmware::check(&functions, port, *room)?;
+        firmware::check(&functions, port, *room).map_err(by_option)?;
         let is_heard = port.plug(functions);
         self.functions.extend(seated);
         Ok(is_heard)
@@ -216,6 +217,19 @@ impl Drop for Board {
 struct Seated {
     seat: Seat,
     function: Arc<Passthrough>,
+}
+
+/// Room for devices to come that is too much, or too little for one.
+#[derive(Debug, thiserror::Error)]
+#[error("--hotplug-slots: {0}")]
+struct SlotRoomError(NoRoom);
+
+/// What is wrong with room, with the option that it comes from.
+fn by_option(error: NoRoom) -> RunError {
+    match error.is_to_come() {
+        true => SlotRoomError(error).into(),
+        false => error.into(),
+    }
 }
 
 /// The interrupt controller's pins for PCI, from [`layout::PCI_FIRST_GSI`] on.
