@@ -5,19 +5,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod tiny;
 
+use tiny::{code_of, until};
+
 /// again: jmp again
 const LOOP: &[u8] = &[0xeb, 0xfe];
-
-/// For what hangs.
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Guests of one user, whose folder this is.
 struct User(TempDir);
@@ -27,17 +24,7 @@ struct Guest(Child);
 impl User {
     /// `None`, which is said, where there is no KVM.
     fn new() -> Option<Self> {
-        let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
-        if kvm.is_err() {
-            eprintln!("skipped: /dev/kvm cannot be opened");
-            return None;
-        }
-        let folder = tempfile::Builder::new()
-            .prefix("ctl")
-            .tempdir()
-            .expect("a folder");
-        fs::write(folder.path().join("tiny"), tiny::kernel(LOOP)).expect("a kernel");
-        Some(Self(folder))
+        tiny::folder(LOOP).map(Self)
     }
 
     fn strait(&self) -> Command {
@@ -106,14 +93,6 @@ impl Drop for Guest {
     }
 }
 
-fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_true() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn a_guest_with_a_name_is_found_paused_reset_and_ended() {
     let Some(user) = User::new() else { return };
@@ -169,7 +148,7 @@ fn a_guest_with_a_name_is_found_paused_reset_and_ended() {
 #[test]
 fn a_name_is_one_guests_and_what_a_killed_one_left_is_nobodys() {
     let Some(user) = User::new() else { return };
-    let guest = user.start("web");
+    let mut guest = user.start("web");
     let mut second = user.strait();
     second
         .args(["run", "--name", "web", "--kernel"])
@@ -182,7 +161,7 @@ fn a_name_is_one_guests_and_what_a_killed_one_left_is_nobodys() {
         "{said}"
     );
     guest.signal("-KILL");
-    drop(guest);
+    assert_eq!(code_of(&mut guest.0), None, "the signal ended it");
     assert!(Path::new(&user.socket("web")).exists(), "nobody took it away");
     assert_eq!(user.json("list --json"), json!([]));
     let (code, _, said) = user.ctl("web pause");

@@ -6,11 +6,13 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
 mod tiny;
+
+use tiny::{LIMIT, code_of, until};
 
 /// Where the guest is loaded and starts, and what it is: it counts in ECX and calls a function, without an end.
 const ENTRY: u64 = tiny::ENTRY;
@@ -26,9 +28,6 @@ const PROGRAM: &[u8] = &[
 const FUNCTION: u64 = ENTRY + 0x15;
 const COUNTER: u64 = 0x20_0000;
 
-/// For what hangs.
-const LIMIT: Duration = Duration::from_secs(60);
-
 /// A running guest with a socket for debuggers.
 struct Guest {
     strait: Child,
@@ -38,18 +37,8 @@ struct Guest {
 impl Guest {
     /// `None`, which is said, where there is no KVM.
     fn start(options: &[&str]) -> Option<Self> {
-        if fs::File::options()
-            .read(true)
-            .write(true)
-            .open("/dev/kvm")
-            .is_err()
-        {
-            eprintln!("skipped: /dev/kvm cannot be opened");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tiny::folder(PROGRAM)?;
         let (tiny, socket) = (folder.path().join("tiny"), folder.path().join("gdb"));
-        fs::write(&tiny, tiny::kernel(PROGRAM)).expect("a kernel");
         let strait = Command::new(env!("CARGO_BIN_EXE_strait"))
             .args(["-v", "run", "--memory", "64M", "--kernel"])
             .arg(&tiny)
@@ -74,16 +63,7 @@ impl Guest {
     }
 
     fn code(&mut self) -> Option<i32> {
-        let mut code = None;
-        until("strait ends", || {
-            code = self
-                .strait
-                .try_wait()
-                .expect("a child")
-                .map(|status| status.code());
-            code.is_some()
-        });
-        code.flatten()
+        code_of(&mut self.strait)
     }
 }
 
@@ -91,14 +71,6 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let _ = self.strait.kill();
         let _ = self.strait.wait();
-    }
-}
-
-fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_true() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        sleep(Duration::from_millis(10));
     }
 }
 

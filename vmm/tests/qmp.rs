@@ -13,11 +13,10 @@ use tempfile::TempDir;
 
 mod tiny;
 
+use tiny::{LIMIT, code_of, until};
+
 /// again: jmp again
 const LOOP: &[u8] = &[0xeb, 0xfe];
-
-/// For what hangs.
-const LIMIT: Duration = Duration::from_secs(60);
 
 struct Guest {
     strait: Child,
@@ -27,14 +26,8 @@ struct Guest {
 impl Guest {
     /// `None`, which is said, where there is no KVM.
     fn start(options: &[&str]) -> Option<Self> {
-        let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
-        if kvm.is_err() {
-            eprintln!("skipped: /dev/kvm cannot be opened");
-            return None;
-        }
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tiny::folder(LOOP)?;
         let kernel = folder.path().join("tiny");
-        fs::write(&kernel, tiny::kernel(LOOP)).expect("a kernel");
         let strait = Command::new(env!("CARGO_BIN_EXE_strait"))
             .args(["run", "--memory", "64M", "--cpus", "2", "--kernel"])
             .arg(&kernel)
@@ -66,12 +59,7 @@ impl Guest {
     }
 
     fn code(&mut self) -> Option<i32> {
-        let mut ended = None;
-        until("strait ends", || {
-            ended = self.strait.try_wait().expect("a child");
-            ended.is_some()
-        });
-        ended.and_then(|status| status.code())
+        code_of(&mut self.strait)
     }
 }
 
@@ -79,14 +67,6 @@ impl Drop for Guest {
     fn drop(&mut self) {
         let _ = self.strait.kill();
         let _ = self.strait.wait();
-    }
-}
-
-fn until(what: &str, mut is_true: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
-    while !is_true() {
-        assert!(Instant::now() < end, "in vain: {what}");
-        sleep(Duration::from_millis(10));
     }
 }
 

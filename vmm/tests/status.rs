@@ -4,34 +4,16 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 mod tiny;
 
+use tiny::{LIMIT, code_of};
+
 /// again: jmp again
 const LOOP: &[u8] = &[0xeb, 0xfe];
-
-/// For what hangs.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// `None`, which is said, where there is no KVM; else a folder with a kernel.
-fn folder() -> Option<TempDir> {
-    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
-    if kvm.is_err() {
-        eprintln!("skipped: /dev/kvm cannot be opened");
-        return None;
-    }
-    let folder = tempfile::Builder::new()
-        .prefix("status")
-        .tempdir()
-        .expect("a folder");
-    fs::write(folder.path().join("tiny"), tiny::kernel(LOOP)).expect("a kernel");
-    Some(folder)
-}
 
 /// A guest with a name, whose shell has opened descriptor 3 as `redirection` says.
 fn start(folder: &TempDir, options: &str, redirection: &str) -> Child {
@@ -67,23 +49,9 @@ fn next(lines: &mut impl Iterator<Item = std::io::Result<String>>) -> (String, V
     (name, event["data"].take())
 }
 
-fn end(mut guest: Child) -> Option<i32> {
-    let until = Instant::now() + LIMIT;
-    loop {
-        match guest.try_wait().expect("a child") {
-            Some(status) => return status.code(),
-            None if Instant::now() < until => sleep(Duration::from_millis(10)),
-            None => {
-                let _ = guest.kill();
-                panic!("the guest does not end");
-            }
-        }
-    }
-}
-
 #[test]
 fn a_program_and_a_service_manager_hear_where_the_run_stands() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = tiny::folder(LOOP) else { return };
     let manager = UnixDatagram::bind(folder.path().join("notify")).expect("a socket");
     manager.set_read_timeout(Some(LIMIT)).expect("a socket");
     let heard = || {
@@ -109,7 +77,7 @@ fn a_program_and_a_service_manager_hear_where_the_run_stands() {
         .env("NOTIFY_SOCKET", folder.path().join("notify"))
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    let guest = shell.stderr(output).spawn().expect("it starts");
+    let mut guest = shell.stderr(output).spawn().expect("it starts");
     drop(shell);
     let pid = guest.id();
     assert_eq!(next(&mut lines), ("prepared".to_owned(), json!({"pid": pid})));
@@ -136,18 +104,18 @@ fn a_program_and_a_service_manager_hear_where_the_run_stands() {
         )
     );
     assert!(lines.next().is_none());
-    assert_eq!(end(guest), Some(0));
+    assert_eq!(code_of(&mut guest), Some(0));
 }
 
 #[test]
 fn a_file_is_written_anew_and_a_descriptor_is_written_on() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = tiny::folder(LOOP) else { return };
     for (options, redirection) in [("--status status", ""), ("--status 3", "3> status")] {
         fs::write(folder.path().join("status"), "of a run before\n").expect("room");
-        let guest = start(&folder, &format!("{options} --kernel nonsense"), redirection);
-        assert_eq!(end(guest), Some(2), "an option twice");
-        let guest = start(&folder, &format!("{options} --initrd nonsense"), redirection);
-        assert_eq!(end(guest), Some(1));
+        let mut guest = start(&folder, &format!("{options} --kernel nonsense"), redirection);
+        assert_eq!(code_of(&mut guest), Some(2), "an option twice");
+        let mut guest = start(&folder, &format!("{options} --initrd nonsense"), redirection);
+        assert_eq!(code_of(&mut guest), Some(1));
         let text = fs::read_to_string(folder.path().join("status")).expect("text");
         let stopped: Value = serde_json::from_str(&text).expect("one line");
         assert_eq!(stopped["event"], "stopped");
@@ -161,13 +129,13 @@ fn a_file_is_written_anew_and_a_descriptor_is_written_on() {
             "{message}"
         );
     }
-    let guest = start(&folder, "--status 9", "");
-    assert_eq!(end(guest), Some(1), "it is not open");
+    let mut guest = start(&folder, "--status 9", "");
+    assert_eq!(code_of(&mut guest), Some(1), "it is not open");
 }
 
 #[test]
 fn a_reader_that_is_gone_does_not_end_the_guest() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = tiny::folder(LOOP) else { return };
     let pipe = folder.path().join("status");
     assert!(
         Command::new("mkfifo")
@@ -176,7 +144,7 @@ fn a_reader_that_is_gone_does_not_end_the_guest() {
             .expect("mkfifo")
             .success()
     );
-    let guest = start(&folder, "--status status", "");
+    let mut guest = start(&folder, "--status status", "");
     // It is not waited for, either.
     let mut lines = BufReader::new(fs::File::open(&pipe).expect("a pipe")).lines();
     assert_eq!(next(&mut lines).0, "prepared");
@@ -185,5 +153,5 @@ fn a_reader_that_is_gone_does_not_end_the_guest() {
     ctl(&folder, "pause");
     ctl(&folder, "resume");
     ctl(&folder, "quit");
-    assert_eq!(end(guest), Some(0));
+    assert_eq!(code_of(&mut guest), Some(0));
 }

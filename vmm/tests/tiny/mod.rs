@@ -1,10 +1,20 @@
-//! A guest of a few instructions.
+//! A guest of a few instructions, and what its tests share.
+
+use std::fs;
+use std::process::Child;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// For what hangs, on the slowest machine.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// Where it is loaded and starts.
 pub(crate) const ENTRY: u64 = 0x10_0000;
 
 /// A 64-bit ELF file with a PVH note (XEN_ELFNOTE_PHYS32_ENTRY).
-pub(crate) fn kernel(program: &[u8]) -> Vec<u8> {
+fn kernel(program: &[u8]) -> Vec<u8> {
     let len = program.len() as u64;
     let mut file = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
@@ -25,4 +35,35 @@ pub(crate) fn kernel(program: &[u8]) -> Vec<u8> {
     file.resize(0x100, 0);
     file.extend(program);
     file
+}
+
+/// A folder with a kernel, the file `tiny`; `None`, which is said, where there is no KVM. Its path is short enough for a socket.
+pub(crate) fn folder(program: &[u8]) -> Option<TempDir> {
+    let kvm = fs::File::options().read(true).write(true).open("/dev/kvm");
+    if kvm.is_err() {
+        eprintln!("skipped: /dev/kvm cannot be opened");
+        return None;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("tiny"), kernel(program)).expect("a kernel");
+    Some(folder)
+}
+
+/// Waits until something is true.
+pub(crate) fn until(what: &str, mut is_true: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !is_true() {
+        assert!(Instant::now() < end, "in vain: {what}");
+        sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until a VMM has ended, and tells its exit code; none where a signal ended it.
+pub(crate) fn code_of(strait: &mut Child) -> Option<i32> {
+    let mut ended = None;
+    until("strait ends", || {
+        ended = strait.try_wait().expect("a child");
+        ended.is_some()
+    });
+    ended.and_then(|status| status.code())
 }
