@@ -8,7 +8,7 @@ use super::nic::PF_VECTORS;
 use super::odd_machines::{refuses, unsafe_interrupts};
 use super::viommu_dma::blocked;
 use super::{
-    Kind, Lab, Scenario, bad_input, device_errors, device_leaves, devices, host_command, life_cycle, nested, nested_life,
+    Kind, Lab, Scenario, bad_input, device_errors, device_leaves, devices, host_command, hotplug, life_cycle, nested, nested_life,
     nic, reset, viommu, viommu_dma,
 };
 use crate::guest::GuestConfig;
@@ -19,7 +19,7 @@ use crate::lab::devices::{EDU, NIC};
 const HOLE: (u64, u64) = (0xfd_0000_0000, 0xff_ffff_ffff);
 
 /// What is done here as on the usual machine.
-const AGAIN: [&str; 34] = [
+const AGAIN: [&str; 35] = [
     "pf",
     "vf",
     "pf-affinity",
@@ -54,6 +54,7 @@ const AGAIN: [&str; 34] = [
     "host-bind-behind-bridge",
     "bad-device-driver",
     "bad-device-group",
+    "hotplug",
 ];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -70,6 +71,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         device_errors::scenarios(),
         host_command::scenarios(),
         bad_input::scenarios(),
+        hotplug::scenarios(),
     ];
     let again = usual.into_iter().flatten();
     let again = again.filter(|one| AGAIN.contains(&one.name.as_str())).map(again_here);
