@@ -59,6 +59,8 @@ struct State {
     functions: Vec<(u8, Arc<dyn Function>)>,
     /// The host wants the device back: it is out when the guest switches the slot off.
     is_leaving: bool,
+    /// The device came while the guest ran, which has not switched the slot on since.
+    is_new: bool,
 }
 
 impl RootPort {
@@ -76,6 +78,7 @@ impl RootPort {
                 slot,
                 functions,
                 is_leaving: false,
+                is_new: false,
             }),
         }
     }
@@ -111,6 +114,7 @@ impl RootPort {
         let mut state = self.lock();
         state.functions = functions;
         state.is_leaving = false;
+        state.is_new = true;
         self.tell(&mut state, |state| {
             state.slot.insert(&mut state.config);
             state.slot.asks_for_interrupt(&state.config)
@@ -142,6 +146,7 @@ impl RootPort {
         let functions = {
             let mut state = self.lock();
             state.is_leaving = false;
+            state.is_new = false;
             if state.slot.is_occupied(&state.config) {
                 self.tell(&mut state, |state| state.slot.remove(&mut state.config));
             }
@@ -171,12 +176,20 @@ impl RootPort {
         let mut state = self.lock();
         self.tell(&mut state, |state| {
             let was_off = state.slot.is_off(&state.config);
+            let was_lit = state.slot.is_lit(&state.config);
             let control = state.config.u16(bridge::BRIDGE_CONTROL);
             state.config.write(register, data);
             let is_renumbered = self.upstream.bus.set(state.config.u8(bridge::SECONDARY_BUS));
             let resets =
                 state.config.u16(bridge::BRIDGE_CONTROL) & !control & bridge::SECONDARY_BUS_RESET != 0;
-            match state.slot.follow(&mut state.config, was_off) {
+            // Linux forgets what it hears in the second behind switching power off, and then puts out the light
+            // (`remove_board`, drivers/pci/hotplug/pciehp_ctrl.c): a device that came in that second is told again.
+            if state.is_new && was_lit && !state.slot.is_lit(&state.config) {
+                state.slot.insert(&mut state.config);
+            }
+            let power = state.slot.follow(&mut state.config, was_off);
+            state.is_new &= power != Power::On;
+            match power {
                 Power::Off if state.is_leaving => Follows::Eject,
                 Power::Off => Follows::Reset,
                 Power::On | Power::Same if resets => Follows::Reset,
@@ -243,7 +256,7 @@ impl Function for RootPort {
         {
             let mut state = self.lock();
             (state.config, state.slot) = power_on(self.number, !state.functions.is_empty());
-            state.is_leaving = false;
+            (state.is_leaving, state.is_new) = (false, false);
         }
         self.upstream.bus.set(0);
         self.reset_secondary()

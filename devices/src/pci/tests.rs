@@ -356,6 +356,37 @@ fn a_device_comes_into_a_slot_that_the_guest_switches_on() {
     assert_eq!(*card.resets.lock().expect("sound"), 0, "it came fresh");
 }
 
+/// As Linux does it: power off, a second in which it forgets what it hears, the light out.
+#[test]
+fn a_device_that_comes_while_the_slot_goes_off_is_told_again_behind_it() {
+    let (root, _, router) = machine_with_router();
+    listen(&root);
+    let port = &root.ports()[0];
+    let control = |value: u16| root.write_config(bdf(0, 1), 0x58, &value.to_le_bytes());
+    let clear = || root.write_config(bdf(0, 1), 0x5a, &[0x09, 0x01]);
+    assert!(port.ask_to_unplug());
+    assert!(matches!(control(OFF & !0x300 | 0x100), Effect::Eject(1)));
+    let _none = port.unplug();
+    let _none = port.plug(vec![(0, Card::new() as Arc<dyn Function>)]);
+    let _none = clear();
+    let sent = router.sent().len();
+    let _none = control(OFF | 0x300);
+    assert_eq!(router.sent().len(), sent + 1, "told again");
+    let _none = clear();
+    let _none = control(ON & !0x300 | 0x100);
+    let _none = clear();
+    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    let sent = router.sent().len();
+    let _none = control(OFF & !0x300 | 0x100);
+    let _none = clear();
+    let _none = control(OFF | 0x300);
+    assert_eq!(
+        router.sent().len(),
+        sent + 1,
+        "by the link alone: the guest wants it off"
+    );
+}
+
 #[test]
 fn a_guest_that_kept_its_device_may_switch_it_off_and_on() {
     let (root, card, _) = machine_with_router();

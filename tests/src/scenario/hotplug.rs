@@ -59,7 +59,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .full(),
         Scenario::new(
             "hotplug-refused",
-            "what cannot come or go is refused with the reason, and the guest sees nothing",
+            "what cannot come or go is refused with the reason, the guest sees nothing, and what leaves may come again at once",
             240,
             refused,
         )
@@ -278,7 +278,12 @@ fn refused(lab: &Lab<'_>) -> Result<()> {
         let twice = [&delete("nic"), &not(delete("nic")), DELETED].map(String::from);
         says(&twice.each_ref().map(String::as_str), "asked for")?;
         ask(lab, &[&add(lab, &nic, "nic"), &pull("nic"), DELETED])?;
-        Ok(())
+        ask(lab, &[&add(lab, &nic, "nic")])?;
+        lab.eth0().up(guest, "igb")?;
+        // The guest is not done with the slot when it comes again.
+        ask(lab, &[&delete("nic"), DELETED, &add(lab, &nic, "nic")])?;
+        lab.eth0().up(guest, "igb").context("It came again at once")?;
+        lab.eth0().ping(guest)
     })?;
     lab.run(&guest(0), |_| says(&[&not(add(lab, &nic, "nic"))], "--hotplug-slots"))
 }

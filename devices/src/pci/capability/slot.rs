@@ -123,6 +123,11 @@ impl Slot {
         self.control(config).power_off()
     }
 
+    /// The guest has the power indicator shine or blink.
+    pub(crate) fn is_lit(self, config: &ConfigSpace) -> bool {
+        self.control(config).power_indicator() != indicator::OFF
+    }
+
     /// Presses the attention button; false if nobody listens. A second press while the indicator blinks
     /// would take the first back.
     pub(crate) fn press_button(self, config: &mut ConfigSpace) -> bool {
