@@ -45,6 +45,11 @@ pub trait MapListener: Send + Sync {
 
     /// A mapping that `map` accepted goes away; it must be gone when this returns.
     fn unmap(&self, mapping: &Mapping);
+
+    /// Whether it hears of [images](MemoryKind::Image), too: only CPUs read those.
+    fn hears_of_images(&self) -> bool {
+        false
+    }
 }
 
 /// A region that cannot be placed.
@@ -134,7 +139,7 @@ impl AddressSpace {
         let mut layout = self.lock_layout();
         layout.displaced.clear();
         for (start, region) in self.memory.all() {
-            if region.kind() == MemoryKind::Device {
+            if region.kind() != MemoryKind::Ram {
                 self.take(&mut layout, Place::Memory(GuestAddress(start)), &region);
             }
         }
@@ -384,6 +389,9 @@ impl Layout {
 impl Listener {
     fn map(&mut self, place: Place, region: &Region) -> Result<(), PlaceError> {
         let Place::Memory(at) = place else { return Ok(()) };
+        if region.kind() == MemoryKind::Image && !self.listener.hears_of_images() {
+            return Ok(());
+        }
         for mapping in mappings(at, region) {
             self.listener
                 .map(&mapping)

@@ -38,6 +38,8 @@ pub enum MemoryKind {
     Ram,
     /// Registers or memory of a device. A listener that cannot map them says what no longer works.
     Device,
+    /// What a guest reads of a device without a trap, and cannot write. No device ever reaches it by DMA.
+    Image,
 }
 
 /// A part of a region that needs no trap.

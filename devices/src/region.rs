@@ -133,7 +133,21 @@ impl Region {
     }
 
     /// A device region with directly mapped pieces; pieces that reach beyond `len_bytes` are left out.
-    pub fn with_pieces(device: Arc<dyn Device>, len_bytes: u64, mut pieces: Vec<MappedPiece>) -> Arc<Self> {
+    pub fn with_pieces(device: Arc<dyn Device>, len_bytes: u64, pieces: Vec<MappedPiece>) -> Arc<Self> {
+        Self::of_device(device, len_bytes, MemoryKind::Device, pieces)
+    }
+
+    /// The same with pieces that a guest reads without a trap, while its writes to them trap, too.
+    pub fn with_images(device: Arc<dyn Device>, len_bytes: u64, pieces: Vec<MappedPiece>) -> Arc<Self> {
+        Self::of_device(device, len_bytes, MemoryKind::Image, pieces)
+    }
+
+    fn of_device(
+        device: Arc<dyn Device>,
+        len_bytes: u64,
+        kind: MemoryKind,
+        mut pieces: Vec<MappedPiece>,
+    ) -> Arc<Self> {
         pieces.retain(|piece| {
             piece
                 .offset
@@ -142,7 +156,7 @@ impl Region {
         });
         Arc::new(Self {
             len_bytes,
-            kind: MemoryKind::Device,
+            kind,
             decided: AtomicU64::new(0),
             applied: AtomicU64::new(0),
             device,

@@ -43,6 +43,8 @@ pub struct Config {
     pub cmdline: String,
     /// All of the guest's RAM.
     pub memory: MemorySize,
+    /// What it finds beside its RAM and devices.
+    pub machine: MachineKind,
     /// vCPUs, 1 to [`MAX_CPUS`].
     pub cpus: u32,
     /// Which features of the host's CPU the guest sees.
@@ -69,6 +71,17 @@ pub struct Config {
     pub hotplug: Option<HotplugConfig>,
     /// Who is told where the run stands.
     pub status: Option<StatusTarget>,
+}
+
+/// Which machine the guest finds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum MachineKind {
+    /// One in which kernels find what they find on a PC.
+    #[default]
+    Usual,
+    /// One in which Linux, as it is today, starts with fewer exits: PCI is configured by ECAM alone, there is no clock,
+    /// and the I/O APIC begins with the first pin that is wired.
+    Lean,
 }
 
 /// What follows when the host reports an uncorrectable error of a passed device.

@@ -169,9 +169,10 @@ pub fn low_ram_end(memory_bytes: u64, mmio_32: Range) -> GuestAddress {
 }
 
 /// The I/O APIC pin of INTx wire `pin` (0 is INTA) of `device` on bus 0. The swizzle spreads neighbours
-/// over all pins, as on q35.
+/// over all pins, as on q35; it begins with device 1, the first root port, so that a machine with one device has no
+/// pin in between.
 pub const fn intx_gsi(device: u8, pin: u8) -> u8 {
-    PCI_FIRST_GSI + (device + pin) % PCI_GSIS
+    PCI_FIRST_GSI + (device + pin + PCI_GSIS - 1) % PCI_GSIS
 }
 
 const fn port_range(first: u16, count: u64) -> Range {
@@ -202,8 +203,8 @@ mod tests {
 
     #[test]
     fn intx_wires_stay_on_the_io_apic() {
-        assert_eq!(intx_gsi(0, 0), 5);
-        assert_eq!(intx_gsi(31, 3), 7);
+        assert_eq!(intx_gsi(1, 0), 5);
+        assert_eq!(intx_gsi(31, 3), 6);
         assert!((0..32).all(|device| (0..4).all(|pin| (5..13).contains(&intx_gsi(device, pin)))));
     }
 }

@@ -328,3 +328,24 @@ fn a_region_that_left_for_good_is_refused() {
     assert_eq!(space.to_string(), "");
     assert_eq!(Arc::strong_count(&region), 1, "nothing keeps it");
 }
+
+#[test]
+fn images_are_for_those_who_ask_for_them() {
+    let space = AddressSpace::new();
+    let (cpus, dma) = (FakeListener::new(), FakeListener::new());
+    cpus.hear_of_images();
+    space.add_listener(cpus.clone()).expect("nothing is mapped");
+    let page = MappedPiece {
+        offset: PAGE,
+        backing: backing(PAGE),
+    };
+    let region = Region::with_images(RamDevice::new("window", 2 * PAGE as usize), 2 * PAGE, vec![page]);
+    space.add(at(0x10_0000), region).expect("free");
+    space.add_listener(dma.clone()).expect("nothing that it hears of");
+    space.remove_devices();
+    assert_eq!(
+        cpus.heard(),
+        [Heard::Map(0x10_1000, PAGE), Heard::Unmap(0x10_1000, PAGE)]
+    );
+    assert_eq!(dma.heard(), []);
+}

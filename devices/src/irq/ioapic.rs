@@ -8,6 +8,7 @@
 //! nothing, as in KVM and QEMU: who drives the wire and who programs the pin agree through ACPI.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use bitfield_struct::bitfield;
@@ -98,8 +99,8 @@ pub struct Ioapic {
 }
 
 struct Core {
-    /// Pins that the guest finds.
-    count: u8,
+    /// Pins that the guest finds, the first of them as its pin 0.
+    shown: Range<u8>,
     index: u8,
     id: u32,
     pins: [Pin; PINS as usize],
@@ -128,7 +129,7 @@ impl Ioapic {
     /// An I/O APIC with every pin masked.
     pub fn new(router: Arc<dyn MsiRouter>) -> Arc<Self> {
         let core = Core {
-            count: PINS,
+            shown: 0..PINS,
             index: 0,
             id: 0,
             pins: [Pin::RESET; PINS as usize],
@@ -140,10 +141,12 @@ impl Ioapic {
         })
     }
 
-    /// Before the guest looks: it has no more pins than `count`, 1 to [`PINS`]. A driver goes through all of them
-    /// several times, by two accesses for each half of an entry.
-    pub fn limit_pins(&self, count: u8) {
-        self.lock().count = count.clamp(1, PINS);
+    /// Before the guest looks: of all pins it finds only those in `shown`, which is not empty and ends at [`PINS`] at the
+    /// latest. A driver goes through all of them several times, by two accesses for each half of an entry. Wires keep
+    /// their numbers, which are those of the system: the guest adds the first to its own (ACPI 6.5 §5.2.12.3).
+    pub fn show_pins(&self, shown: Range<u8>) {
+        debug_assert!(!shown.is_empty() && shown.end <= PINS);
+        self.lock().shown = shown;
     }
 
     /// The wire to `pin`. A pin that does not exist gives a wire to nowhere.
@@ -221,7 +224,7 @@ impl Ioapic {
         let core = self.lock();
         match core.index {
             ID | ARBITRATION => core.id,
-            VERSION => u32::from(core.count - 1) << LAST_PIN_SHIFT | VERSION_NUMBER,
+            VERSION => (core.shown.len() as u32 - 1) << LAST_PIN_SHIFT | VERSION_NUMBER,
             index => match core.pin_of(index) {
                 Some((number, high)) => {
                     let bits = core.pins[usize::from(number)].entry.into_bits();
@@ -274,7 +277,8 @@ impl Core {
     /// The pin and half of an entry behind an indirect register.
     fn pin_of(&self, index: u8) -> Option<(u8, bool)> {
         let halves = index.checked_sub(REDIRECTION)?;
-        (halves / 2 < self.count).then_some((halves / 2, halves % 2 == 1))
+        let pin = self.shown.start + halves / 2;
+        (pin < self.shown.end).then_some((pin, halves % 2 == 1))
     }
 }
 

@@ -19,6 +19,8 @@ const DATA: u64 = 4;
 pub struct Cam {
     root: Arc<RootComplex>,
     address: AtomicU32,
+    /// The address port reads as ones.
+    is_mute: bool,
 }
 
 impl Cam {
@@ -27,6 +29,17 @@ impl Cam {
         Self {
             root,
             address: AtomicU32::new(0),
+            is_mute: false,
+        }
+    }
+
+    /// The same for a guest that is to use ECAM for all of configuration space. Linux looks whether the address port
+    /// reads back what was written (`pci_check_type1`, arch/x86/pci/direct.c), and does without the ports if not. Who does
+    /// not look, as Linux's early quirks, finds them at work.
+    pub fn mute(root: Arc<RootComplex>) -> Self {
+        Self {
+            is_mute: true,
+            ..Self::new(root)
         }
     }
 
@@ -51,7 +64,7 @@ impl Device for Cam {
 
     fn read(&self, offset: u64, data: &mut [u8]) {
         data.fill(0xff);
-        if let ([_, _, _, _], 0) = (&*data, offset) {
+        if let ([_, _, _, _], 0, false) = (&*data, offset, self.is_mute) {
             data.copy_from_slice(&self.address.load(Ordering::Relaxed).to_le_bytes());
         } else if let Some((bdf, register)) = self.target(offset) {
             self.root.read_config(bdf, register, data);

@@ -1,5 +1,9 @@
 //! Configuration space as bytes with two masks: what may be written, and what a written 1 clears.
 
+use std::sync::Arc;
+
+use crate::pci::image::Image;
+
 /// Bytes of a PCI Express configuration space (PCIe §7.2.2).
 pub const CONFIG_SPACE_SIZE: usize = 4096;
 
@@ -11,6 +15,8 @@ pub struct ConfigSpace {
     bytes: Box<[u8; CONFIG_SPACE_SIZE]>,
     writable: Box<[u8; CONFIG_SPACE_SIZE]>,
     write_1_clears: Box<[u8; CONFIG_SPACE_SIZE]>,
+    /// Where a guest reads it without a trap.
+    image: Option<Arc<Image>>,
 }
 
 impl ConfigSpace {
@@ -21,6 +27,25 @@ impl ConfigSpace {
             bytes: zero(),
             writable: zero(),
             write_1_clears: zero(),
+            image: None,
+        }
+    }
+
+    /// The same, which from now on `image` shows.
+    pub(crate) fn shown_by(mut self, image: Option<Arc<Image>>) -> Self {
+        self.image = image;
+        self.show(0, CONFIG_SPACE_SIZE);
+        self
+    }
+
+    /// What shows it.
+    pub(crate) fn image(&self) -> Option<&Arc<Image>> {
+        self.image.as_ref()
+    }
+
+    fn show(&self, register: usize, len: usize) {
+        if let Some(image) = &self.image {
+            image.show(&self.bytes, register, len);
         }
     }
 
@@ -30,6 +55,7 @@ impl ConfigSpace {
     /// When the bytes reach past the end: registers are constants of the caller.
     pub fn set(&mut self, register: u16, bytes: &[u8]) {
         self.bytes[usize::from(register)..][..bytes.len()].copy_from_slice(bytes);
+        self.show(register.into(), bytes.len());
     }
 
     /// Lets a guest write the bits that are 1 in `mask`, a little-endian value of any width.
@@ -61,6 +87,7 @@ impl ConfigSpace {
             let kept = self.bytes[at] & !self.writable[at] & !(self.write_1_clears[at] & new);
             self.bytes[at] = kept | new & self.writable[at];
         }
+        self.show(register.into(), data.len());
     }
 
     /// The byte at `register`.
@@ -110,6 +137,21 @@ mod tests {
         space.allow_clear(6, &[0x30]);
         space.write(6, &[0x10]);
         assert_eq!(space.u8(6), 0xe0);
+    }
+
+    #[test]
+    fn an_image_follows_every_change() {
+        let mut before = ConfigSpace::new();
+        before.set(0, &[1, 2, 3]);
+        let mut space = before.shown_by(Image::new());
+        let shown = |space: &ConfigSpace| space.image().expect("memory").bytes();
+        assert_eq!(shown(&space)[..4], [1, 2, 3, 0]);
+        space.allow_write(6, &[0xff, 0x0f]);
+        space.write(5, &[0xff, 0xff, 0xff]);
+        space.write(4094, &[0xff; 4]);
+        space.set(4095, &[9]);
+        assert_eq!(shown(&space)[4..8], [0, 0, 0xff, 0x0f]);
+        assert_eq!(shown(&space), *space.bytes);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The seam between the bus and one device function.
 
+use std::sync::Arc;
+
+use crate::pci::image::Image;
 use crate::region::Effect;
 
 /// One PCI Express function with its 4 KiB of configuration space.
@@ -17,6 +20,12 @@ pub trait Function: Send + Sync {
 
     /// Back to the state after power-on, with everything the guest set undone; BARs leave the map.
     fn reset(&self) -> Effect;
+
+    /// A page of host memory that holds what [`read_config`](Self::read_config) would tell, at any time. None where
+    /// reading must trap, as that of a physical function must.
+    fn image(&self) -> Option<Arc<Image>> {
+        None
+    }
 
     /// Leaves the machine: nothing of the guest's reaches the device any more, and BARs leave the map.
     fn unplug(&self) -> Effect {

@@ -1,10 +1,11 @@
 //! The host bridge: device 0 of bus 0, through which the CPUs see PCI. It decodes nothing itself.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use crate::lock::lock;
-use crate::pci::config_space::ConfigSpace;
+use crate::pci::config_space::{CONFIG_SPACE_SIZE, ConfigSpace};
 use crate::pci::function::Function;
+use crate::pci::image::Image;
 use crate::pci::spec::header;
 use crate::region::Effect;
 
@@ -14,7 +15,7 @@ const VENDOR_DEVICE: [u8; 4] = [0x36, 0x1b, 0x08, 0x00];
 const CLASS: [u8; 3] = [0x00, 0x00, 0x06];
 
 /// Bytes of a conventional configuration space (PCI 3.0 §6.1).
-const CONVENTIONAL_LEN: u16 = 256;
+const CONVENTIONAL_LEN: usize = 256;
 
 /// A host bridge without any function of its own.
 pub struct HostBridge {
@@ -25,14 +26,17 @@ impl HostBridge {
     /// A host bridge as after power-on.
     pub fn new() -> Self {
         Self {
-            config: Mutex::new(Self::power_on()),
+            config: Mutex::new(Self::power_on().shown_by(Image::new())),
         }
     }
 
+    /// A conventional function: behind its 256 bytes there are no extended capabilities to search for.
     fn power_on() -> ConfigSpace {
         let mut config = ConfigSpace::new();
         config.set(header::VENDOR_ID, &VENDOR_DEVICE);
         config.set(header::CLASS_CODE, &CLASS);
+        let nothing = [0xff; CONFIG_SPACE_SIZE - CONVENTIONAL_LEN];
+        config.set(CONVENTIONAL_LEN as u16, &nothing);
         config
     }
 }
@@ -48,11 +52,7 @@ impl Function for HostBridge {
         "host bridge"
     }
 
-    /// A conventional function: it has 256 bytes and no extended capabilities to search for.
     fn read_config(&self, register: u16, data: &mut [u8]) {
-        if register >= CONVENTIONAL_LEN {
-            return data.fill(0xff);
-        }
         lock(&self.config).read(register, data);
     }
 
@@ -62,7 +62,13 @@ impl Function for HostBridge {
     }
 
     fn reset(&self) -> Effect {
-        *lock(&self.config) = Self::power_on();
+        let mut config = lock(&self.config);
+        let image = config.image().cloned();
+        *config = Self::power_on().shown_by(image);
         Effect::None
+    }
+
+    fn image(&self) -> Option<Arc<Image>> {
+        lock(&self.config).image().cloned()
     }
 }

@@ -12,6 +12,7 @@ pub mod ecam;
 pub mod firmware;
 mod function;
 mod host_bridge;
+mod image;
 pub mod rom_bar;
 mod root_complex;
 mod root_port;
@@ -20,6 +21,7 @@ pub mod spec;
 pub use address::{Bdf, DevFn};
 pub use function::Function;
 pub use host_bridge::HostBridge;
+pub use image::Image;
 pub use root_complex::RootComplex;
 pub use root_port::{RootPort, Upstream};
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::pci::address::{Bdf, DevFn};
 use crate::pci::function::Function;
 use crate::pci::host_bridge::HostBridge;
+use crate::pci::image::Image;
 use crate::pci::root_port::RootPort;
 use crate::region::Effect;
 
@@ -26,6 +27,26 @@ impl RootComplex {
     /// The root ports in the order of their numbers.
     pub fn ports(&self) -> &[Arc<RootPort>] {
         &self.ports
+    }
+
+    /// The functions of bus 0 that a guest can read without a trap, and what they show.
+    pub fn images(&self) -> Vec<(DevFn, Arc<Image>)> {
+        let image = |devfn| Some((devfn, self.on_root_bus(devfn)?.image()?));
+        (0..32)
+            .filter_map(|device| image(DevFn::new(device, 0)))
+            .collect()
+    }
+
+    /// The device numbers of bus 0 at which nobody is, with what is read there: one page for all of them.
+    pub fn images_of_nobody(&self) -> Vec<(DevFn, Arc<Image>)> {
+        let Some(nobody) = Image::of_nobody() else {
+            return Vec::new();
+        };
+        let places = (0..32).map(|device| DevFn::new(device, 0));
+        places
+            .filter(|devfn| self.on_root_bus(*devfn).is_none())
+            .map(|devfn| (devfn, nobody.clone()))
+            .collect()
     }
 
     /// Reads the configuration space of `bdf`: 1, 2 or 4 bytes, naturally aligned. Where no function

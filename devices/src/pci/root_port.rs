@@ -10,6 +10,7 @@ use crate::pci::capability::slot::{Power, Slot};
 use crate::pci::capability::{acs, express, one_message};
 use crate::pci::config_space::ConfigSpace;
 use crate::pci::function::Function;
+use crate::pci::image::Image;
 use crate::pci::spec::{bridge, command, header, status};
 use crate::region::{Effect, Remap};
 
@@ -74,7 +75,7 @@ impl RootPort {
             number,
             upstream,
             state: Mutex::new(State {
-                config,
+                config: config.shown_by(Image::new()),
                 slot,
                 functions,
                 is_leaving: false,
@@ -255,11 +256,17 @@ impl Function for RootPort {
     fn reset(&self) -> Effect {
         {
             let mut state = self.lock();
-            (state.config, state.slot) = power_on(self.number, !state.functions.is_empty());
+            let (config, slot) = power_on(self.number, !state.functions.is_empty());
+            let image = state.config.image().cloned();
+            (state.config, state.slot) = (config.shown_by(image), slot);
             (state.is_leaving, state.is_new) = (false, false);
         }
         self.upstream.bus.set(0);
         self.reset_secondary()
+    }
+
+    fn image(&self) -> Option<Arc<Image>> {
+        self.lock().config.image().cloned()
     }
 }
 

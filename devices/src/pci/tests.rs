@@ -411,3 +411,47 @@ fn a_device_is_pulled_from_a_guest_that_does_not_listen() {
     assert!(matches!(root.ports()[0].reset(), Effect::Remap(remaps) if remaps.is_empty()));
     assert_eq!(read(&root, bdf(0, 1), 0x58) >> 22 & 1, 0, "the slot stays empty");
 }
+
+#[test]
+fn images_are_what_a_trap_would_read() {
+    let (root, _) = machine();
+    let trapped = |devfn| -> Vec<u8> {
+        let registers = (0..4096).step_by(4);
+        let bytes = registers.map(|register| read(&root, Bdf { bus: 0, devfn }, register).to_le_bytes());
+        bytes.flatten().collect()
+    };
+    let is_exact = || {
+        let images = root.images();
+        images.len() == 2
+            && images
+                .iter()
+                .all(|(devfn, image)| image.bytes() == trapped(*devfn))
+    };
+    assert!(is_exact());
+    for register in (0..4096).step_by(4) {
+        let _effect = root.write_config(bdf(0, 1), register, &[0xff; 4]);
+        let _effect = root.write_config(bdf(0, 0), register, &[0xff; 4]);
+    }
+    assert!(is_exact());
+    assert!(!root.ports()[0].ask_to_unplug() && is_exact(), "it is off");
+    let _effect = root.ports()[0].unplug();
+    assert!(is_exact());
+    let _effect = root.ports()[0].reset();
+    assert!(is_exact());
+    let nobody = root.images_of_nobody();
+    assert!(
+        nobody
+            .iter()
+            .all(|(devfn, image)| image.bytes() == trapped(*devfn))
+    );
+}
+
+#[test]
+fn every_device_of_bus_0_is_an_image_and_no_other() {
+    let (root, _) = machine();
+    let region = Ecam::region(root.clone(), 2, true);
+    let mut offsets: Vec<u64> = region.pieces().iter().map(|piece| piece.offset).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..32).map(|device| device << 15).collect::<Vec<u64>>());
+    assert_eq!(Ecam::region(root, 2, false).pieces().len(), 2);
+}

@@ -22,6 +22,7 @@ pub enum Heard {
 pub struct FakeListener {
     heard: Mutex<Vec<Heard>>,
     refused: AtomicBool,
+    images: AtomicBool,
 }
 
 impl FakeListener {
@@ -33,6 +34,11 @@ impl FakeListener {
     /// Refuses (`true`) or accepts what comes.
     pub fn set_refused(&self, refused: bool) {
         self.refused.store(refused, Ordering::Relaxed);
+    }
+
+    /// Hears of images, too.
+    pub fn hear_of_images(&self) {
+        self.images.store(true, Ordering::Relaxed);
     }
 
     /// The calls so far.
@@ -52,6 +58,10 @@ impl MapListener for FakeListener {
 
     fn unmap(&self, mapping: &Mapping) {
         lock(&self.heard).push(Heard::Unmap(mapping.at.0, mapping.backing.len_bytes()));
+    }
+
+    fn hears_of_images(&self) -> bool {
+        self.images.load(Ordering::Relaxed)
     }
 }
 

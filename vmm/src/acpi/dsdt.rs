@@ -8,8 +8,8 @@ use acpi_tables::sdt::Sdt;
 use strait_devices::acpi_pm::{self, SleepRegisters};
 use strait_devices::legacy::{Pvpanic, Rtc, Serial};
 
+use super::config::AcpiConfig;
 use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use super::pci_host::PciHost;
 use super::power_button;
 use crate::layout;
 
@@ -18,14 +18,16 @@ const HEADER_BYTES: u32 = 36;
 /// The revision that gives AML 64-bit integers.
 const REVISION: u8 = 2;
 
-pub(super) fn table(pci: &PciHost, has_power_button: bool) -> Sdt {
+pub(super) fn table(config: &AcpiConfig) -> Sdt {
     let mut devices = Vec::new();
-    pci.to_aml_bytes(&mut devices);
+    config.pci.to_aml_bytes(&mut devices);
     devices.extend(motherboard());
     devices.extend(serial());
-    devices.extend(clock());
+    if config.has_clock {
+        devices.extend(clock());
+    }
     devices.extend(pvpanic());
-    if has_power_button {
+    if config.has_power_button {
         devices.extend(power_button::devices());
     }
     let mut dsdt = Sdt::new(

@@ -6,18 +6,20 @@ use strait_devices::acpi_pm::SleepRegisters;
 use strait_devices::legacy::Rtc;
 use vm_memory::GuestAddress;
 
+use super::config::AcpiConfig;
 use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
 /// IA-PC boot architecture flags (table 5.11). Left out on purpose: 8042 (Linux then does not look for a
-/// keyboard), "no MSI" and "no CMOS RTC".
+/// keyboard) and "no MSI".
 const LEGACY_DEVICES: u16 = 1 << 0;
 const NO_VGA: u16 = 1 << 2;
+const NO_CMOS_RTC: u16 = 1 << 5;
 /// The keyboard controller's reset command. Any register may serve (ACPI 6.5 §4.8.3.6); this one always
 /// leaves the guest at once.
 const RESET_VALUE: u8 = 0xfe;
 
-pub(super) fn table(dsdt: GuestAddress) -> FADT {
+pub(super) fn table(dsdt: GuestAddress, config: &AcpiConfig) -> FADT {
     let mut fadt = FADTBuilder::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION)
         .flag(Flags::HwReducedAcpi)
         .flag(Flags::ResetRegSup)
@@ -30,8 +32,12 @@ pub(super) fn table(dsdt: GuestAddress) -> FADT {
     // Both, for readers from before ACPI 2.0 look at the short one only.
     fadt.dsdt = (dsdt.0 as u32).into();
     fadt.x_dsdt = dsdt.0.into();
-    fadt.century = Rtc::CENTURY_INDEX;
-    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA).into();
+    let (century, no_clock) = match config.has_clock {
+        true => (Rtc::CENTURY_INDEX, 0),
+        false => (0, NO_CMOS_RTC),
+    };
+    fadt.century = century;
+    fadt.iapc_boot_arch = (LEGACY_DEVICES | NO_VGA | no_clock).into();
     fadt.reset_reg = port(layout::KEYBOARD_CONTROLLER);
     fadt.reset_value = RESET_VALUE;
     fadt.sleep_control_reg = port(layout::SLEEP_REGISTERS + SleepRegisters::CONTROL as u16);

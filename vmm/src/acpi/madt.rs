@@ -7,6 +7,7 @@ use acpi_tables::{Aml, AmlSink};
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};
 
+use super::config::AcpiConfig;
 use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
 use crate::layout;
 
@@ -17,10 +18,10 @@ const FIRST_X2APIC_ID: u32 = 255;
 
 /// A CPU below 255 gets a local APIC entry and one from there on an x2APIC entry, never both (§5.2.12.12),
 /// or it would be counted twice.
-pub(super) fn table(apic_ids: &[u32]) -> MADT {
+pub(super) fn table(config: &AcpiConfig) -> MADT {
     let address = LocalInterruptController::Address(layout::LOCAL_APIC.start.0 as u32);
     let mut madt = MADT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION, address);
-    for (uid, &apic_id) in (0..).zip(apic_ids) {
+    for (uid, &apic_id) in (0..).zip(&config.apic_ids) {
         match u8::try_from(apic_id) {
             Ok(id) if apic_id < FIRST_X2APIC_ID => {
                 // Ids are unique, so there are at most 255 of these and the number fits.
@@ -29,7 +30,8 @@ pub(super) fn table(apic_ids: &[u32]) -> MADT {
             _ => madt.add_structure(LocalX2Apic::new(uid, apic_id)),
         }
     }
-    madt.add_structure(IoApic::new(IOAPIC_ID, layout::IOAPIC.start.0 as u32, 0));
+    let ioapic = IoApic::new(IOAPIC_ID, layout::IOAPIC.start.0 as u32, config.first_gsi.into());
+    madt.add_structure(ioapic);
     madt
 }
 
@@ -70,8 +72,12 @@ mod tests {
 
     /// Types and lengths of the structures behind the 44-byte header, with the id of each.
     fn structures(apic_ids: &[u32]) -> Vec<(u8, u8, u32)> {
+        let config = AcpiConfig {
+            apic_ids: apic_ids.to_vec(),
+            ..AcpiConfig::example()
+        };
         let mut bytes = Vec::new();
-        table(apic_ids).to_aml_bytes(&mut bytes);
+        table(&config).to_aml_bytes(&mut bytes);
         let mut rest = &bytes[44..];
         let mut found = Vec::new();
         while let [kind, len, ..] = *rest {
@@ -92,6 +98,18 @@ mod tests {
             structures(&[0, 1, 2]),
             [(0, 8, 0), (0, 8, 1), (0, 8, 2), (1, 12, 0)]
         );
+    }
+
+    #[test]
+    fn the_first_pin_has_its_number_in_the_system() {
+        let config = AcpiConfig {
+            apic_ids: Vec::new(),
+            first_gsi: 4,
+            ..AcpiConfig::example()
+        };
+        let mut bytes = Vec::new();
+        table(&config).to_aml_bytes(&mut bytes);
+        assert_eq!(bytes[44..], [1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 4, 0, 0, 0]);
     }
 
     #[test]

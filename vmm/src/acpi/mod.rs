@@ -5,6 +5,7 @@
 //!
 //! This module knows neither KVM nor the machine: it returns bytes and says where they belong.
 
+mod config;
 mod dmar;
 mod dsdt;
 mod fadt;
@@ -15,6 +16,7 @@ mod pci_host;
 mod power_button;
 mod tables;
 
+pub use config::AcpiConfig;
 pub use dmar::{Dmar, IOAPIC_BUS};
 pub use pci_host::PciHost;
-pub use tables::{AcpiConfig, AcpiTables, TooLarge, build};
+pub use tables::{AcpiTables, TooLarge, build};

@@ -5,26 +5,13 @@ use acpi_tables::rsdp::Rsdp;
 use acpi_tables::xsdt::XSDT;
 use vm_memory::GuestAddress;
 
+use super::config::AcpiConfig;
 use super::header::{OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use super::pci_host::PciHost;
 use super::{dsdt, fadt, madt, mcfg};
 use crate::layout::Range;
 
 /// Tables start at multiples of this, which no specification asks for and every reader likes.
 const ALIGNMENT: usize = 16;
-
-/// The machine that the tables describe, besides the constants of the layout.
-#[derive(Clone, Debug)]
-pub struct AcpiConfig {
-    /// Local APIC ids of the vCPUs, the boot processor's first.
-    pub apic_ids: Vec<u32>,
-    /// The PCI Express host bridge.
-    pub pci: PciHost,
-    /// The guest may be asked to power off.
-    pub has_power_button: bool,
-    /// Whole tables that others made, for instance a DMAR.
-    pub extra: Vec<Vec<u8>>,
-}
 
 /// Tables, ready to be copied into guest RAM.
 #[derive(Clone, Debug)]
@@ -55,11 +42,11 @@ pub fn build(config: &AcpiConfig, place: Range) -> Result<AcpiTables, TooLarge> 
         start: place.start,
         bytes: vec![0; Rsdp::len()],
     };
-    let dsdt = image.add(&to_bytes(&dsdt::table(&config.pci, config.has_power_button)));
+    let dsdt = image.add(&to_bytes(&dsdt::table(config)));
     // No RSDT, for an operating system must use the XSDT where there is one (ACPI 6.5 §5.2.8).
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    xsdt.add_entry(image.add(&to_bytes(&fadt::table(dsdt))).0);
-    xsdt.add_entry(image.add(&to_bytes(&madt::table(&config.apic_ids))).0);
+    xsdt.add_entry(image.add(&to_bytes(&fadt::table(dsdt, config))).0);
+    xsdt.add_entry(image.add(&to_bytes(&madt::table(config))).0);
     xsdt.add_entry(image.add(&to_bytes(&mcfg::table(config.pci.last_bus))).0);
     for table in &config.extra {
         xsdt.add_entry(image.add(table).0);

@@ -9,7 +9,7 @@ use strait_vfio::host::Root;
 use super::ctl::CtlArgs;
 use crate::config::{
     Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, HotplugConfig, MAX_CPUS, MAX_DEVICES,
-    MemorySize, OnDeviceError, ViommuConfig,
+    MachineKind, MemorySize, OnDeviceError, ViommuConfig,
 };
 use crate::gdb::GdbAddress;
 use crate::guests::GuestName;
@@ -36,6 +36,10 @@ pub struct RunArgs {
     /// The guest's memory: a number with M or G (MiB without), from 64M on.
     #[arg(long, short, value_name = "SIZE", default_value = "512M")]
     memory: MemorySize,
+    /// The machine the guest finds: usual; or lean, in which Linux starts with fewer exits, without a clock and with PCI
+    /// configured by ECAM alone, which other kernels may not find.
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = MachineKind::Usual)]
+    machine: MachineKind,
     /// Virtual CPUs, 1 to 64.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
     cpus: u32,
@@ -188,6 +192,7 @@ impl RunArgs {
             initrd: self.initrd,
             cmdline: self.cmdline,
             memory: self.memory,
+            machine: self.machine,
             cpus: self.cpus,
             cpu,
             devices,

@@ -13,17 +13,24 @@ use crate::layout;
 /// Ports end here; nothing in memory below is ever noted.
 const PORTS_END: u64 = 1 << 16;
 
+/// Where nobody answers and Linux writes many times all the same: it looks for super I/O chips there
+/// (drivers/tty/serial/8250/8250_fintek.c).
+const NOBODY: [u16; 2] = [0x2e, 0x4e];
+
 /// How often the place of PCI's index register is registered again with no length: more often than there are
-/// zones at lower ports, which is one.
-const SIGNPOSTS: u32 = 2;
+/// zones at lower ports, which are the clock's and [`NOBODY`]'s.
+const SIGNPOSTS: usize = NOBODY.len() + 2;
 
 impl Vm {
-    /// Notes down writes to index registers; they arrive with the next exit. The reset register lies within
-    /// PCI's index register, as its second byte, and must act at once.
+    /// Notes down writes to index registers, and to nobody; they arrive with the next exit. The reset register lies
+    /// within PCI's index register, as its second byte, and must act at once.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn note_index_writes(&self) -> Result<(), VmError> {
+        for port in NOBODY {
+            self.note_writes(Place::Port(port), 1)?;
+        }
         self.note_writes(Place::Port(layout::RTC), 1)?;
         self.note_writes(Place::Memory(layout::IOAPIC.start), 4)?;
         self.note_writes(Place::Port(layout::PCI_CONFIG), 4)?;
@@ -101,10 +108,10 @@ mod tests {
     fn writes_of_an_index_do_not_exit() {
         let code = [
             0x66, 0xba, 0xf8, 0x0c, 0xef, 0x66, 0xef, 0xee, // mov dx, 0xcf8; out dx, eax, ax and al
-            0xe6, 0x70, // out 0x70, al
+            0xe6, 0x70, 0xe6, 0x4e, // out 0x70, al; out 0x4e, al
         ];
         if let Some(exit) = first_exit(&[&code, END].concat()) {
-            assert_eq!(exit, (0x10, vec![INDEX, INDEX, INDEX, layout::RTC]));
+            assert_eq!(exit, (0x10, vec![INDEX, INDEX, INDEX, layout::RTC, 0x4e]));
         }
     }
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use kvm_bindings::kvm_userspace_memory_region;
+use kvm_bindings::{KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 use strait_devices::address_space::{MapError, MapListener, Mapping};
 use strait_devices::lock;
+use strait_devices::region::MemoryKind;
 
 use super::vm::Vm;
 
@@ -41,7 +42,10 @@ impl MemorySlots {
         let at = mapping.at.0;
         let region = kvm_userspace_memory_region {
             slot,
-            flags: 0,
+            flags: match mapping.kind {
+                MemoryKind::Image => KVM_MEM_READONLY,
+                MemoryKind::Ram | MemoryKind::Device => 0,
+            },
             guest_phys_addr: at,
             memory_size: len,
             userspace_addr: mapping.backing.host_address().0,
@@ -87,5 +91,9 @@ impl MapListener for MemorySlots {
         if let Err(error) = self.set(slot, mapping, 0) {
             log::error!("{error}: {}", error.source);
         }
+    }
+
+    fn hears_of_images(&self) -> bool {
+        true
     }
 }

@@ -9,7 +9,7 @@ use strait_devices::irq::SharedLine;
 use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::legacy::{KeyboardController, Pit, Pvpanic, ResetControl, Rtc, Serial, SystemControl};
 use strait_devices::pci::cam::{self, Cam};
-use strait_devices::pci::ecam::Ecam;
+use strait_devices::pci::ecam::{self, Ecam};
 use strait_devices::pci::firmware::{self, NoRoom, Room};
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
@@ -21,6 +21,7 @@ use super::error::RunError;
 use super::passthrough::Passed;
 use super::platform::Platform;
 use super::seat::Seat;
+use crate::config::MachineKind;
 use crate::layout;
 use crate::output::Writer;
 
@@ -53,10 +54,11 @@ impl Board {
         let serial = Arc::new(serial(&ioapic, platform));
         let lines = pci_lines(&ioapic);
         let functions = functions(platform, &lines)?;
-        ioapic.limit_pins(match platform.reception {
+        let end = match platform.reception {
             Some(_) => layout::PCI_FIRST_GSI + layout::PCI_GSIS,
             None => last_pin(&functions) + 1,
-        });
+        };
+        ioapic.show_pins(platform.first_gsi()..end);
         let mut board = Self {
             root: Arc::new(RootComplex::new(root_ports(platform, &functions))),
             functions,
@@ -66,7 +68,7 @@ impl Board {
             ioapic,
             space: platform.space.clone(),
         };
-        board.place()?;
+        board.place(platform.kind)?;
         if let Some(registers) = platform.iommu.registers() {
             board.memory(layout::VTD, registers)?;
         }
@@ -167,11 +169,17 @@ impl Board {
         self.root.ports().iter().find(|port| port.number() == number)
     }
 
-    fn place(&self) -> Result<(), PlaceError> {
+    fn place(&self, kind: MachineKind) -> Result<(), PlaceError> {
         let clock = Box::new(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
-        let pci = Arc::new(ResetControl::new(Arc::new(Cam::new(self.root.clone()))));
+        let cam = match kind {
+            MachineKind::Usual => Cam::new(self.root.clone()),
+            MachineKind::Lean => Cam::mute(self.root.clone()),
+        };
+        let pci = Arc::new(ResetControl::new(Arc::new(cam)));
         self.memory(layout::IOAPIC, self.ioapic.clone())?;
-        self.memory(layout::ECAM, Arc::new(Ecam::new(self.root.clone())))?;
+        let buses = layout::ECAM.len / ecam::BYTES_PER_BUS;
+        let ecam = Ecam::region(self.root.clone(), buses, kind == MachineKind::Lean);
+        self.space.add(Place::Memory(layout::ECAM.start), ecam)?;
         self.ports(layout::COM1, Serial::PORTS, self.serial.clone())?;
         self.ports(layout::RTC, Rtc::PORTS, Arc::new(Rtc::new(clock)))?;
         self.ports(

@@ -24,7 +24,7 @@ use super::state::Rules;
 use super::statistics::KvmNumbers;
 use crate::acpi::{self, AcpiConfig, PciHost};
 use crate::boot::{EntryState, GuestKernel};
-use crate::config::{self, Config};
+use crate::config::{self, Config, MachineKind};
 use crate::control::Control;
 use crate::events::Events;
 use crate::gdb::Debugger;
@@ -62,6 +62,8 @@ pub struct Platform {
     pub(super) clock: Option<StoppedClock>,
     /// How many vCPUs there are.
     pub(super) cpus: u32,
+    /// What the guest finds beside.
+    pub(super) kind: MachineKind,
     /// Guest physical memory and ports.
     pub space: Arc<AddressSpace>,
     /// What stands between devices and memory.
@@ -162,6 +164,7 @@ impl Platform {
             is_paused: false,
             clock: None,
             cpus: config.cpus,
+            kind: config.machine,
             slots,
             space,
             iommu: Arc::from(iommu),
@@ -222,6 +225,15 @@ impl Platform {
         }
     }
 
+    /// The number of the I/O APIC's first pin.
+    pub(super) fn first_gsi(&self) -> u8 {
+        match (self.kind, self.has_power_button) {
+            (MachineKind::Usual, _) => 0,
+            (MachineKind::Lean, true) => layout::POWER_BUTTON_IRQ,
+            (MachineKind::Lean, false) => layout::COM1_IRQ,
+        }
+    }
+
     /// What the host bridge forwards.
     pub fn windows(&self) -> Windows {
         let range = |range: Range| range.start.0..range.end().0;
@@ -242,6 +254,8 @@ impl Platform {
                 unmappable: self.unmappable.clone(),
             },
             has_power_button: self.has_power_button,
+            has_clock: self.kind == MachineKind::Usual,
+            first_gsi: self.first_gsi(),
             extra: self.iommu.acpi_tables(),
         };
         let tables = acpi::build(&config, layout::ACPI_TABLES)?;

@@ -101,13 +101,25 @@ fn version_register_says_24_pins_and_is_read_only() {
 #[test]
 fn pins_that_are_wired_to_nothing_are_not_there() {
     let bench = Bench::new();
-    bench.ioapic.limit_pins(7);
+    bench.ioapic.show_pins(0..7);
     assert_eq!(bench.read(1), 0x0006_0020);
     bench.set_entry(6, LEVEL | 0x31);
     bench.set_entry(7, LEVEL | 0x32);
     assert_eq!(bench.entry(6), LEVEL | 0x31);
     assert_eq!(bench.entry(7), u32::MAX, "as a register that nobody has");
     assert_eq!(bench.routes(), [(6, Some(0x31))]);
+}
+
+#[test]
+fn the_first_pin_of_the_guest_is_the_first_that_is_shown() {
+    let bench = Bench::new();
+    bench.ioapic.show_pins(4..6);
+    assert_eq!(bench.read(1), 0x0001_0020);
+    bench.set_entry(1, LEVEL | 0x31);
+    assert_eq!(bench.entry(2), u32::MAX);
+    assert_eq!(bench.routes(), [(5, Some(0x31))], "the wire's own number");
+    bench.ioapic.line(5).set_level(true);
+    assert_eq!(bench.entry(1), LEVEL | 0x31 | 1 << 14, "its end is awaited");
 }
 
 #[test]

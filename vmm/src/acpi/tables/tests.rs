@@ -5,23 +5,9 @@ use std::fs;
 use std::process::Command;
 
 use super::*;
+use crate::acpi::PciHost;
 use crate::layout;
 use acpi_tables::sdt::Sdt;
-
-fn config() -> AcpiConfig {
-    let mmio_64 = Some(Range::new(5 << 30, 517 << 30));
-    AcpiConfig {
-        apic_ids: vec![0, 1],
-        pci: PciHost {
-            last_bus: 3,
-            mmio_32: layout::MMIO_32[0],
-            mmio_64,
-            unmappable: Vec::new(),
-        },
-        has_power_button: true,
-        extra: Vec::new(),
-    }
-}
 
 fn tables(config: &AcpiConfig) -> AcpiTables {
     build(config, layout::ACPI_TABLES).expect("they fit")
@@ -67,7 +53,7 @@ fn reachable(tables: &AcpiTables) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn root_pointer_is_where_linux_searches_for_it() {
-    let tables = tables(&config());
+    let tables = tables(&AcpiConfig::example());
     assert_eq!(tables.rsdp.0 % 16, 0);
     assert!((0xe_0000..0x10_0000).contains(&tables.rsdp.0));
     let rsdp = &tables.bytes[..36];
@@ -77,7 +63,7 @@ fn root_pointer_is_where_linux_searches_for_it() {
 
 #[test]
 fn every_table_is_reachable_with_a_good_checksum() {
-    let tables = tables(&config());
+    let tables = tables(&AcpiConfig::example());
     let found = reachable(&tables);
     assert_eq!(
         found.keys().map(String::as_str).collect::<Vec<_>>(),
@@ -88,7 +74,9 @@ fn every_table_is_reachable_with_a_good_checksum() {
 
 #[test]
 fn fadt_describes_a_hardware_reduced_machine() {
-    let fadt = reachable(&tables(&config())).remove("FACP").expect("it is there");
+    let fadt = reachable(&tables(&AcpiConfig::example()))
+        .remove("FACP")
+        .expect("it is there");
     let flags = u32_at(&fadt, 112);
     assert_eq!(
         flags & (1 << 20 | 1 << 10),
@@ -100,6 +88,12 @@ fn fadt_describes_a_hardware_reduced_machine() {
         0b100,
         "no VGA; neither 8042 nor \"no MSI\" nor \"no RTC\""
     );
+    let without = AcpiConfig {
+        has_clock: false,
+        ..AcpiConfig::example()
+    };
+    let without = reachable(&tables(&without)).remove("FACP").expect("it is there");
+    assert_eq!((without[108], without[109] & 0b11_1110), (0, 0b10_0100), "no RTC");
     assert_eq!((fadt[116], u64_at(&fadt, 120), fadt[128]), (1, 0x64, 0xfe));
     assert_eq!((fadt[244], u64_at(&fadt, 248)), (1, 0x600), "sleep control");
     assert_eq!((fadt[256], u64_at(&fadt, 260)), (1, 0x601), "sleep status");
@@ -112,7 +106,9 @@ fn fadt_describes_a_hardware_reduced_machine() {
 
 #[test]
 fn mcfg_covers_the_buses_there_are() {
-    let mcfg = reachable(&tables(&config())).remove("MCFG").expect("it is there");
+    let mcfg = reachable(&tables(&AcpiConfig::example()))
+        .remove("MCFG")
+        .expect("it is there");
     assert_eq!((u64_at(&mcfg, 44), mcfg[54], mcfg[55]), (0xe000_0000, 0, 3));
 }
 
@@ -121,14 +117,15 @@ fn extra_tables_are_listed() {
     let extra = Sdt::new(*b"DMAR", 48, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     let config = AcpiConfig {
         extra: vec![extra.as_slice().to_vec()],
-        ..config()
+        ..AcpiConfig::example()
     };
     assert!(reachable(&tables(&config)).contains_key("DMAR"));
 }
 
 #[test]
 fn tables_that_do_not_fit_are_an_error() {
-    let error = build(&config(), Range::new(0xe_0000, 0xe_0100)).expect_err("256 bytes are too few");
+    let error =
+        build(&AcpiConfig::example(), Range::new(0xe_0000, 0xe_0100)).expect_err("256 bytes are too few");
     assert!(error.to_string().ends_with("and their place has 256"));
 }
 
@@ -136,7 +133,7 @@ fn tables_that_do_not_fit_are_an_error() {
 fn largest_machine_fits() {
     let config = AcpiConfig {
         apic_ids: (0..64).collect(),
-        ..config()
+        ..AcpiConfig::example()
     };
     assert!(tables(&config).bytes.len() < 8192);
 }
@@ -148,7 +145,7 @@ fn disassembler_finds_nothing_to_complain_about() {
         return;
     }
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for (signature, table) in reachable(&tables(&config())) {
+    for (signature, table) in reachable(&tables(&AcpiConfig::example())) {
         let file = folder.path().join(format!("{signature}.aml"));
         fs::write(&file, table).expect("room for it");
         let run = |arguments: &[&str]| {
@@ -196,16 +193,19 @@ fn the_host_bridge_covers_what_cannot_be_mapped() {
     // A QWord memory descriptor (ACPI 6.5 §6.4.3.5.1): first and last address behind granularity.
     let window = |range: Range| [range.start.0.to_le_bytes(), range.last().0.to_le_bytes()].concat();
     let holds = |pci: PciHost, range| {
-        let dsdt = reachable(&tables(&AcpiConfig { pci, ..config() }))
-            .remove("DSDT")
-            .expect("it is there");
+        let dsdt = reachable(&tables(&AcpiConfig {
+            pci,
+            ..AcpiConfig::example()
+        }))
+        .remove("DSDT")
+        .expect("it is there");
         dsdt.windows(16).any(|bytes| bytes == window(range))
     };
     let reserved = Range::new(0xfd_0000_0000, 1 << 40);
     let pci = PciHost {
         unmappable: vec![reserved],
-        ..config().pci
+        ..AcpiConfig::example().pci
     };
     assert!(holds(pci.clone(), reserved) && holds(pci, Range::new(5 << 30, 517 << 30)));
-    assert!(!holds(config().pci, reserved));
+    assert!(!holds(AcpiConfig::example().pci, reserved));
 }
