@@ -141,7 +141,7 @@ pub(super) fn with_socket(config: GuestConfig) -> GuestConfig {
 }
 
 /// Powers the guest off when its button tells of a press, as a service of its own would.
-const HEAR: &str = "load button evdev
+pub(super) const HEAR: &str = "load button evdev
     wait_until 20 test -e /dev/input/event0 || fail there is no button
     (dd if=/dev/input/event0 of=/dev/null bs=24 count=1; poweroff -f) > /dev/null 2>&1 &";
 

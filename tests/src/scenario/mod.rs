@@ -48,6 +48,7 @@ scenarios![
     tiny,
     kernels,
     foreign,
+    lean,
     host_command,
     bad_input,
     odd_machines,
