@@ -6,6 +6,7 @@ mod gdb;
 mod hotplug;
 mod keys;
 mod memory;
+mod nodes;
 mod qmp;
 mod viommu;
 
@@ -23,7 +24,10 @@ pub use device::{DEVICE_KEYS, DeviceConfig, DeviceConfigError, RomConfig};
 pub use gdb::{GdbConfig, ListenError};
 pub use hotplug::{HotplugConfig, HotplugConfigError};
 pub use keys::KeyError;
-pub use memory::{MIN_MEMORY, MemorySize, MemorySizeError};
+pub use memory::{
+    HugePages, MIN_MEMORY, MemoryConfig, MemoryConfigError, MemorySize, MemorySizeError, PageSize,
+};
+pub use nodes::Nodes;
 pub use qmp::{QmpError, listen};
 pub use viommu::{ViommuConfig, ViommuConfigError};
 
@@ -42,7 +46,7 @@ pub struct Config {
     /// The kernel's command line.
     pub cmdline: String,
     /// All of the guest's RAM.
-    pub memory: MemorySize,
+    pub memory: MemoryConfig,
     /// What it finds beside its RAM and devices.
     pub machine: MachineKind,
     /// vCPUs, 1 to [`MAX_CPUS`].

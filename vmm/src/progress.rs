@@ -16,6 +16,7 @@ const NEW_LINE: Duration = Duration::from_secs(10);
 const HUGE_PAGES_SWITCH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 const MIB: u64 = 1 << 20;
+const GIANT_PAGE: u64 = 1 << 30;
 
 /// The way in which lines follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +83,7 @@ impl<W: Write> Progress<W> {
         let (done, total) = (self.done_bytes / MIB, self.total_bytes / MIB);
         let seconds = (now - self.start).as_secs();
         self.draw(
-            &format!("preparing memory for DMA: {done} of {total} MiB in {seconds} s"),
+            &format!("taking memory: {done} of {total} MiB in {seconds} s"),
             false,
         );
     }
@@ -95,7 +96,7 @@ impl<W: Write> Progress<W> {
         }
         let (total, seconds, pages) = (self.total_bytes / MIB, took.as_secs_f64(), pages());
         self.draw(
-            &format!("{total} MiB are ready for DMA after {seconds:.1} s, {pages}"),
+            &format!("{total} MiB of memory are there after {seconds:.1} s, {pages}"),
             true,
         );
         if let Some(hint) = pages.hint() {
@@ -118,6 +119,7 @@ impl<W: Write> Progress<W> {
 /// In which sizes of pages memory is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pages {
+    giant_bytes: u64,
     huge_bytes: u64,
     all_bytes: u64,
     /// The kernel gives no huge pages at all.
@@ -138,13 +140,22 @@ impl Pages {
             is_switched_off: switch.contains("[never]"),
             ..Self::default()
         };
-        let mut counts = false;
+        let (mut counts, mut is_giant) = (false, false);
         for line in maps.lines() {
             if let Some((start, end)) = mapping(line) {
                 counts = ranges.iter().any(|range| start < range.1 && range.0 < end);
             } else if counts {
-                pages.all_bytes += kib(line, "Rss:") << 10;
-                pages.huge_bytes += kib(line, "AnonHugePages:") << 10;
+                if line.starts_with("KernelPageSize:") {
+                    is_giant = kib(line, "KernelPageSize:") << 10 == GIANT_PAGE;
+                }
+                // Pages of a pool (hugetlbfs) are counted apart from all others.
+                let pool = (kib(line, "Shared_Hugetlb:") + kib(line, "Private_Hugetlb:")) << 10;
+                let huge = (kib(line, "AnonHugePages:") + kib(line, "ShmemPmdMapped:")) << 10;
+                pages.all_bytes += (kib(line, "Rss:") << 10) + pool;
+                match is_giant {
+                    true => pages.giant_bytes += pool,
+                    false => pages.huge_bytes += huge + pool,
+                }
             }
         }
         pages
@@ -152,7 +163,7 @@ impl Pages {
 
     /// The reason why it took long and its cure, if small pages are the reason.
     fn hint(&self) -> Option<String> {
-        if self.huge_bytes >= self.all_bytes / 2 {
+        if self.giant_bytes + self.huge_bytes >= self.all_bytes / 2 {
             return None;
         }
         let remedy = match self.is_switched_off {
@@ -167,11 +178,14 @@ impl Pages {
 
 impl fmt::Display for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (huge, all) = (self.huge_bytes / MIB, self.all_bytes / MIB);
+        let [giant, huge, all] = [self.giant_bytes, self.huge_bytes, self.all_bytes].map(|bytes| bytes / MIB);
+        if giant > 0 {
+            write!(f, "{giant} MiB in pages of 1 GiB, ")?;
+        }
         write!(
             f,
             "{huge} MiB in pages of 2 MiB, {} MiB in pages of 4 KiB",
-            all.saturating_sub(huge)
+            all.saturating_sub(giant + huge)
         )
     }
 }
@@ -195,6 +209,7 @@ mod tests {
     use super::*;
 
     const SMALL: Pages = Pages {
+        giant_bytes: 0,
         huge_bytes: 0,
         all_bytes: 64 << 30,
         is_switched_off: true,
@@ -222,16 +237,11 @@ mod tests {
     fn a_log_gets_few_lines_and_a_terminal_one_that_moves() {
         let text = shown(Style::Lines, [1000, 2000, 11000, 12000], SMALL);
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(
-            lines[0],
-            "strait: preparing memory for DMA: 16384 of 65536 MiB in 1 s"
-        );
-        assert_eq!(
-            lines[1],
-            "strait: preparing memory for DMA: 49152 of 65536 MiB in 11 s"
-        );
+        assert_eq!(lines[0], "strait: taking memory: 16384 of 65536 MiB in 1 s");
+        assert_eq!(lines[1], "strait: taking memory: 49152 of 65536 MiB in 11 s");
         assert!(
-            lines[2].starts_with("strait: 65536 MiB are ready for DMA after 12.0 s, 0 MiB in pages of 2 MiB")
+            lines[2]
+                .starts_with("strait: 65536 MiB of memory are there after 12.0 s, 0 MiB in pages of 2 MiB")
         );
         let text = shown(Style::Redraw, [1000, 1100, 2000, 3000], SMALL);
         assert_eq!(text.matches("\r\x1b[K").count(), 4, "{text:?}");
@@ -273,6 +283,24 @@ mod tests {
             pages.to_string(),
             "2 MiB in pages of 2 MiB, 2 MiB in pages of 4 KiB"
         );
+    }
+
+    #[test]
+    fn pages_of_pools_are_told_by_their_size() {
+        let maps = "7f0040000000-7f0080000000 rw-s 00000000 00:0f 1  /memfd:guest-ram (deleted)\n\
+                    Rss:                   0 kB\nKernelPageSize:  1048576 kB\nShared_Hugetlb:  1048576 kB\n\
+                    7f0080000000-7f0080400000 rw-s 40000000 00:0f 1  /memfd:guest-ram (deleted)\n\
+                    KernelPageSize:     2048 kB\nRss:   0 kB\nShared_Hugetlb:     4096 kB\n";
+        let pages = Pages::parse(
+            maps,
+            "always [madvise] never",
+            &[(0x7f00_4000_0000, 0x7f00_8040_0000)],
+        );
+        assert_eq!(
+            pages.to_string(),
+            "1024 MiB in pages of 1 GiB, 4 MiB in pages of 2 MiB, 0 MiB in pages of 4 KiB"
+        );
+        assert_eq!(pages.hint(), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 
 use strait_devices::address_space::AddressSpace;
@@ -30,6 +31,8 @@ pub struct VcpuThread {
     stop: Arc<StopFlag>,
     holds: Arc<AtomicBool>,
     thread: JoinHandle<Vcpu>,
+    /// Hears when the thread has its name.
+    begun: Receiver<()>,
 }
 
 impl VcpuThread {
@@ -42,10 +45,24 @@ impl VcpuThread {
         stop.set(false);
         let holds = Arc::new(AtomicBool::new(false));
         let held = holds.clone();
+        let (begins, begun) = channel();
         let thread = thread::Builder::new()
             .name(format!("vcpu{}", vcpu.id()))
-            .spawn(move || run(vcpu, &surroundings, &held))?;
-        Ok(Self { stop, holds, thread })
+            .spawn(move || {
+                let _nobody_waits = begins.send(());
+                run(vcpu, &surroundings, &held)
+            })?;
+        Ok(Self {
+            stop,
+            holds,
+            thread,
+            begun,
+        })
+    }
+
+    /// Waits until the thread has its name, by which it is found from outside.
+    pub fn wait_for_name(&self) {
+        let _is_over = self.begun.recv();
     }
 
     /// Asks the vCPU to leave the guest, without waiting. With `holds` it is to go on later, as if nothing had been:

@@ -17,14 +17,23 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     };
     vec![
         of("lean", HOST_SERIES, 2),
-        of("lean-6.1", OLD_SERIES, 1).full(),
         of("lean-smp-4", HOST_SERIES, 4).full(),
+        Scenario::new("lean-6.1", "a lean machine with Debian's 6.1 kernel: a NIC at work, over a reboot", 200, |lab| {
+            lab.needs_kernel(OLD_SERIES)?;
+            let config = GuestConfig {
+                series: OLD_SERIES,
+                ..GuestConfig::default()
+            };
+            one_nic(lab, config)
+        })
+        .strait_only()
+        .full(),
         of("lean-7", "7", 1).full().with_further_kernel(),
         Scenario::new(
             "lean-viommu",
             "a lean machine with an IOMMU of its own, strict: a NIC at work, over a reboot",
             300,
-            behind_iommu,
+            |lab| one_nic(lab, GuestConfig::default().behind_iommu("intel_iommu=on,strict")),
         )
         .strait_only()
         .full(),
@@ -70,10 +79,11 @@ fn work(lab: &Lab<'_>, guest: &mut Guest<'_>) -> Result<()> {
     Ok(())
 }
 
-fn behind_iommu(lab: &Lab<'_>) -> Result<()> {
+fn one_nic(lab: &Lab<'_>, config: GuestConfig) -> Result<()> {
     let config = GuestConfig {
+        devices: vec![lab.take(NIC.at())?],
         more: LEAN,
-        ..GuestConfig::with(&[&lab.take(NIC.at())?]).behind_iommu("intel_iommu=on,strict")
+        ..config
     };
     let pings = |guest: &mut Guest<'_>| {
         complaints(guest)?;

@@ -9,7 +9,7 @@ use strait_vfio::host::Root;
 use super::ctl::CtlArgs;
 use crate::config::{
     Config, CpuConfig, DEVICE_KEYS, DeviceConfig, GdbConfig, HotplugConfig, MAX_CPUS, MAX_DEVICES,
-    MachineKind, MemorySize, OnDeviceError, ViommuConfig,
+    MachineKind, MemoryConfig, OnDeviceError, ViommuConfig,
 };
 use crate::gdb::GdbAddress;
 use crate::guests::GuestName;
@@ -33,9 +33,10 @@ pub struct RunArgs {
         default_value = "console=ttyS0"
     )]
     cmdline: String,
-    /// The guest's memory: a number with M or G (MiB without), from 64M on.
+    /// The guest's memory: a number with M or G (MiB without), from 64M on; with hugepages=2M|1G|auto of the host's pools of
+    /// large pages, shared=on in a file, prealloc=on taken before the start, host-nodes=N of these nodes.
     #[arg(long, short, value_name = "SIZE", default_value = "512M")]
-    memory: MemorySize,
+    memory: MemoryConfig,
     /// The machine the guest finds: usual; or lean, in which Linux starts with fewer exits, without a clock and with PCI
     /// configured by ECAM alone, which other kernels may not find.
     #[arg(long, value_name = "KIND", value_enum, default_value_t = MachineKind::Usual)]

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::keys::bytes;
+use super::keys::{KeyError, bytes, set, set_switch};
+use super::nodes::Nodes;
 
 /// Bytes of the smallest guest a Debian kernel boots in.
 pub const MIN_MEMORY: u64 = 64 << 20;
@@ -22,6 +23,199 @@ impl MemorySize {
 impl fmt::Display for MemorySize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}M", self.0 >> 20)
+    }
+}
+
+/// A large page of the host's, of which the kernel keeps a pool (hugetlbfs).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageSize {
+    /// 2 MiB.
+    TwoMib,
+    /// 1 GiB.
+    OneGib,
+}
+
+impl PageSize {
+    /// Its size in bytes.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::TwoMib => 2 << 20,
+            Self::OneGib => 1 << 30,
+        }
+    }
+
+    fn of(bytes: u64) -> Option<Self> {
+        [Self::TwoMib, Self::OneGib]
+            .into_iter()
+            .find(|page| page.bytes() == bytes)
+    }
+}
+
+impl fmt::Display for PageSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TwoMib => "2M",
+            Self::OneGib => "1G",
+        })
+    }
+}
+
+/// Which pages RAM is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePages {
+    /// What the kernel makes of memory that huge pages are advised for.
+    #[default]
+    Transparent,
+    /// The largest of the host's pools that has enough, or what the kernel makes of it.
+    Auto,
+    /// These, or the guest does not start.
+    Of(PageSize),
+}
+
+/// RAM: how much, and of which memory of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryConfig {
+    /// All of it.
+    pub size: MemorySize,
+    /// Its pages.
+    pub pages: HugePages,
+    /// It is a file that other processes could map.
+    pub is_shared: bool,
+    /// It is taken from the host before the guest starts, even where no device needs that.
+    pub is_taken_first: bool,
+    /// The host's nodes of memory that it is of; `None` for all.
+    pub nodes: Option<Nodes>,
+}
+
+/// A value that cannot be understood.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryConfigError {
+    /// No size of RAM.
+    #[error(transparent)]
+    Size(#[from] MemorySizeError),
+    /// None of the keys.
+    #[error(
+        "{0:?} is not a key of --memory; the keys are hugepages=2M|1G|auto, shared=on|off, prealloc=on|off, host-nodes=N"
+    )]
+    UnknownKey(String),
+    /// A page that no CPU has, or that strait does not use.
+    #[error("hugepages={0:?} is none of 2M, 1G, auto and off")]
+    Page(String),
+    /// RAM that is no whole number of them.
+    #[error("{size} is no whole number of pages of {page}; give more, or hugepages=2M")]
+    Whole {
+        /// All of RAM.
+        size: MemorySize,
+        /// Its pages.
+        page: PageSize,
+    },
+    /// Neither a number nor a range.
+    #[error("host-nodes={0:?} is not a node of memory; write a number or a range, as in 0 or 0-1")]
+    Nodes(String),
+    /// How memory is spread over nodes is the kernel's affair.
+    #[error("policy={0:?} is not to be had; the one policy is bind, and only with host-nodes=N")]
+    Policy(String),
+    /// A key twice, or a value that is neither on nor off.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+impl From<MemorySize> for MemoryConfig {
+    fn from(size: MemorySize) -> Self {
+        Self {
+            size,
+            pages: HugePages::default(),
+            is_shared: false,
+            is_taken_first: false,
+            nodes: None,
+        }
+    }
+}
+
+/// Keys as they are given.
+#[derive(Default)]
+struct Keys {
+    pages: Option<HugePages>,
+    /// QEMU's two ways to say it: that there are huge pages, and which.
+    is_huge: Option<bool>,
+    huge: Option<PageSize>,
+    shared: Option<bool>,
+    taken_first: Option<bool>,
+    nodes: Option<Nodes>,
+    policy: Option<String>,
+}
+
+impl Keys {
+    fn read(&mut self, part: &str) -> Result<(), MemoryConfigError> {
+        let unknown = || MemoryConfigError::UnknownKey(part.to_owned());
+        let (key, value) = part.split_once('=').ok_or_else(unknown)?;
+        let page = || bytes(value).flatten().and_then(PageSize::of);
+        let wrong = || MemoryConfigError::Page(value.to_owned());
+        match key {
+            "hugepages" => {
+                let pages = match value {
+                    "auto" => HugePages::Auto,
+                    "off" => HugePages::Transparent,
+                    _ => HugePages::Of(page().ok_or_else(wrong)?),
+                };
+                set(&mut self.pages, "hugepages", pages)?;
+            }
+            "hugetlb" => set_switch(&mut self.is_huge, "hugetlb", value)?,
+            "hugetlbsize" => set(&mut self.huge, "hugetlbsize", page().ok_or_else(wrong)?)?,
+            "shared" | "share" => set_switch(&mut self.shared, "shared", value)?,
+            "prealloc" => set_switch(&mut self.taken_first, "prealloc", value)?,
+            "host-nodes" => {
+                let nodes = value
+                    .parse()
+                    .map_err(|()| MemoryConfigError::Nodes(value.to_owned()))?;
+                set(&mut self.nodes, "host-nodes", nodes)?;
+            }
+            "policy" => set(&mut self.policy, "policy", value.to_owned())?,
+            _ => return Err(unknown()),
+        }
+        Ok(())
+    }
+
+    fn pages(&self) -> HugePages {
+        let said = match (self.is_huge, self.huge) {
+            (Some(false), _) | (None, None) => HugePages::Transparent,
+            (_, size) => HugePages::Of(size.unwrap_or(PageSize::TwoMib)),
+        };
+        self.pages.unwrap_or(said)
+    }
+}
+
+impl FromStr for MemoryConfig {
+    type Err = MemoryConfigError;
+
+    /// A size and keys behind commas, or QEMU's `size=4G`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut parts = text.split(',');
+        let size = parts.next().unwrap_or_default();
+        let size: MemorySize = size.strip_prefix("size=").unwrap_or(size).parse()?;
+        let mut keys = Keys::default();
+        parts.try_for_each(|part| keys.read(part))?;
+        if let Some(policy) = keys
+            .policy
+            .take_if(|policy| policy != "bind" || keys.nodes.is_none())
+        {
+            return Err(MemoryConfigError::Policy(policy));
+        }
+        let pages = keys.pages();
+        if let HugePages::Of(page) = pages
+            && !size.bytes().is_multiple_of(page.bytes())
+        {
+            return Err(MemoryConfigError::Whole { size, page });
+        }
+        // The kernel reserves large pages on any node: whether these have them is seen when they are taken.
+        let is_of_nodes = keys.nodes.is_some() && pages != HugePages::Transparent;
+        Ok(Self {
+            size,
+            pages,
+            is_shared: keys.shared.unwrap_or(false),
+            is_taken_first: keys.taken_first.unwrap_or(false) || is_of_nodes,
+            nodes: keys.nodes,
+        })
     }
 }
 
@@ -86,5 +280,53 @@ mod tests {
         assert!(error("99999999T").contains("more memory"));
         assert!(error("18446744073709551616").contains("more memory"));
         assert!(error("65537K").contains("4 KiB"));
+    }
+
+    #[test]
+    fn keys_say_which_memory_it_is() {
+        let config = |text: &str| text.parse::<MemoryConfig>();
+        let size: MemorySize = "4G".parse().expect("a size");
+        assert_eq!(config("size=4G"), Ok(size.into()));
+        let wanted = MemoryConfig {
+            pages: HugePages::Of(PageSize::OneGib),
+            is_shared: true,
+            is_taken_first: true,
+            nodes: "0-1".parse().ok(),
+            ..size.into()
+        };
+        assert_eq!(config("4G,hugepages=1G,shared=on,host-nodes=0-1"), Ok(wanted));
+        assert_eq!(
+            config("4096,hugetlb=on,hugetlbsize=1G,share=on,prealloc=yes,host-nodes=0-1,policy=bind"),
+            Ok(wanted)
+        );
+        let pages = |text| config(text).map(|config| config.pages);
+        assert_eq!(pages("64M,hugepages=auto"), Ok(HugePages::Auto));
+        assert_eq!(pages("64M,hugetlb=on"), Ok(HugePages::Of(PageSize::TwoMib)));
+        assert_eq!(
+            pages("64M,hugetlb=off,hugetlbsize=2M"),
+            Ok(HugePages::Transparent)
+        );
+    }
+
+    #[test]
+    fn keys_that_cannot_be_say_why() {
+        let error = |text: &str| {
+            let refused = text.parse::<MemoryConfig>();
+            refused.expect_err("not understood").to_string()
+        };
+        assert!(error("4G,hugepages").starts_with("\"hugepages\" is not a key of --memory"));
+        assert!(error("4G,mem-path=/x").contains("the keys are hugepages="));
+        assert_eq!(
+            error("4G,hugepages=4M"),
+            "hugepages=\"4M\" is none of 2M, 1G, auto and off"
+        );
+        assert!(error("512M,hugepages=1G").starts_with("512M is no whole number of pages of 1G"));
+        assert!(error("4G,host-nodes=0,2").contains("\"2\" is not a key"));
+        assert!(error("4G,host-nodes=64").contains("not a node"));
+        assert!(error("4G,host-nodes=1-0").contains("not a node"));
+        assert!(error("4G,policy=bind").contains("only with host-nodes"));
+        assert!(error("4G,host-nodes=0,policy=interleave").contains("the one policy is bind"));
+        assert!(error("4G,shared=on,share=on").contains("given twice"));
+        assert!(error("1M,shared=on").contains("too little memory"));
     }
 }

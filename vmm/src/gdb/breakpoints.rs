@@ -212,7 +212,7 @@ impl Hardware {
 mod tests {
     use super::*;
     use crate::layout::Range;
-    use crate::memory::GuestRam;
+    use crate::memory::{GuestRam, RamSource};
 
     fn byte(memory: &GuestMemoryMmap, at: u64) -> u8 {
         memory.read_obj(GuestAddress(at)).expect("memory")
@@ -220,7 +220,7 @@ mod tests {
 
     #[test]
     fn two_names_of_one_place_keep_its_instruction() {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         let memory = ram.memory();
         memory.write_obj(0x90_u8, GuestAddress(0x1000)).expect("memory");
         let mut breakpoints = Software::default();
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_instruction_is_told_by_its_place_and_not_by_its_address_alone() {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         let mut breakpoints = Software::default();
         assert!(breakpoints.insert(ram.memory(), 0x1000, GuestAddress(0x1000)));
         let whose = |linear, at| breakpoints.whose(linear, Some(GuestAddress(at)));
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn what_the_guest_wrote_over_one_stays() {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         let memory = ram.memory();
         let mut breakpoints = Software::default();
         assert!(breakpoints.insert(memory, 8, GuestAddress(8)));
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn a_reset_puts_them_where_they_were() {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         let memory = ram.memory();
         let mut breakpoints = Software::default();
         assert!(breakpoints.insert(memory, 16, GuestAddress(16)));

@@ -10,7 +10,7 @@ use super::endpoint::GdbAddress;
 use super::testing::Still;
 use crate::kvm::vcpu::{DebugExit, Vcpu};
 use crate::layout::Range;
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, RamSource};
 
 /// Lines of one run at most.
 const LINES: usize = 200;
@@ -29,7 +29,7 @@ pub fn remote_protocol(bytes: &[u8]) {
 pub(super) fn talk(bytes: &[u8], vcpus: Vec<Vcpu>) -> Vec<Vcpu> {
     let (gdb, line) = UnixStream::pair().expect("a pair");
     gdb.set_nonblocking(true).expect("a socket");
-    let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+    let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
     let address = GdbAddress::Descriptor(line.as_raw_fd());
     let debugger = Debugger::listen(&address, false, ram.memory().clone(), true).expect("a descriptor");
     drop(line);

@@ -323,7 +323,7 @@ fn trap(vcpu: u32) -> Reason {
 mod tests {
     use super::*;
     use crate::layout::Range;
-    use crate::memory::GuestRam;
+    use crate::memory::{GuestRam, RamSource};
 
     const WATCH: Watch = Watch {
         address: 0x2000,
@@ -333,7 +333,7 @@ mod tests {
 
     /// The first register found something on vCPU 1, while another one stopped the guest.
     fn inferior() -> Inferior {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         let mut inferior = Inferior::new(ram.memory().clone(), true);
         assert!(inferior.hardware.insert(WATCH));
         inferior.keep(&[DebugExit {

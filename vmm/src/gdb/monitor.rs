@@ -118,10 +118,10 @@ mod tests {
     use super::*;
     use crate::gdb::testing::Still;
     use crate::layout::Range;
-    use crate::memory::GuestRam;
+    use crate::memory::{GuestRam, RamSource};
 
     fn said(command: &str) -> String {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         ram.memory()
             .write_obj(0x1234_u32, GuestAddress(0x2000))
             .expect("memory");

@@ -39,11 +39,11 @@ pub(super) fn translate(memory: &GuestMemoryMmap, tables: Tables, linear: u64) -
 mod tests {
     use super::*;
     use crate::layout::Range;
-    use crate::memory::GuestRam;
+    use crate::memory::{GuestRam, RamSource};
 
     /// Writes table entries: their place, and what they hold.
     fn memory(entries: &[(u64, u64)]) -> GuestRam {
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         for (at, entry) in entries {
             ram.memory().write_obj(*entry, GuestAddress(*at)).expect("memory");
         }

@@ -11,7 +11,7 @@ use super::slots::MemorySlots;
 use super::{System, SystemError, Vm, vcpu};
 use crate::boot::EntryState;
 use crate::layout::Range;
-use crate::memory::GuestRam;
+use crate::memory::{GuestRam, RamSource};
 
 /// A virtual machine with a little RAM from address 0 on and nothing else.
 ///
@@ -35,7 +35,7 @@ impl TinyMachine {
             Err(other) => panic!("{other}"),
         };
         let vm = Vm::new(&system).expect("a virtual machine");
-        let ram = GuestRam::new(&[Range::new(0, 1 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
         let space = Arc::new(AddressSpace::new());
         space
             .add_listener(Arc::new(MemorySlots::new(&vm)))

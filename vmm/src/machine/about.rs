@@ -18,7 +18,7 @@ impl About {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             name: config.name.clone(),
-            memory_bytes: config.memory.bytes(),
+            memory_bytes: config.memory.size.bytes(),
             began: Instant::now(),
         }
     }

@@ -15,6 +15,7 @@ use crate::boot::{GuestKernel, Source};
 use crate::config::{Config, HotplugConfig, MemorySize, RomConfig};
 use crate::kvm::{System, cpuid};
 use crate::layout::Range;
+use crate::memory::RamSource;
 use crate::placement;
 
 /// A wish the host cannot fulfil.
@@ -48,6 +49,8 @@ pub struct CheckedHost {
     pub system: System,
     /// What KVM lets a guest see of the CPU.
     pub cpuid: CpuId,
+    /// Where RAM comes from.
+    pub ram: RamSource,
     /// The kernel, found bootable.
     pub kernel: GuestKernel,
     /// The window for BARs below 4 GiB.
@@ -62,8 +65,9 @@ impl CheckedHost {
     /// # Errors
     /// The first thing in the way, and what to do about it.
     pub fn check(config: &Config) -> Result<Self, RunError> {
-        check_memory(config.memory)?;
+        check_memory(config.memory.size)?;
         config.stats.as_deref().map_or(Ok(()), check_stats)?;
+        let ram = RamSource::open(&config.memory)?;
         let room = config.hotplug.map_or(Room::default(), room);
         let mut sizes = decoded_below_4_gib(config)?;
         let slots = config.hotplug.map_or(0, |hotplug| hotplug.slots);
@@ -74,7 +78,7 @@ impl CheckedHost {
             initrd: config.initrd.as_deref(),
             cmdline: &config.cmdline,
         };
-        let kernel = GuestKernel::open(&source, config.memory.bytes(), mmio_32)?;
+        let kernel = GuestKernel::open(&source, config.memory.size.bytes(), mmio_32)?;
         let system = System::open()?;
         let (wanted, has) = (config.cpus, system.max_vcpus());
         if wanted as usize > has {
@@ -91,6 +95,7 @@ impl CheckedHost {
         Ok(Self {
             system,
             cpuid,
+            ram,
             kernel,
             mmio_32,
             room,
@@ -104,7 +109,7 @@ impl CheckedHost {
     pub fn check_devices(&self, config: &Config) -> Result<(), RunError> {
         let devices: Vec<HostBdf> = config.devices.iter().map(|device| device.host).collect();
         if !devices.is_empty() {
-            let memory = config.memory.bytes();
+            let memory = config.memory.size.bytes();
             host::check(
                 host::Host::new(&host::Root::real(), &host::RunningKernel),
                 &devices,

@@ -16,6 +16,7 @@ mod passthrough;
 mod platform;
 mod plug;
 mod porter;
+mod ram;
 mod reception;
 mod seat;
 mod serve;
@@ -120,11 +121,11 @@ mod tests {
 
     use super::*;
     use crate::layout::Range;
-    use crate::memory::GuestRam;
+    use crate::memory::{GuestRam, RamSource};
 
     #[test]
     fn an_end_between_two_pieces_of_ram_is_no_failure() {
-        let ram = GuestRam::new(&[Range::new(0, 4 << 20)]).expect("RAM");
+        let ram = GuestRam::new(&[Range::new(0, 4 << 20)], &RamSource::default()).expect("RAM");
         let populated = ram.populate(|_| Err::<(), RunError>(Ended.into()));
         assert!(is_end(&*populated.expect_err("ended")));
 

@@ -19,6 +19,7 @@ use super::iommu::{self, Iommu, Plan};
 use super::leaving::Leaving;
 use super::passthrough::{self, Passed};
 use super::porter::Porter;
+use super::ram;
 use super::reception::{Coming, Reception};
 use super::state::Rules;
 use super::statistics::KvmNumbers;
@@ -123,8 +124,11 @@ impl Platform {
         let plan = Plan::new(config, &iovas, cpu_bits)?;
         let unmappable = plan.unmappable(&iovas, host.mmio_32);
         let address_bits = plan.address_bits(cpu_bits);
-        let placement = placement::place(config.memory.bytes(), host.mmio_32, &iovas, address_bits)?;
-        let ram = Arc::new(GuestRam::new(&placement.ram)?);
+        let placement = placement::place(config.memory.size.bytes(), host.mmio_32, &iovas, address_bits)?;
+        let ram = Arc::new(GuestRam::new(&placement.ram, &host.ram)?);
+        if config.memory.is_taken_first {
+            ram::populate(&ram, user)?.finish();
+        }
         let space = Arc::new(AddressSpace::new());
         let slots = Arc::new(MemorySlots::new(&vm));
         space.add_listener(slots.clone())?;
@@ -149,7 +153,7 @@ impl Platform {
             slots: empty,
             room: host.room,
             groups,
-            memory_bytes: config.memory.bytes(),
+            memory_bytes: config.memory.size.bytes(),
             apart,
             signals: user.signals.clone(),
         });
@@ -308,6 +312,10 @@ impl Platform {
                     return Err(error.into());
                 }
             }
+        }
+        // Who controls the guest may ask at once which threads its CPUs are.
+        if self.control.is_some() {
+            threads.iter().for_each(VcpuThread::wait_for_name);
         }
         Ok(threads)
     }

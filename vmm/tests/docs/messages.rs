@@ -8,9 +8,11 @@ use strait_vfio::host::{CheckError, HostBdf};
 use crate::pages::{page, read, root, rows, spans};
 
 /// Errors that tell a user why something cannot be done. Each of their messages has an entry.
-const REFUSALS: [&str; 19] = [
+const REFUSALS: [&str; 21] = [
     "BootError",
     "MemorySizeError",
+    "MemoryConfigError",
+    "PoolError",
     "CpuConfigError",
     "DeviceConfigError",
     "ViommuConfigError",

@@ -1,7 +1,6 @@
 //! A machine whose guest has no IOMMU of its own: devices reach all its RAM, at its own addresses.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
 
 use strait_devices::address_space::{AddressSpace, MapListener, Mapping};
 use strait_devices::dma::{AlwaysMapped, Iova, RequesterId};
@@ -17,10 +16,9 @@ use super::seam::{Iommu, Surroundings};
 use crate::kvm::irq::GsiRouter;
 use crate::machine::error::RunError;
 use crate::machine::passthrough::{Opened, Passed};
+use crate::machine::ram;
 use crate::memory::GuestRam;
-use crate::output::Writer;
 use crate::placement::IovaRanges;
-use crate::progress::{Pages, Progress, Style};
 use crate::signals::Signals;
 use crate::user::User;
 
@@ -75,17 +73,10 @@ impl Direct {
 
     /// Populates RAM first, which takes long and says so: mapping it then only pins what is there.
     fn map_all(&self, container: &Arc<Container>, has_peers: bool, user: &User) -> Result<(), RunError> {
-        let ranges = self.ram.host_ranges();
-        let total = ranges.iter().map(|(start, end)| end - start).sum();
-        let out = Writer(user.outputs.messages.clone());
-        let mut progress = Progress::new(out, Style::of_stderr(), total, Instant::now());
-        self.ram.populate(|bytes| {
-            progress.advance(bytes, Instant::now());
-            Ok::<(), RunError>(user.signals.go_on()?)
-        })?;
+        let populated = ram::populate(&self.ram, user)?;
         let mirror = identity(container, has_peers, &user.signals);
         self.mirror_into(container, mirror)?;
-        progress.finish(Instant::now(), || Pages::of(&ranges));
+        populated.finish();
         Ok(())
     }
 

@@ -54,7 +54,7 @@ impl Viommu {
         opened: Vec<Opened>,
         surroundings: &Surroundings<'_>,
     ) -> Result<(Self, Vec<Passed>), RunError> {
-        warn_of_limits(config, &opened, machine.memory.bytes())?;
+        warn_of_limits(config, &opened, machine.memory.size.bytes())?;
         let buses: BTreeMap<u8, Arc<LiveBus>> = (1..=surroundings.ports)
             .map(|port| (port, Arc::default()))
             .collect();
