@@ -12,6 +12,8 @@ pub(crate) struct GuestConfig {
     /// The initial file system, by its name in `supplies/guests.rs`.
     pub(crate) initrd: &'static str,
     pub(crate) memory_mib: u64,
+    /// What strait is told of it besides, from a comma on.
+    pub(crate) memory_keys: &'static str,
     pub(crate) cpus: u32,
     /// As the VMM is told them.
     pub(crate) devices: Vec<String>,
@@ -39,6 +41,7 @@ impl Default for GuestConfig {
             series: HOST_SERIES,
             initrd: "initramfs",
             memory_mib: 512,
+            memory_keys: "",
             cpus: 1,
             devices: Vec::new(),
             words: String::new(),

@@ -36,7 +36,10 @@ fn strait(guest: &GuestConfig, cmdline: &str) -> Vec<String> {
     words.extend(["--kernel".to_owned(), guest.kernel()]);
     words.extend(["--initrd".to_owned(), guest.initrd()]);
     words.extend(["--cmdline".to_owned(), cmdline.to_owned()]);
-    words.extend(["--memory".to_owned(), format!("{}M", guest.memory_mib)]);
+    words.extend([
+        "--memory".to_owned(),
+        format!("{}M{}", guest.memory_mib, guest.memory_keys),
+    ]);
     words.extend(["--cpus".to_owned(), guest.cpus.to_string()]);
     for device in &guest.devices {
         words.extend(["--device".to_owned(), device.clone()]);

@@ -49,6 +49,7 @@ scenarios![
     kernels,
     foreign,
     lean,
+    memory,
     host_command,
     bad_input,
     odd_machines,

@@ -72,6 +72,27 @@ pub(super) const COMMAND_LINE: &[Mistake] = &[
         &["lots"],
     ),
     typed(
+        "bad-memory-pages",
+        "pages that no CPU has",
+        "strait run $K $I --memory 512M,hugepages=4M",
+        USAGE,
+        &["hugepages", "none of 2M, 1G, auto and off"],
+    ),
+    typed(
+        "bad-memory-pool",
+        "pages that the host has too few of",
+        "strait run $K $I --memory 512M,hugepages=2M",
+        ERROR,
+        &["256 pages of 2M", "add them with: echo 256 > /sys/kernel/mm/hugepages"],
+    ),
+    typed(
+        "bad-memory-node",
+        "a node of memory that is not there",
+        "strait run $K $I --memory 512M,host-nodes=9",
+        ERROR,
+        &["host-nodes=9", "in node 0 alone"],
+    ),
+    typed(
         "bad-memory-small",
         "less memory than the machine takes",
         "strait run $K $I --memory 1M",
