@@ -4,55 +4,24 @@
 //! 4 KiB pages for DMA takes about ten times as long. Who wants other pages says so: see [`RamSource`].
 
 mod block;
+mod error;
+mod pool;
 mod populate;
 mod source;
 
-use std::io;
 use std::sync::Arc;
 
 use strait_devices::iommu::vtd::TableMemory;
 use strait_devices::region::HostBacking;
-use vm_memory::mmap::MmapRegionError;
-use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
-pub use source::{PoolError, RamSource};
+pub use error::MemoryError;
+pub use pool::PoolError;
+pub use source::RamSource;
 
 use self::block::RamBlock;
-use crate::config::PageSize;
+use crate::config::MemoryConfig;
 use crate::layout::Range;
-
-/// RAM that cannot be had.
-#[derive(Debug, thiserror::Error)]
-pub enum MemoryError {
-    /// The kernel gave no addresses: the process may have a limit of them (RLIMIT_AS).
-    #[error("cannot reserve {0:#x} bytes of guest memory; give a smaller --memory")]
-    Map(usize, #[source] io::Error),
-    /// The kernel has less than it promised.
-    #[error("the host has no {0:#x} bytes of memory left for the guest's RAM; give a smaller --memory")]
-    Populate(u64, #[source] io::Error),
-    /// The pages that were asked for do not fit where RAM must be.
-    #[error(
-        "--memory: RAM at {start:#x}, {len:#x} bytes, is no whole number of pages of {page}: the host's IOMMU leaves no other \
-         place; give smaller pages"
-    )]
-    Pages {
-        /// Guest address of the block.
-        start: u64,
-        /// Its length in bytes.
-        len: u64,
-        /// The pages.
-        page: PageSize,
-    },
-    /// The kernel does not take memory from these nodes.
-    #[error("--memory: the kernel takes no memory from host-nodes {0}")]
-    Nodes(String, #[source] io::Error),
-    /// vm-memory refused a mapping.
-    #[error("guest memory cannot be used")]
-    Region(#[from] MmapRegionError),
-    /// vm-memory refused the set of mappings.
-    #[error("guest memory blocks do not fit together")]
-    Collection(#[from] GuestRegionCollectionError),
-}
 
 /// All RAM of a guest.
 ///
@@ -60,6 +29,14 @@ pub enum MemoryError {
 pub struct GuestRam {
     memory: GuestMemoryMmap,
     blocks: Vec<(GuestAddress, Arc<RamBlock>)>,
+}
+
+/// The source of RAM as `wanted`. Its large pages are reserved from now on: no other program takes them.
+///
+/// # Errors
+/// When the host does not have them, or the nodes that they are to be of.
+pub fn source(wanted: &MemoryConfig) -> Result<RamSource, PoolError> {
+    pool::source(wanted)
 }
 
 impl GuestRam {

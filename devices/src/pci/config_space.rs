@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use crate::pci::image::Image;
-
-/// Bytes of a PCI Express configuration space (PCIe §7.2.2).
-pub const CONFIG_SPACE_SIZE: usize = 4096;
+use crate::pci::spec::CONFIG_SPACE_SIZE;
 
 /// An emulated configuration space. Odd registers are small overrides around it.
 ///

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use crate::lock::lock;
-use crate::pci::config_space::{CONFIG_SPACE_SIZE, ConfigSpace};
+use crate::pci::config_space::ConfigSpace;
 use crate::pci::function::Function;
 use crate::pci::image::Image;
-use crate::pci::spec::header;
+use crate::pci::spec::{CONFIG_SPACE_SIZE, header};
 use crate::region::Effect;
 
 /// Red Hat's id for QEMU's generic PCI Express host bridge, which no driver claims.

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use vm_memory::{Bytes, MmapRegion, VolatileMemory};
 
-use crate::pci::config_space::CONFIG_SPACE_SIZE;
+use crate::pci::spec::CONFIG_SPACE_SIZE;
 use crate::region::{HostAddress, HostBacking};
 
 /// Bytes of what is stored at once, so that a reader never sees half of a register.

@@ -1,7 +1,8 @@
 //! Configuration space as the hardware's with a table of patches: which bits the guest sees from a copy,
 //! and which of the bits it writes reach the hardware.
 
-use strait_devices::pci::config_space::{CONFIG_SPACE_SIZE, ConfigSpace};
+use strait_devices::pci::config_space::ConfigSpace;
+use strait_devices::pci::spec::CONFIG_SPACE_SIZE;
 
 use crate::hardware::{Hardware, HardwareRegion};
 use strait_devices::warning::FirstOnly;

@@ -15,7 +15,7 @@ use crate::boot::{GuestKernel, Source};
 use crate::config::{Config, HotplugConfig, MemorySize, RomConfig};
 use crate::kvm::{System, cpuid};
 use crate::layout::Range;
-use crate::memory::RamSource;
+use crate::memory::{self, RamSource};
 use crate::placement;
 
 /// A wish the host cannot fulfil.
@@ -67,7 +67,7 @@ impl CheckedHost {
     pub fn check(config: &Config) -> Result<Self, RunError> {
         check_memory(config.memory.size)?;
         config.stats.as_deref().map_or(Ok(()), check_stats)?;
-        let ram = RamSource::open(&config.memory)?;
+        let ram = memory::source(&config.memory)?;
         let room = config.hotplug.map_or(Room::default(), room);
         let mut sizes = decoded_below_4_gib(config)?;
         let slots = config.hotplug.map_or(0, |hotplug| hotplug.slots);

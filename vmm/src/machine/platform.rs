@@ -37,6 +37,7 @@ use crate::layout::{self, Range};
 use crate::memory::GuestRam;
 use crate::output::Outputs;
 use crate::placement;
+use crate::progress::Style;
 use crate::user::User;
 use crate::vcpu::{Surroundings, VcpuThread, install_kick};
 
@@ -127,7 +128,8 @@ impl Platform {
         let placement = placement::place(config.memory.size.bytes(), host.mmio_32, &iovas, address_bits)?;
         let ram = Arc::new(GuestRam::new(&placement.ram, &host.ram)?);
         if config.memory.is_taken_first {
-            ram::populate(&ram, user)?.finish();
+            let messages = user.outputs.messages.clone();
+            ram::populate(&ram, messages, Style::of_stderr(), &|| user.signals.go_on())?.finish();
         }
         let space = Arc::new(AddressSpace::new());
         let slots = Arc::new(MemorySlots::new(&vm));
@@ -137,18 +139,19 @@ impl Platform {
         }
         let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
         let control = config::listen(config.name.as_ref(), config.qmp.as_ref())?;
+        let events = Arc::new(Events::new()?);
         let surroundings = iommu::Surroundings {
             vm: &vm,
             space: &space,
             ram: &ram,
             user,
+            events: &events,
             ports,
             is_open: empty > 0,
         };
         let (iommu, passed) = plan.connect(config, opened, &surroundings)?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
-        let events = Arc::new(Events::new()?);
         let reception = groups.filter(|_| empty > 0).map(|groups| Reception {
             slots: empty,
             room: host.room,

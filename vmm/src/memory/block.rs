@@ -14,7 +14,7 @@ use strait_devices::region::{HostAddress, HostBacking};
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{GuestAddress, GuestRegionMmap, MmapRegion};
 
-use super::MemoryError;
+use super::error::MemoryError;
 use super::source::RamSource;
 
 /// The pages that page tables of CPUs and IOMMUs have beside those of 4 KiB.
@@ -42,7 +42,7 @@ impl RamBlock {
         source: &RamSource,
         offset: u64,
     ) -> Result<Self, MemoryError> {
-        if let Some(page) = source.page()
+        if let Some(page) = source.page
             && ((start.0 | len | offset) & (page.bytes() - 1)) != 0
         {
             let start = start.0;
@@ -52,11 +52,11 @@ impl RamBlock {
         let align = if len >= GIANT_PAGE { GIANT_PAGE } else { HUGE_PAGE };
         let block = Self::reserve(len, align, start.0 as usize & (align - 1))?;
         block.back(source, offset)?;
-        if let Some(nodes) = source.nodes() {
+        if let Some(nodes) = source.nodes {
             let bound = bind(block.address, len, nodes.mask());
             bound.map_err(|error| MemoryError::Nodes(nodes.to_string(), error))?;
         }
-        if source.page().is_none() {
+        if source.page.is_none() {
             block.advise_huge_pages();
         }
         Ok(block)
@@ -92,7 +92,7 @@ impl RamBlock {
 
     /// Puts the pages of a file there; anonymous memory is there already.
     fn back(&self, source: &RamSource, offset: u64) -> Result<(), MemoryError> {
-        let Some(file) = source.file() else { return Ok(()) };
+        let Some(file) = &source.file else { return Ok(()) };
         let flags = MapFlags::SHARED | MapFlags::FIXED;
         let protection = ProtFlags::READ | ProtFlags::WRITE;
         // SAFETY: the range is this block's own mapping, to which nothing refers yet; the new one takes its place.

@@ -7,8 +7,8 @@ use std::thread::{self, Builder};
 
 use strait_devices::region::HostBacking;
 
-use super::MemoryError;
 use super::block::RamBlock;
+use super::error::MemoryError;
 
 /// Bytes that are taken at a time: a fraction of a second, even in small pages.
 const PART: usize = 64 << 20;
@@ -74,7 +74,7 @@ mod tests {
     use vm_memory::GuestAddress;
 
     use super::*;
-    use crate::memory::RamSource;
+    use crate::memory::source::RamSource;
 
     #[test]
     fn every_byte_is_told_of_once() {

@@ -2,6 +2,9 @@
 
 pub mod express;
 
+/// Bytes of a PCI Express configuration space (§7.2.2).
+pub const CONFIG_SPACE_SIZE: usize = 4096;
+
 /// Registers common to both header types (§7.5.1.1).
 pub mod header {
     /// Vendor id, 16 bits.

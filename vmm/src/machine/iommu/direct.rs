@@ -1,6 +1,6 @@
 //! A machine whose guest has no IOMMU of its own: devices reach all its RAM, at its own addresses.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use strait_devices::address_space::{AddressSpace, MapListener, Mapping};
 use strait_devices::dma::{AlwaysMapped, Iova, RequesterId};
@@ -12,22 +12,32 @@ use strait_devices::{Chain, Device, GuestAddress, lock};
 use strait_vfio::Container;
 use strait_vfio::domain::Identity;
 
+use super::reach::{self, Reach};
 use super::seam::{Iommu, Surroundings};
 use crate::kvm::irq::GsiRouter;
 use crate::machine::error::RunError;
 use crate::machine::passthrough::{Opened, Passed};
 use crate::machine::ram;
 use crate::memory::GuestRam;
+use crate::output::Output;
 use crate::placement::IovaRanges;
-use crate::signals::Signals;
-use crate::user::User;
+use crate::progress::Style;
+use crate::signals::{Ended, Signals};
 
-/// Interrupts go straight to the CPUs, and memory is mapped before the guest runs, or before its first device comes.
+/// Interrupts go straight to the CPUs, and memory is mapped before its first device may do DMA.
+///
+/// Field order is drop order: what is still being mapped is given up first.
 pub(super) struct Direct {
+    /// The mapping for those devices that are there when the guest starts.
+    reach: Option<Reach>,
     router: Arc<GsiRouter>,
+    memory: Arc<Memory>,
+}
+
+/// The guest's memory, and where its devices are.
+struct Memory {
     space: Arc<AddressSpace>,
     ram: Arc<GuestRam>,
-    /// Where the devices are.
     shared: Mutex<Option<Shared>>,
 }
 
@@ -49,35 +59,78 @@ struct OutOfReach {
 }
 
 impl Direct {
-    /// Maps all RAM for the DMA of `opened`; from then on the container follows every change of the memory map.
-    ///
-    /// # Errors
-    /// When RAM cannot be mapped, or a signal ends the start.
-    pub(super) fn connect_all(
-        opened: Vec<Opened>,
-        surroundings: &Surroundings<'_>,
-    ) -> Result<(Self, Vec<Passed>), RunError> {
-        let direct = Self {
-            router: surroundings.vm.router().clone(),
+    /// Begins to map all RAM for the DMA of `opened`, which goes on while the guest starts; from then on the container
+    /// follows every change of the memory map.
+    pub(super) fn connect_all(opened: Vec<Opened>, surroundings: &Surroundings<'_>) -> (Self, Vec<Passed>) {
+        let memory = Arc::new(Memory {
             space: surroundings.space.clone(),
             ram: surroundings.ram.clone(),
             shared: Mutex::default(),
+        });
+        let first = opened.first().map(|first| first.container.clone());
+        let has_peers = opened.len() > 1 || surroundings.is_open;
+        let reach = first.map(|container| {
+            let (memory, messages) = (memory.clone(), surroundings.user.outputs.messages.clone());
+            Reach::begin(surroundings.events.clone(), move |state| {
+                match memory.map_all(&container, has_peers, messages, state) {
+                    // All devices have left meanwhile, and the container's mappings with them.
+                    Err(_) if container.is_empty() => Ok(()),
+                    mapped => mapped,
+                }
+            })
+        });
+        let router = surroundings.vm.router().clone();
+        let gate = reach.as_ref().map(Reach::gate);
+        let passed = |opened: Opened| {
+            let gate = gate.clone().unwrap_or_else(|| Arc::new(AlwaysMapped));
+            opened.connected(router.clone(), gate)
         };
-        if let Some(first) = opened.first() {
-            let has_peers = opened.len() > 1 || surroundings.is_open;
-            direct.map_all(&first.container, has_peers, surroundings.user)?;
-        }
-        let passed = direct.connect(opened);
-        Ok((direct, passed))
+        let passed = opened.into_iter().map(passed).collect();
+        let direct = Self {
+            reach,
+            router: surroundings.vm.router().clone(),
+            memory,
+        };
+        (direct, passed)
     }
 
-    /// Populates RAM first, which takes long and says so: mapping it then only pins what is there.
-    fn map_all(&self, container: &Arc<Container>, has_peers: bool, user: &User) -> Result<(), RunError> {
-        let populated = ram::populate(&self.ram, user)?;
-        let mirror = identity(container, has_peers, &user.signals);
-        self.mirror_into(container, mirror)?;
+    /// Until the devices of the start are settled, nobody knows where they are.
+    fn shared(&self) -> MutexGuard<'_, Option<Shared>> {
+        if let Some(reach) = &self.reach {
+            reach.wait();
+        }
+        lock(&self.memory.shared)
+    }
+}
+
+impl Memory {
+    /// Populates RAM first, which takes long and says so: mapping it then only pins what is there. It is mapped before the
+    /// mirror hears of the map, which nobody could change meanwhile.
+    fn map_all(
+        &self,
+        container: &Arc<Container>,
+        has_peers: bool,
+        messages: Arc<Output>,
+        state: &Arc<reach::State>,
+    ) -> Result<(), RunError> {
+        // The terminal is the guest's console by now: no line of it is drawn over.
+        let populated = ram::populate(&self.ram, messages, Style::Lines, &|| state.go_on())?;
+        let state = state.clone();
+        let mirror = self.mirror(container, has_peers, move || state.go_on())?;
         populated.finish();
-        Ok(())
+        self.mirror_into(container, mirror)
+    }
+
+    /// RAM in the container, and who will mirror the map there.
+    fn mirror(
+        &self,
+        container: &Arc<Container>,
+        has_peers: bool,
+        go_on: impl Fn() -> Result<(), Ended> + Send + Sync + 'static,
+    ) -> Result<Identity, RunError> {
+        let mirror = Identity::new(container.clone(), has_peers, Box::new(move || Ok(go_on()?)));
+        mirror.map_ram(&self.pieces())?;
+        Ok(mirror)
     }
 
     fn mirror_into(&self, container: &Arc<Container>, mirror: Identity) -> Result<(), RunError> {
@@ -101,35 +154,31 @@ impl Direct {
     }
 }
 
-fn identity(container: &Arc<Container>, has_peers: bool, signals: &Arc<Signals>) -> Identity {
-    let signals = signals.clone();
-    let go_on = Box::new(move || Ok(signals.go_on()?));
-    Identity::new(container.clone(), has_peers, go_on)
-}
-
 impl Iommu for Direct {
     fn container(&self) -> Option<Arc<Container>> {
-        lock(&self.shared).as_ref().map(|shared| shared.container.clone())
+        self.shared().as_ref().map(|shared| shared.container.clone())
     }
 
-    /// The first one finds nothing mapped. RAM is mapped before the mirror hears of the map, which nobody could change
-    /// meanwhile.
+    /// The first one finds nothing mapped.
     fn admit(&self, opened: &[Opened], signals: &Arc<Signals>) -> Result<(), RunError> {
         let Some(first) = opened.first().filter(|_| self.container().is_none()) else {
             return Ok(());
         };
         let reach = IovaRanges::everything().within(&first.container.facts()?.iova_ranges);
-        let pieces = self.pieces();
-        for piece in &pieces {
+        for piece in self.memory.pieces() {
             let (start, last) = (piece.at.0, piece.at.0 + (piece.backing.len_bytes() - 1));
             if !reach.has(start, last) {
                 return Err(OutOfReach { start, last }.into());
             }
         }
-        self.ram.populate(|_| Ok::<(), RunError>(signals.go_on()?))?;
-        let mirror = identity(&first.container, true, signals);
-        mirror.map_ram(&pieces)?;
-        self.mirror_into(&first.container, mirror)
+        self.memory
+            .ram
+            .populate(|_| Ok::<(), RunError>(signals.go_on()?))?;
+        let signals = signals.clone();
+        let mirror = self
+            .memory
+            .mirror(&first.container, true, move || signals.go_on())?;
+        self.memory.mirror_into(&first.container, mirror)
     }
 
     fn connect(&self, opened: Vec<Opened>) -> Vec<Passed> {
@@ -138,9 +187,9 @@ impl Iommu for Direct {
     }
 
     fn vacate(&self) {
-        let gone = lock(&self.shared).take_if(|shared| shared.container.is_empty());
+        let gone = self.shared().take_if(|shared| shared.container.is_empty());
         if let Some(gone) = gone {
-            self.space.remove_listener(&gone.mirror);
+            self.memory.space.remove_listener(&gone.mirror);
         }
     }
 

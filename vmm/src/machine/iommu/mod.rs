@@ -4,6 +4,7 @@
 
 mod direct;
 mod plan;
+mod reach;
 mod seam;
 mod viommu;
 

@@ -10,6 +10,7 @@ use strait_devices::{Device, GuestAddress};
 
 use strait_vfio::Container;
 
+use crate::events::Events;
 use crate::kvm::Vm;
 use crate::machine::error::RunError;
 use crate::machine::passthrough::{Opened, Passed};
@@ -62,6 +63,7 @@ pub(in crate::machine) struct Surroundings<'a> {
     pub(in crate::machine) space: &'a Arc<AddressSpace>,
     pub(in crate::machine) ram: &'a Arc<GuestRam>,
     pub(in crate::machine) user: &'a User,
+    pub(in crate::machine) events: &'a Arc<Events>,
     /// Root ports, with numbers from 1 on.
     pub(in crate::machine) ports: u8,
     /// Devices may come while the guest runs.
