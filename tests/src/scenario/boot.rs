@@ -19,7 +19,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         }),
         Scenario::new("boot-6.1", "Debian's 6.1 kernel boots", 90, |lab| {
             boot(lab, "vmlinuz", OLD_SERIES, 1)
-        }),
+        })
+        .full(),
         Scenario::new("boot-smp", "two CPUs come up", 120, |lab| {
             boot(lab, "vmlinuz", HOST_SERIES, 2)
         }),

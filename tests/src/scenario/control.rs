@@ -41,7 +41,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             300,
             powerdown,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "control-ctl",
             "`strait ctl` finds a guest by its name, pauses, resets and ends it",

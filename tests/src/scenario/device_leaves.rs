@@ -42,7 +42,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             240,
             unbind_reboot,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
     ]
 }
 

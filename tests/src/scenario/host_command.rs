@@ -49,7 +49,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "virtual functions are made with address and VLAN, bound, and taken away",
             90,
             |lab| script(lab, BIND_VF, &["vlan 5", "active virtual functions"]),
-        ),
+        )
+        .full(),
         Scenario::new(
             "host-bind-nvme",
             "a mounted disk is refused; bound and restored it has its file",
@@ -67,7 +68,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "an old NIC goes without its bridge, comes back and pings",
             90,
             |lab| script(lab, BIND_BEHIND_BRIDGE, &["may stay", "3 packets received"]),
-        ),
+        )
+        .full(),
         Scenario::new(
             "host-crash",
             "what a killed command took goes back, with the journal and without",
@@ -91,7 +93,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "a signal during the start ends it, and the device goes back",
             180,
             |lab| script(lab, &SIGNALS.replace("SERIES", HOST_SERIES), &["4 starts ended"]),
-        ),
+        )
+        .full(),
     ];
     scenarios.into_iter().map(Scenario::strait_only).collect()
 }

@@ -63,7 +63,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             240,
             refused,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "hotplug-deaf",
             "a guest without a driver of slots, one that has not booted, one that stands still, and force",

@@ -29,7 +29,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "power-off and a new start, five times, the NIC named in five ways",
             300,
             |lab| restart(lab, 5),
-        ),
+        )
+        .full(),
         Scenario::new(
             "kill",
             "the VMM is killed in the middle of traffic, a fresh start works",

@@ -46,7 +46,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             120,
             hidden,
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "nested-no-remapping",
             "intremap=off: both VMMs say what it costs, the inner one refuses until the outer guest allows it",

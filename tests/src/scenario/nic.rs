@@ -41,14 +41,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         ),
         Scenario::new("pf-vmlinux", "the NIC with a vmlinux as kernel", 120, |lab| {
             ping(lab, |config| config.image = "vmlinux")
-        }),
+        })
+        .full(),
         Scenario::new("pf-kernel-6.1", "the NIC with Debian's 6.1 kernel", 120, |lab| {
             lab.needs_kernel(OLD_SERIES)?;
             ping(lab, |config| config.series = OLD_SERIES)
         }),
         Scenario::new("pf-memory-256m", "the NIC in a guest with 256 MiB", 120, |lab| {
             memory(lab, 256)
-        }),
+        })
+        .full(),
         Scenario::new(
             "pf-memory-3g",
             "the NIC in a guest with 3 GiB, all of it pinned",

@@ -11,7 +11,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         "two CPUs, remapped interrupts moved between them while data arrives",
         300,
         affinity,
-    )]
+    )
+        .full()]
 }
 
 fn affinity(lab: &Lab<'_>) -> anyhow::Result<()> {

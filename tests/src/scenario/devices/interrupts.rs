@@ -20,14 +20,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "igb without messages: the wire, pings, 32 MiB intact, the driver's own test",
             240,
             |lab| igb(lab, NIC.at(), "pci=nomsi", "IO-APIC"),
-        ),
+        )
+        .full(),
         Scenario::new(
             "msi-igb",
             "igb with MSI-X hidden: MSI, pings, 32 MiB intact, the driver's own test",
             240,
             |lab| igb(lab, "8086:10c9,msix=off", "", "PCI-MSI"),
         )
-        .strait_only(),
+        .strait_only()
+        .full(),
         Scenario::new(
             "msix-igb",
             "igb with MSI-X: the driver's own test, which takes interrupts in turn",

@@ -18,7 +18,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
                 sound(guest)
             })
         },
-    )]
+    )
+        .full()]
 }
 
 /// A picture in the frame buffer, as the card has it: its memory is looked at past its driver.

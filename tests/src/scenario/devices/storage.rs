@@ -27,7 +27,8 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             240,
             never_driven,
         )
-        .on(Kind::Undriven),
+        .on(Kind::Undriven)
+        .full(),
     ]
 }
 
