@@ -7,6 +7,8 @@ use crate::host::process::lockable_bytes;
 use crate::host::sysfs::Root;
 
 const HUGE_PAGE: u64 = 2 << 20;
+const GIANT_PAGE: u64 = 1 << 30;
+
 pub(super) fn examine(root: &Root, wishes: &Wishes) -> Vec<Finding> {
     vec![
         memlock(root, wishes),
@@ -37,10 +39,13 @@ fn memlock(root: &Root, wishes: &Wishes) -> Finding {
 
 fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
     let question = "Is there memory in large pages?";
-    let free = root.text("sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages");
-    let free: u64 = free.and_then(|text| text.parse().ok()).unwrap_or(0);
+    let free = free_pages(root, HUGE_PAGE).unwrap_or(0);
+    let pools = match free_pages(root, GIANT_PAGE) {
+        None => format!("{free} pages of 2 MiB free"),
+        Some(giant) => format!("{free} pages of 2 MiB free and {giant} of 1 GiB"),
+    };
     let Some(transparent) = root.text("sys/kernel/mm/transparent_hugepage/enabled") else {
-        let evidence = format!("{free} pages of 2 MiB free, and the kernel makes no transparent ones");
+        let evidence = format!("{pools}, and the kernel makes no transparent ones");
         return Finding::pass("huge-pages", question, evidence).warn(
             "a guest starts slowly and runs slower; a kernel with CONFIG_TRANSPARENT_HUGEPAGE does better",
         );
@@ -49,7 +54,7 @@ fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
         .split_once('[')
         .and_then(|(_, rest)| rest.split_once(']'))
         .map_or("unknown", |(mode, _)| mode);
-    let evidence = format!("{free} pages of 2 MiB free, transparent ones: {mode}");
+    let evidence = format!("{pools}, transparent ones: {mode}");
     let finding = Finding::pass("huge-pages", question, evidence);
     let needed = wishes.memory_bytes.div_ceil(HUGE_PAGE);
     match mode == "never" && free < needed {
@@ -59,6 +64,15 @@ fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
         ),
         false => finding,
     }
+}
+
+/// Pages of this many bytes in the kernel's pool that nobody has; `None` without such a pool.
+fn free_pages(root: &Root, bytes: u64) -> Option<u64> {
+    let kib = bytes >> 10;
+    let free = root.text(&format!(
+        "sys/kernel/mm/hugepages/hugepages-{kib}kB/free_hugepages"
+    ))?;
+    free.parse().ok()
 }
 
 /// Without an IOMMU a guest maps a few large pieces; with one it maps page by page.
