@@ -177,6 +177,9 @@ fn what_is_wrong_is_refused_by_its_class_and_the_next_command_is_heard() {
     let told: Vec<Value> = (0..5).map(|_| client.next()).collect();
     let ids: Vec<&Value> = told.iter().filter_map(|line| line.get("id")).collect();
     assert_eq!(ids, [&json!(1), &json!(2), &json!(3)]);
+    // QEMU's own client ends no line.
+    client.say("{\"execute\": \"query-status\", \"id\": 4}{\n\"execute\":\n\"query-version\", \"id\": 5}");
+    assert_eq!([client.next()["id"].take(), client.next()["id"].take()], [4, 5]);
     client.say("{\"execute\": ");
     sleep(Duration::from_millis(50));
     client.say("\"query-status\"}\n");
