@@ -119,6 +119,8 @@ pub struct Region {
     /// Changes of its place that were decided on, and the last one that was applied.
     decided: AtomicU64,
     applied: AtomicU64,
+    /// Accesses that its device answered.
+    trapped: AtomicU64,
     pieces: Vec<MappedPiece>,
     device: Arc<dyn Device>,
 }
@@ -159,6 +161,7 @@ impl Region {
             kind,
             decided: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            trapped: AtomicU64::new(0),
             device,
             pieces,
         })
@@ -173,6 +176,7 @@ impl Region {
             kind: MemoryKind::Ram,
             decided: AtomicU64::new(0),
             applied: AtomicU64::new(0),
+            trapped: AtomicU64::new(0),
             device: Arc::new(RamTrap),
             pieces,
         })
@@ -196,6 +200,23 @@ impl Region {
     /// Who answers trapped accesses.
     pub fn device(&self) -> &Arc<dyn Device> {
         &self.device
+    }
+
+    /// A trapped read.
+    pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
+        self.trapped.fetch_add(1, Ordering::Relaxed);
+        self.device.read(offset, data);
+    }
+
+    /// A trapped write.
+    pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Effect {
+        self.trapped.fetch_add(1, Ordering::Relaxed);
+        self.device.write(offset, data)
+    }
+
+    /// How many accesses trapped to its device so far.
+    pub fn trapped_accesses(&self) -> u64 {
+        self.trapped.load(Ordering::Relaxed)
     }
 
     /// The turn of the next change of its place.

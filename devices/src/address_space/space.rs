@@ -60,14 +60,14 @@ impl Space {
     pub(super) fn read(&self, address: u64, data: &mut [u8]) {
         data.fill(0xff);
         if let Some((region, offset, inside)) = self.find(address, data.len()) {
-            region.device().read(offset, &mut data[..inside]);
+            region.read(offset, &mut data[..inside]);
         }
     }
 
     /// Writes at `address`; bytes past the region's end are dropped.
     pub(super) fn write(&self, address: u64, data: &[u8]) -> Effect {
         match self.find(address, data.len()) {
-            Some((region, offset, inside)) => region.device().write(offset, &data[..inside]),
+            Some((region, offset, inside)) => region.write(offset, &data[..inside]),
             None => Effect::None,
         }
     }

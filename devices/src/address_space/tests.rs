@@ -53,6 +53,18 @@ fn accesses_reach_the_device_with_offsets_of_its_own() {
 }
 
 #[test]
+fn accesses_that_trap_are_counted_and_look_ups_are_not() {
+    let space = AddressSpace::new();
+    let region = half_mapped(RamDevice::new("bar", 2 * PAGE as usize));
+    space.add(at(0x5000), region.clone()).expect("free");
+    assert_eq!(region.trapped_accesses(), 0);
+    byte_at(&space, 0x5000);
+    let _ = space.write(GuestAddress(0x5004), &[7]);
+    byte_at(&space, 0x9000);
+    assert_eq!(region.trapped_accesses(), 2);
+}
+
+#[test]
 fn nobody_answers_with_ones() {
     let space = AddressSpace::new();
     let mut data = [0; 4];

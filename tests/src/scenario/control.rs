@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
 use super::{Lab, Scenario};
-use crate::guest::{Guest, GuestConfig};
+use crate::guest::{Guest, GuestConfig, Vmm};
 use crate::lab::devices::NIC;
 
 /// Where the VMM listens, in the lab host.
@@ -28,6 +28,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "a guest is paused with data on their way: its clock stands still, and it goes on",
             240,
             pause,
+        ),
+        Scenario::new(
+            "control-pci",
+            "a client is told where a NIC's BARs are in the guest, and how often it interrupted",
+            180,
+            pci,
         ),
         Scenario::new(
             "control-reset",
@@ -77,6 +83,46 @@ fn pause(lab: &Lab<'_>) -> Result<()> {
         let complaints = guest.sh("dmesg | grep -iE 'lockup|stall|unstable|timed out' || true")?;
         ensure!(complaints.is_empty(), "The guest's kernel says {complaints}");
         Ok(())
+    })
+}
+
+fn pci(lab: &Lab<'_>) -> Result<()> {
+    let config = with_socket(GuestConfig::with(&[&lab.take(NIC.at())?]));
+    lab.run(&config, |guest| {
+        lab.eth0().up(guest, "igb")?;
+        lab.eth0().ping(guest)?;
+        let tree: Value = serde_json::from_str(&ask(lab, &["query-pci"])?)?;
+        let nic = of_the_nic(&tree[0]["devices"]).with_context(|| format!("There is no NIC in {tree}"))?;
+        let seen = guest.sh("cat $(function_of 0x8086:0x10c9)/resource")?;
+        let seen: Vec<&str> = seen.lines().collect();
+        let told = nic["regions"].as_array().context("There are no regions")?;
+        let answering = told.iter().filter(|region| region["address"] != -1);
+        ensure!(answering.clone().count() >= 2, "Of a NIC at work {nic} is told");
+        for region in answering {
+            let number = |member: &str| region[member].as_u64().with_context(|| format!("{member} in {region}"));
+            let (start, size) = (number("address")?, number("size")?);
+            let wanted = format!("{start:#018x} {:#018x} ", start + size - 1);
+            let line = seen.get(number("bar")? as usize).copied().unwrap_or_default();
+            ensure!(line.starts_with(&wanted), "{region} is told, and the guest has it at {line}");
+        }
+        if lab.vmm == Vmm::Qemu {
+            return Ok(());
+        }
+        let strait: Value = serde_json::from_str(&ask(lab, &["x-query-strait"])?)?;
+        let device = &strait["devices"][0];
+        let interrupts = device["interrupts"].as_array().context("No interrupts are told")?;
+        let came = interrupts.iter().filter(|vector| vector["count"].as_u64() > Some(0));
+        ensure!(came.count() >= 2, "Of a NIC that pinged {device} is told");
+        ensure!(device["bars"].to_string().contains("trapped"), "No BARs are told: {device}");
+        Ok(())
+    })
+}
+
+/// What is told of the lab's NIC, on whichever bus it is.
+fn of_the_nic(devices: &Value) -> Option<&Value> {
+    devices.as_array()?.iter().find_map(|device| {
+        let is_it = device["id"]["vendor"] == 0x8086 && device["id"]["device"] == 0x10c9;
+        is_it.then_some(device).or_else(|| of_the_nic(&device["pci_bridge"]["devices"]))
     })
 }
 

@@ -86,12 +86,17 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 
 /// The command that adds a device, for either VMM.
 fn add(lab: &Lab<'_>, bdf: &str, id: &str) -> String {
+    json!({"execute": "device_add", "arguments": arguments(lab, bdf, id)}).to_string()
+}
+
+/// What it is told.
+pub(super) fn arguments(lab: &Lab<'_>, bdf: &str, id: &str) -> Value {
     let mut arguments = json!({"driver": "vfio-pci", "host": bdf, "id": id});
     if lab.vmm == Vmm::Qemu {
         arguments["bus"] = "slot0".into();
         arguments["rombar"] = 0.into();
     }
-    json!({"execute": "device_add", "arguments": arguments}).to_string()
+    arguments
 }
 
 fn delete(id: &str) -> String {
@@ -273,6 +278,15 @@ fn refused(lab: &Lab<'_>) -> Result<()> {
         says(&[&not(add(lab, &other, "half"))], "group")?;
         says(&[&not(delete("nic"))], "DeviceNotFound")?;
         ensure!(guest.sh("dmesg | grep -c pciehp")? == before, "The guest saw something");
+        // As at a start, it is told of beforehand that not all vectors will find room.
+        let open = lab.agent.sh(&format!("ls /proc/{}/fd | wc -l", guest.pid))?;
+        let few = open.trim().parse::<u32>().context("A number of open files")? + 12;
+        let allow = |files| lab.agent.sh(&format!("prlimit --pid {} --nofile={files}", guest.pid));
+        allow(few)?;
+        ask(lab, &[&add(lab, &nic, "nic"), &pull("nic"), DELETED])?;
+        let errors = guest.errors();
+        ensure!(errors.contains(&format!("and {few} are allowed")), "The VMM says {errors}");
+        allow(1024)?;
         ask(lab, &[&add(lab, &nic, "nic")])?;
         says(&[&not(add(lab, &nic, "again"))], "in the guest already")?;
         says(&[&not(add(lab, &other, "nic"))], "the id")?;

@@ -44,6 +44,7 @@ scenarios![
     gdb,
     control,
     hotplug,
+    qmp_client,
     outputs,
     tiny,
     kernels,
@@ -79,6 +80,8 @@ pub(crate) struct Scenario {
     pub(crate) needs_strait: bool,
     /// Its guest's kernel is one that is fetched for it.
     pub(crate) further_kernel: bool,
+    /// It works with QEMU's client of QMP, which is fetched for it.
+    pub(crate) qmp_client: bool,
     /// Which machine it runs on.
     pub(crate) kind: Kind,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
@@ -102,6 +105,7 @@ impl Scenario {
             qemu: true,
             needs_strait: false,
             further_kernel: false,
+            qmp_client: false,
             kind: Kind::Whole,
             expected_warnings: &[],
             run: Box::new(run),
@@ -125,6 +129,11 @@ impl Scenario {
 
     fn with_further_kernel(mut self) -> Self {
         self.further_kernel = true;
+        self
+    }
+
+    fn with_qmp_client(mut self) -> Self {
+        self.qmp_client = true;
         self
     }
 

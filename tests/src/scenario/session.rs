@@ -31,6 +31,11 @@ impl<'a> Session<'a> {
         {
             eprintln!("  There are no further kernels for guests: {error:#}");
         }
+        if scenarios.iter().any(|scenario| scenario.qmp_client)
+            && let Err(error) = supplies.add_qmp_client()
+        {
+            eprintln!("  There is no client of QMP: {error:#}");
+        }
         let further = further::ALL.map(|further| further.series);
         let mut series: Vec<_> = [HOST_SERIES, OLD_SERIES].into_iter().chain(further).collect();
         series.retain(|series| supplies.kernel(series).is_some());

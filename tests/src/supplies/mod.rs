@@ -11,6 +11,7 @@ pub(crate) mod kernel;
 mod modules;
 mod needs;
 pub(crate) mod progress;
+pub(crate) mod qmp_client;
 pub(crate) mod root;
 
 use std::fs;
@@ -28,7 +29,7 @@ use root::Root;
 const RECIPE: u32 = 2;
 
 /// What the lab host runs, and what prepares it. QEMU is the lab machine, and inside the lab Strait's peer.
-const PACKAGES: [&str; 31] = [
+const PACKAGES: [&str; 32] = [
     "bash",
     "bochs",
     "bochs-term",
@@ -52,6 +53,7 @@ const PACKAGES: [&str; 31] = [
     "ncurses-base",
     "pciutils",
     "procps",
+    "python3-pip",
     "qemu-system-x86",
     "sed",
     "strace",
@@ -98,6 +100,7 @@ impl Supplies {
                 needs::to_fill(&cache.path(""))?;
                 eprintln!("Preparing the lab in {}, once:", cache.path("").display());
                 cache.remove_stamp("kernels")?;
+                cache.remove_stamp("qmp-client")?;
                 build(&cache, &release)?;
                 cache.write_stamp("root", &recipe)?;
             }
@@ -129,6 +132,20 @@ impl Supplies {
             cache.share()?;
         }
         self.find_kernels()
+    }
+
+    /// The same for QEMU's client of QMP.
+    pub(crate) fn add_qmp_client(&self) -> Result<()> {
+        let (cache, recipe) = (&self.cache, qmp_client::recipe());
+        if !cache.is_stamped("qmp-client", recipe) {
+            cache.take_alone()?;
+            if !cache.is_stamped("qmp-client", recipe) {
+                qmp_client::build(cache, &self.root)?;
+                cache.write_stamp("qmp-client", recipe)?;
+            }
+            cache.share()?;
+        }
+        Ok(())
     }
 
     /// Those that are complete.

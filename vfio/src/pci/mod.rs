@@ -11,6 +11,7 @@ mod area;
 mod bars;
 mod capability;
 mod configuration;
+mod decoder;
 mod discover;
 mod extended;
 mod field;
@@ -26,4 +27,5 @@ mod tests;
 mod wire;
 
 pub use appearance::{Appearance, RomSource};
+pub use decoder::Decoder;
 pub use passthrough::{Passthrough, PassthroughError};

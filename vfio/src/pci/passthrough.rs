@@ -17,6 +17,7 @@ use super::appearance::Appearance;
 use super::area::Request;
 use super::bars;
 use super::configuration::{Configuration, Parts};
+use super::decoder::{self, Decoder};
 use super::discover::ConfigRead;
 use super::header::intx_pin;
 use super::rom;
@@ -179,6 +180,15 @@ impl Passthrough {
     #[cfg(test)]
     pub(super) fn bars(&self) -> [Option<Bar>; BAR_COUNT] {
         *lock(&self.state).config.bars().declared()
+    }
+
+    /// What it decodes, as the guest has it now.
+    pub fn decoders(&self) -> Vec<Decoder> {
+        let (bars, (places, rom_place)) = {
+            let state = lock(&self.state);
+            (*state.config.bars().declared(), state.config.places())
+        };
+        decoder::all(&self.regions, &bars, &places, self.rom.as_ref(), rom_place)
     }
 
     /// The wire, for whoever serves its signals.

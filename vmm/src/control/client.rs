@@ -1,11 +1,13 @@
-//! One connection: what has come of a line, and what it has not read yet.
+//! One connection: what has come of a command, and what it has not read yet.
 
 use std::io::{self, Read as _, Write as _};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
+use super::scanner::Scanner;
 use super::wire::MAX_LINE;
 
 /// Bytes read at a time.
@@ -14,7 +16,7 @@ const CHUNK: usize = 4096;
 /// Bytes that a client may leave unread; who leaves more is dropped.
 const MAX_UNREAD: usize = 1 << 20;
 
-/// A line that came.
+/// A command that came, or what stands in its place.
 #[derive(Debug, PartialEq)]
 pub(super) enum Line {
     Whole(Vec<u8>),
@@ -28,7 +30,12 @@ pub(super) struct Client {
     pub(super) number: u64,
     stream: UnixStream,
     input: Vec<u8>,
-    /// The line that is coming is too long; the rest of it is skipped.
+    scanner: Scanner,
+    /// Bytes of the input that the scanner has seen, up to the end of the first command.
+    scanned: usize,
+    /// The first command has come whole.
+    is_whole: bool,
+    /// It is too long; what has come of it is gone.
     skips: bool,
     output: Vec<u8>,
     /// Said qmp_capabilities.
@@ -49,6 +56,9 @@ impl Client {
             owed: None,
             stream,
             input: Vec::new(),
+            scanner: Scanner::default(),
+            scanned: 0,
+            is_whole: false,
             skips: false,
             output: Vec::new(),
             is_ready: false,
@@ -62,9 +72,9 @@ impl Client {
         self.is_gone || (self.has_ended && self.owed.is_none() && !self.has_line() && !self.is_behind())
     }
 
-    /// Whether a line waits to be taken, and may be.
+    /// Whether a command waits to be taken, and may be.
     pub(super) fn has_line(&self) -> bool {
-        self.owed.is_none() && self.input.contains(&b'\n')
+        self.owed.is_none() && self.is_whole
     }
 
     /// Bytes that came of it and were not taken.
@@ -83,9 +93,9 @@ impl Client {
         !self.output.is_empty()
     }
 
-    /// Reads what has come, unless lines of before wait. It waits for nothing.
+    /// Reads what has come, unless commands of before wait. It waits for nothing.
     pub(super) fn fill(&mut self) {
-        if self.has_line() || self.has_ended || self.owed.is_some() {
+        if self.is_whole || self.has_ended || self.owed.is_some() {
             return;
         }
         let mut bytes = [0; CHUNK];
@@ -95,23 +105,41 @@ impl Client {
             Err(error) if is_for_later(&error) => {}
             Err(_) => self.is_gone = true,
         }
-        if self.input.len() > MAX_LINE && !self.has_line() {
-            self.input.clear();
-            self.skips = true;
-        }
+        self.scan();
     }
 
-    /// The next line that has come whole.
+    /// The next command that has come whole.
     pub(super) fn take_line(&mut self) -> Option<Line> {
-        if self.owed.is_some() {
+        if !self.has_line() {
             return None;
         }
-        let end = self.input.iter().position(|byte| *byte == b'\n')?;
-        let line: Vec<u8> = self.input.drain(..=end).collect();
-        if std::mem::take(&mut self.skips) || line.len() > MAX_LINE {
-            return Some(Line::TooLong);
+        let line: Vec<u8> = self.input.drain(..self.scanned).collect();
+        (self.scanned, self.is_whole) = (0, false);
+        let is_too_long = mem::take(&mut self.skips);
+        self.scan();
+        Some(match is_too_long {
+            true => Line::TooLong,
+            false => Line::Whole(line),
+        })
+    }
+
+    /// Looks for the end of the first command, of which no more is kept than a command may have.
+    fn scan(&mut self) {
+        if self.scanned == 0 && !self.skips {
+            let blank = self.input.iter().take_while(|byte| byte.is_ascii_whitespace());
+            let blank = blank.count();
+            self.input.drain(..blank);
         }
-        Some(Line::Whole(line))
+        while let Some(byte) = self.input.get(self.scanned).filter(|_| !self.is_whole) {
+            self.is_whole = self.scanner.ends_with(*byte);
+            self.scanned += 1;
+            if self.scanned == MAX_LINE && !self.is_whole {
+                self.scanner.give_up();
+                self.skips = true;
+                self.input.drain(..self.scanned);
+                self.scanned = 0;
+            }
+        }
     }
 
     /// Tells it something, at once as far as it reads.
@@ -156,16 +184,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_comes_in_pieces_and_several_come_at_once() {
+    fn a_command_comes_in_pieces_and_several_come_at_once() {
         let (mut other, stream) = UnixStream::pair().expect("a pair");
         let mut client = Client::new(stream).expect("a client");
-        other.write_all(b"on").expect("room");
+        other.write_all(b"\r\n on").expect("room");
         client.fill();
         assert_eq!(client.take_line(), None);
-        other.write_all(b"e\ntwo\n").expect("room");
+        other.write_all(b"e\n{}\n[]").expect("room");
         client.fill();
         assert_eq!(client.take_line(), Some(Line::Whole(b"one\n".to_vec())));
-        assert_eq!(client.take_line(), Some(Line::Whole(b"two\n".to_vec())));
+        assert_eq!(client.take_line(), Some(Line::Whole(b"{}".to_vec())));
+        assert_eq!(client.take_line(), Some(Line::Whole(b"[]".to_vec())));
+        assert_eq!(client.take_line(), None);
     }
 
     #[test]
@@ -181,6 +211,25 @@ mod tests {
         client.fill();
         assert_eq!(client.take_line(), Some(Line::TooLong));
         assert_eq!(client.take_line(), Some(Line::Whole(b"next\n".to_vec())));
+    }
+
+    #[test]
+    fn a_command_has_so_many_bytes_and_no_more() {
+        let (mut other, stream) = UnixStream::pair().expect("a pair");
+        let mut client = Client::new(stream).expect("a client");
+        for (len, fits) in [(MAX_LINE, true), (MAX_LINE + 1, false), (MAX_LINE, true)] {
+            let text = format!("{{{}}}", " ".repeat(len - 2));
+            for part in text.as_bytes().chunks(CHUNK) {
+                other.write_all(part).expect("room");
+                client.fill();
+            }
+            let wanted = if fits {
+                Line::Whole(text.into_bytes())
+            } else {
+                Line::TooLong
+            };
+            assert!(client.take_line() == Some(wanted), "{len}");
+        }
     }
 
     #[test]

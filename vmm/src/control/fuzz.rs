@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::scanner::Scanner;
 use super::server::{Control, Facts, Ticket, Wish};
 use super::wire::{MAX_LINE, Refused};
 
@@ -69,9 +70,10 @@ impl Facts for Answers {
 /// The end that a client has, with what it may expect.
 struct End {
     stream: UnixStream,
-    /// The line that is being said.
-    line: Vec<u8>,
-    /// Lines that want an answer.
+    /// What is known of the command that is being said, and its bytes.
+    scanner: Scanner,
+    len: usize,
+    /// Commands, which want an answer each.
     said: usize,
     answered: usize,
     heard: Vec<u8>,
@@ -85,7 +87,7 @@ struct Scene {
     is_running: bool,
 }
 
-/// Whatever clients say, each line gets one answer, in JSON, and no client keeps more than a line in memory.
+/// Whatever clients say, each command gets one answer, in JSON, and no client keeps more than one in memory.
 ///
 /// # Panics
 /// When that is not so.
@@ -125,7 +127,7 @@ pub fn wire(bytes: &[u8]) {
     }
     scene.hear_all();
     for end in &scene.ends {
-        assert_eq!(end.answered, end.said, "each line gets one answer");
+        assert_eq!(end.answered, end.said, "each command gets one answer");
         assert!(end.heard.is_empty(), "lines are whole");
     }
 }
@@ -137,7 +139,8 @@ impl Scene {
         self.control.meet_one(Client::new(theirs).expect("a socket"));
         self.ends.push(End {
             stream: ours,
-            line: Vec::new(),
+            scanner: Scanner::default(),
+            len: 0,
             said: 0,
             answered: 0,
             heard: Vec::new(),
@@ -187,7 +190,7 @@ impl Scene {
         let wish = self.control.hear(&Answers);
         assert!(
             self.control.kept() <= CLIENTS * 2 * MAX_LINE,
-            "a line and what came behind it"
+            "a command and what came behind it"
         );
         match &wish {
             Some(Wish::Attach(ticket, _)) => self.owed.push(*ticket),
@@ -206,14 +209,18 @@ impl Scene {
 }
 
 impl End {
-    /// Takes down what is to be answered of it: all but blank lines, and these, too, where they are too long.
+    /// Takes down what is to be answered of it.
     fn expect(&mut self, bytes: &[u8]) {
         for byte in bytes {
-            self.line.push(*byte);
-            if *byte == b'\n' {
-                let is_blank = self.line.trim_ascii().is_empty() && self.line.len() <= MAX_LINE;
-                self.said += usize::from(!is_blank);
-                self.line.clear();
+            if self.len == 0 && byte.is_ascii_whitespace() {
+                continue;
+            }
+            self.len += 1;
+            if self.scanner.ends_with(*byte) {
+                self.said += 1;
+                self.len = 0;
+            } else if self.len == MAX_LINE {
+                self.scanner.give_up();
             }
         }
     }

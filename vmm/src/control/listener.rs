@@ -2,7 +2,6 @@
 
 use std::env;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
@@ -13,7 +12,7 @@ use rustix::net::AddressFamily;
 use rustix::net::sockopt::{socket_acceptconn, socket_domain};
 
 use super::client::Client;
-use crate::private_socket;
+use crate::private_socket::{self, Place};
 
 /// The first descriptor that a service manager passes (sd_listen_fds(3)).
 const FIRST_PASSED: i32 = 3;
@@ -57,9 +56,11 @@ impl FromStr for QmpAddress {
 }
 
 /// A socket that is listened to; one that was made goes with this value.
+///
+/// Field order is drop order: the place goes while the socket is open.
 pub struct Listener {
+    place: Option<Place>,
     socket: UnixListener,
-    path: Option<PathBuf>,
 }
 
 impl Listener {
@@ -68,16 +69,19 @@ impl Listener {
     /// # Errors
     /// When somebody listens there, another file is there, or no socket was passed.
     pub fn open(address: &QmpAddress) -> io::Result<Self> {
-        let (socket, path) = match address {
-            QmpAddress::Path(path) => (private_socket::bind(path)?, Some(path.clone())),
-            QmpAddress::Passed => (passed()?, None),
+        let (place, socket) = match address {
+            QmpAddress::Path(path) => {
+                let (place, socket) = private_socket::bind(path)?;
+                (Some(place), socket)
+            }
+            QmpAddress::Passed => (None, passed()?),
         };
-        Ok(Self { socket, path })
+        Ok(Self { place, socket })
     }
 
     /// Where it stands, unless a service manager passed it.
     pub(super) fn path(&self) -> Option<&Path> {
-        self.path.as_deref()
+        self.place.as_ref().map(Place::path)
     }
 
     /// Who came, if somebody did.
@@ -90,14 +94,6 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = fs::remove_file(path);
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The control sockets: `strait run --qmp` and `--name`, on which QEMU's tools speak QMP.
 //!
-//! [`Control`] listens and answers on the event loop's thread; `wire.rs` is what lines mean, `client.rs` one connection
+//! [`Control`] listens and answers on the event loop's thread; `wire.rs` is what commands mean, `client.rs` one connection
 //! with its bounds. What the machine is asked for it does by [`Wish`], what it is asked about it tells by [`Facts`].
 
 mod client;
@@ -8,6 +8,7 @@ mod command;
 #[cfg(any(test, feature = "testing"))]
 pub mod fuzz;
 mod listener;
+mod scanner;
 mod server;
 mod wire;
 

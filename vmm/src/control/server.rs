@@ -96,7 +96,7 @@ impl Control {
             .collect()
     }
 
-    /// Whether lines have come that were not listened to.
+    /// Whether commands have come that were not listened to.
     pub fn has_unread(&self) -> bool {
         self.clients.iter().any(Client::has_line)
     }
@@ -108,7 +108,7 @@ impl Control {
         self.meet();
         for number in 0..self.clients.len() {
             self.clients[number].fill();
-            // One line of each, so that none is kept waiting by another that says much.
+            // One command of each, so that none is kept waiting by another that says much.
             let Some(line) = self.clients[number].take_line() else {
                 continue;
             };
@@ -205,10 +205,9 @@ impl Control {
         let client = &mut self.clients[number];
         let (result, id) = match line {
             Line::TooLong => {
-                let why = format!("a line of more than {MAX_LINE} bytes came");
+                let why = format!("a command of more than {MAX_LINE} bytes came");
                 (Err(Refused::generic(why)), None)
             }
-            Line::Whole(line) if line.trim_ascii().is_empty() => return None,
             Line::Whole(line) => match wire::read(&line) {
                 Ok(call) => (command::find(&call, client.is_ready), call.id),
                 Err((refusal, id)) => (Err(refusal), id),

@@ -1,10 +1,10 @@
-//! Lines of QMP: what a client's mean, and how answers and events look (QEMU, docs/interop/qmp-spec.rst).
+//! QMP: what a client's commands mean, and how answers and events look (QEMU, docs/interop/qmp-spec.rst).
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value, json};
 
-/// Bytes of the longest line that is listened to.
+/// Bytes of the longest command that is listened to.
 pub(super) const MAX_LINE: usize = 64 << 10;
 
 /// A command as it came.
@@ -47,13 +47,13 @@ impl Refused {
     }
 }
 
-/// Reads a line. serde_json goes 128 levels deep and refuses what is deeper.
+/// Reads a command. serde_json goes 128 levels deep and refuses what is deeper.
 ///
 /// # Errors
 /// What is wrong, with the `id` if there is one.
 pub(super) fn read(line: &[u8]) -> Result<Call, (Refused, Option<Value>)> {
     let value: Value = serde_json::from_slice(line)
-        .map_err(|error| (Refused::generic(format!("this line is no JSON: {error}")), None))?;
+        .map_err(|error| (Refused::generic(format!("this is no JSON: {error}")), None))?;
     let Value::Object(mut members) = value else {
         return Err((Refused::generic("a command is a JSON object"), None));
     };

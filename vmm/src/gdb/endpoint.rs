@@ -1,7 +1,6 @@
 //! Where gdb is listened to, and the line to it.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
@@ -13,7 +12,7 @@ use std::time::Duration;
 use gdbstub::conn::Connection;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 
-use crate::private_socket;
+use crate::private_socket::{self, Place};
 
 /// The port that `-s` means, as QEMU's.
 const USUAL_PORT: u16 = 1234;
@@ -84,8 +83,11 @@ impl FromStr for GdbAddress {
 #[derive(Debug)]
 pub(super) enum Listener {
     Tcp(TcpListener),
-    /// The socket, which goes with this value.
-    Unix(UnixListener, PathBuf),
+    /// The socket with its place, which goes before it.
+    Unix {
+        _place: Place,
+        listener: UnixListener,
+    },
     /// The line that there is already, until it is taken.
     Given(Option<OwnedFd>),
 }
@@ -99,7 +101,10 @@ impl Listener {
                 listener.set_nonblocking(true)?;
                 Ok(Self::Tcp(listener))
             }
-            GdbAddress::Unix(path) => Ok(Self::Unix(private_socket::bind(path)?, path.clone())),
+            GdbAddress::Unix(path) => {
+                let (_place, listener) = private_socket::bind(path)?;
+                Ok(Self::Unix { _place, listener })
+            }
             GdbAddress::Descriptor(number) => Ok(Self::Given(Some(private_socket::inherited(*number)?))),
         }
     }
@@ -108,7 +113,7 @@ impl Listener {
     pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Self::Tcp(listener) => Some(listener.as_fd()),
-            Self::Unix(listener, _) => Some(listener.as_fd()),
+            Self::Unix { listener, .. } => Some(listener.as_fd()),
             Self::Given(line) => line.as_ref().map(AsFd::as_fd),
         }
     }
@@ -123,7 +128,7 @@ impl Listener {
                 let _ = stream.set_nonblocking(false);
                 stream.into()
             }
-            Self::Unix(listener, _) => {
+            Self::Unix { listener, .. } => {
                 let (stream, _) = listener.accept().ok()?;
                 let _ = stream.set_nonblocking(false);
                 stream.into()
@@ -133,14 +138,6 @@ impl Listener {
         // A line that is no socket waits without an end, at its owner's risk.
         let _ = set_socket_timeout(&fd, Timeout::Send, Some(PATIENCE));
         Some(Line(fd))
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        if let Self::Unix(_, path) = self {
-            let _ = fs::remove_file(path);
-        }
     }
 }
 
@@ -194,6 +191,7 @@ impl Connection for Line {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;

@@ -14,7 +14,7 @@ use strait_devices::pci::firmware::{self, NoRoom, Room};
 use strait_devices::pci::{Function, RootComplex, RootPort};
 use strait_devices::region::Region;
 use strait_devices::{Device, Place};
-use strait_vfio::pci::{Passthrough, PassthroughError};
+use strait_vfio::pci::{Decoder, Passthrough, PassthroughError};
 use strait_vfio::{Device as HostDevice, Intx};
 
 use super::error::RunError;
@@ -158,6 +158,13 @@ impl Board {
         self.functions
             .iter()
             .filter_map(|seated| Some(&**seated.function.intx()?))
+    }
+
+    /// What a passed function behind `port` decodes.
+    pub(super) fn decoders(&self, port: u8, function: u8) -> Vec<Decoder> {
+        let is_it = |seated: &&Seated| (seated.seat.port, seated.seat.function) == (port, function);
+        let found = self.functions.iter().find(is_it);
+        found.map_or_else(Vec::new, |seated| seated.function.decoders())
     }
 
     /// The guest's PCI buses.

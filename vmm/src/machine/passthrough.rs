@@ -7,9 +7,9 @@ use std::{fs, io};
 use strait_devices::dma::BusMaster;
 use strait_devices::irq::MsiRouter;
 use strait_devices::pci::rom_bar::MAX_ROM_LEN;
-use strait_vfio::Device;
 use strait_vfio::domain::{Container, ContainerError, GroupListener};
 use strait_vfio::pci::{Appearance, RomSource};
+use strait_vfio::{Device, Hardware as _, InterruptKind};
 
 use super::error::RunError;
 use super::managed::Borrowed;
@@ -145,6 +145,13 @@ pub(super) fn open_into(
         });
     }
     Ok(opened)
+}
+
+/// How many interrupt vectors a device can have.
+pub(super) fn vectors(device: &Device) -> u32 {
+    let kinds = [InterruptKind::Msi, InterruptKind::Msix].into_iter();
+    let counts = kinds.map(|kind| device.interrupt(kind).count);
+    counts.max().unwrap_or(0)
 }
 
 /// The containers of `opened`, each once.

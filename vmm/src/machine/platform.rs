@@ -9,7 +9,7 @@ use strait_devices::address_space::AddressSpace;
 use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::pci::firmware::{Room, Windows};
 use strait_devices::region::Region;
-use strait_vfio::{GroupListener, Hardware as _, InterruptKind};
+use strait_vfio::GroupListener;
 use vm_memory::Bytes;
 
 use super::about::About;
@@ -197,14 +197,10 @@ impl Platform {
 
     /// How many interrupt vectors each passed device can have.
     pub fn vectors(&self) -> Vec<u32> {
-        let count = |passed: &Passed| {
-            let kinds = [InterruptKind::Msi, InterruptKind::Msix].into_iter();
-            kinds
-                .map(|kind| passed.device.interrupt(kind).count)
-                .max()
-                .unwrap_or(0)
-        };
-        self.passed.iter().map(count).collect()
+        let passed = self.passed.iter();
+        passed
+            .map(|passed| passthrough::vectors(&passed.device))
+            .collect()
     }
 
     /// Takes the devices behind `port` from the machine.

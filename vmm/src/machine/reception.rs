@@ -14,6 +14,7 @@ use super::passthrough::{self, Opened};
 use super::seat::Seat;
 use crate::config::DeviceConfig;
 use crate::control::Ticket;
+use crate::open_files;
 use crate::signals::Signals;
 
 /// What is needed for a device to come.
@@ -61,6 +62,11 @@ impl Reception {
         iommu.admit(&opened, signals)?;
         let devices: Vec<Arc<Device>> = opened.iter().map(|opened| opened.device.clone()).collect();
         Device::freshen(&devices);
+        let vectors: Vec<u32> = devices
+            .iter()
+            .map(|device| passthrough::vectors(device))
+            .collect();
+        open_files::check(&vectors);
         Ok(opened)
     }
 

@@ -1,5 +1,7 @@
 //! What was counted of a machine, for those who ask: by KVM of the guest, by the host of this process.
 
+mod interrupts;
+
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -8,6 +10,8 @@ use serde_json::{Map, Value, json};
 
 use crate::kvm::vcpu::Vcpu;
 use crate::kvm::{Statistics, Vm};
+
+pub(super) use interrupts::Interrupts;
 
 /// What a tick of /proc/PID/stat is in milliseconds: USER_HZ is 100 for all programs (proc_pid_stat(5)).
 const TICK_MS: u64 = 10;

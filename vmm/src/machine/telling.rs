@@ -1,32 +1,22 @@
 //! What a machine tells of itself on its control socket, in QEMU's words where it has them.
 
+mod pci;
+
 use std::fs;
 
 use serde_json::{Value, json};
 use strait_devices::pci::{Bdf, DevFn, RootComplex};
+use strait_vfio::pci::Decoder;
 
 use super::board::Board;
+use super::passthrough::Passed;
 use super::platform::Platform;
 use super::seat::Seat;
 use super::state::Request;
-use super::statistics::{self, KvmNumbers};
+use super::statistics::{self, Interrupts, KvmNumbers};
 use crate::control::{Control, Facts};
 use crate::events::Event;
 use crate::gdb::Debugger;
-
-/// Registers of a function's header (PCIe §7.5.1.1, §7.5.1.3).
-const IDS: u16 = 0x00;
-const CLASS: u16 = 0x08;
-const HEADER_TYPE: u16 = 0x0c;
-const BUSES: u16 = 0x18;
-const IO_WINDOW: u16 = 0x1c;
-const MEMORY_WINDOW: u16 = 0x20;
-const PREFETCHABLE_WINDOW: u16 = 0x24;
-const PREFETCHABLE_BASE_UPPER: u16 = 0x28;
-const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
-
-/// Nobody answers.
-const NOBODY: u32 = 0xffff_ffff;
 
 /// A machine that is asked between two events.
 pub(super) struct Telling<'a> {
@@ -44,7 +34,7 @@ impl Facts for Telling<'_> {
     }
 
     fn pci(&self) -> Value {
-        json!([{"bus": 0, "devices": bus(self.board.root(), 0)}])
+        pci::buses(self.platform, self.board)
     }
 
     fn cpus(&self) -> Value {
@@ -60,14 +50,20 @@ impl Facts for Telling<'_> {
     }
 
     fn strait(&self) -> Value {
-        let device = |passed: &super::passthrough::Passed| {
+        let interrupts = Interrupts::read();
+        let trapped = |decoder: Decoder| json!({"bar": decoder.index, "trapped": decoder.trapped});
+        let device = |passed: &Passed| {
+            let (bdf, seat) = (passed.device.bdf(), passed.seat);
+            let decoders = self.board.decoders(seat.port, seat.function).into_iter();
             json!({
                 "name": passed.name.to_string(),
                 "id": passed.id,
-                "host": passed.device.bdf().to_string(),
-                "path": place(self.board.root(), passed.seat),
-                "port": passed.seat.port,
-                "function": passed.seat.function,
+                "host": bdf.to_string(),
+                "path": place(self.board.root(), seat),
+                "port": seat.port,
+                "function": seat.function,
+                "interrupts": interrupts.as_ref().map(|interrupts| interrupts.of(bdf)),
+                "bars": decoders.map(trapped).collect::<Vec<Value>>(),
             })
         };
         let about = &self.platform.about;
@@ -87,7 +83,7 @@ impl Facts for Telling<'_> {
 
 /// What a guest is and has when it starts, for `--status`.
 pub(super) fn started(platform: &Platform, board: &Board) -> Value {
-    let device = |passed: &super::passthrough::Passed| {
+    let device = |passed: &Passed| {
         json!({
             "id": passed.id,
             "host": passed.device.bdf().to_string(),
@@ -134,78 +130,8 @@ fn place(root: &RootComplex, seat: Seat) -> Option<String> {
         devfn: DevFn::from_byte(seat.port << 3),
     };
     let mut buses = [0; 4];
-    root.read_config(port, BUSES, &mut buses);
+    root.read_config(port, pci::BUSES, &mut buses);
     let [_, secondary, ..] = buses;
     let function = seat.function;
     (secondary != 0).then(|| format!("0000:{secondary:02x}:00.{function}"))
-}
-
-/// The functions of a bus, and those behind its bridges. A bus behind a root port has one slot, and no bridge of ours.
-fn bus(root: &RootComplex, number: u8) -> Vec<Value> {
-    let last = if number == 0 { u8::MAX } else { 7 };
-    let functions = (0..=last).map(|devfn| Bdf {
-        bus: number,
-        devfn: DevFn::from_byte(devfn),
-    });
-    functions
-        .enumerate()
-        .filter_map(|(devfn, bdf)| function(root, bdf, devfn))
-        .collect()
-}
-
-fn function(root: &RootComplex, bdf: Bdf, devfn: usize) -> Option<Value> {
-    let register = |register| {
-        let mut data = [0; 4];
-        root.read_config(bdf, register, &mut data);
-        u32::from_le_bytes(data)
-    };
-    let ids = register(IDS);
-    if ids == NOBODY {
-        return None;
-    }
-    let mut function = json!({
-        "bus": bdf.bus,
-        "slot": devfn >> 3,
-        "function": devfn & 7,
-        "class_info": {"class": register(CLASS) >> 16},
-        "id": {"device": ids >> 16, "vendor": ids & 0xffff},
-        "qdev_id": "",
-        "regions": [],
-    });
-    let is_bridge = (register(HEADER_TYPE) >> 16) & 0x7f == 1;
-    if is_bridge && bdf.bus == 0 {
-        function["pci_bridge"] = bridge(root, &register);
-    }
-    Some(function)
-}
-
-/// A bridge's buses and windows (PCIe §7.5.1.3.6 to 10).
-fn bridge(root: &RootComplex, register: &dyn Fn(u16) -> u32) -> Value {
-    let [primary, secondary, subordinate, _] = register(BUSES).to_le_bytes();
-    let range = |base: u64, limit: u64| json!({"base": base, "limit": limit});
-    let window = |value: u32| {
-        let (base, limit) = (
-            u64::from(value & 0xfff0) << 16,
-            u64::from(value >> 16 & 0xfff0) << 16,
-        );
-        (base, limit | 0xf_ffff)
-    };
-    let io = u64::from(register(IO_WINDOW));
-    let (base, limit) = window(register(MEMORY_WINDOW));
-    let (low, low_limit) = window(register(PREFETCHABLE_WINDOW));
-    let upper = |at| u64::from(register(at)) << 32;
-    json!({
-        "bus": {
-            "number": primary,
-            "secondary": secondary,
-            "subordinate": subordinate,
-            "io_range": range((io & 0xf0) << 8, (io & 0xf000) | 0xfff),
-            "memory_range": range(base, limit),
-            "prefetchable_range": range(
-                low | upper(PREFETCHABLE_BASE_UPPER),
-                low_limit | upper(PREFETCHABLE_LIMIT_UPPER),
-            ),
-        },
-        "devices": if secondary == 0 { Vec::new() } else { bus(root, secondary) },
-    })
 }

@@ -41,6 +41,24 @@ fn decoding_and_moves_bring_regions_and_stay_off_the_hardware() {
 }
 
 #[test]
+fn what_is_decoded_is_told_with_its_size_and_place() {
+    let guest = guest(nic());
+    let told = |guest: &Guest| {
+        let decoders = guest.function.decoders().into_iter();
+        decoders
+            .map(|decoder| (decoder.index, decoder.len_bytes, decoder.place))
+            .collect::<Vec<_>>()
+    };
+    let silent = [(0, 0x20000, None), (2, 0x20, None), (3, 0x4000, None)];
+    assert_eq!(told(&guest)[..3], silent);
+    guest.enable();
+    assert_eq!(told(&guest)[0].2, memory(0xfe00_0000));
+    assert_eq!(told(&guest)[2].2, memory(0xfe10_0000));
+    guest.write(0x04, &[0]);
+    assert_eq!(told(&guest)[..3], silent, "as before");
+}
+
+#[test]
 fn ports_are_trapped_to_the_hardware() {
     let guest = guest(nic());
     guest.write(0x18, &0xc000u32.to_le_bytes());

@@ -16,6 +16,9 @@ use crate::cli::screen::{Screen, Tone};
 /// How long it is from one look at the numbers to the next.
 const PERIOD: Duration = Duration::from_secs(1);
 
+/// The number that a ROM has among the BARs.
+const ROM: u64 = 6;
+
 /// Show what was counted of a guest.
 #[derive(Debug, Args)]
 pub(super) struct StatsArgs {
@@ -37,6 +40,8 @@ struct Numbers {
     threads: BTreeMap<String, u64>,
     /// Bytes of memory.
     memory: BTreeMap<&'static str, u64>,
+    /// What was counted of each passed device, in the order in which it is told.
+    devices: Vec<(String, u64)>,
     /// What the guest asked of its IOMMU, as text.
     iommu: String,
 }
@@ -58,7 +63,14 @@ impl StatsArgs {
 
 /// The part of an answer that is counted.
 fn counted(mut strait: Value) -> Value {
-    let keys = ["uptime-seconds", "locked-bytes", "process", "kvm", "iommu"];
+    let keys = [
+        "uptime-seconds",
+        "locked-bytes",
+        "process",
+        "kvm",
+        "devices",
+        "iommu",
+    ];
     let members = keys.map(|key| (key.to_owned(), strait[key].take()));
     Value::Object(members.into_iter().collect())
 }
@@ -98,6 +110,7 @@ impl Numbers {
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value.as_u64()?)))
                 .collect(),
+            devices: devices(&strait["devices"]),
             iommu: strait["iommu"].as_str().unwrap_or_default().to_owned(),
         }
     }
@@ -109,6 +122,9 @@ impl Numbers {
         section(screen, "vCPUs together", vcpus.collect())?;
         let vm = self.vm.iter().filter(is_counted).map(count);
         section(screen, "virtual machine", vm.collect())?;
+        let devices = self.devices.iter().filter(|(_, count)| *count > 0);
+        let devices = devices.map(|(name, count)| (name.clone(), count.to_string()));
+        section(screen, "passed devices", devices.collect())?;
         let threads = self.threads.iter();
         let seconds = |time: u64| format!("{}.{:02} s", time / 1000, time % 1000 / 10);
         let threads = threads.map(|(name, time)| (name.clone(), seconds(*time)));
@@ -129,16 +145,59 @@ impl Numbers {
             let new = per_second(value.saturating_sub(before.vcpus.get(name).copied().unwrap_or(0)));
             (new > 0).then(|| (name.clone(), format!("{new}/s")))
         });
+        let devices = self.devices.iter().filter_map(|(name, count)| {
+            let mut known = before.devices.iter();
+            let then = known
+                .find(|(other, _)| other == name)
+                .map_or(0, |(_, count)| *count);
+            let new = per_second(count.saturating_sub(then));
+            (new > 0).then(|| (name.clone(), format!("{new}/s")))
+        });
         let busy = self.threads.iter().filter_map(|(name, time)| {
             let new = per_second(time.saturating_sub(before.threads.get(name).copied().unwrap_or(0)));
             (new > 0).then(|| (format!("CPU of {name}"), format!("{} %", new / 10)))
         });
-        let rows: Vec<(String, String)> = changes.chain(busy).collect();
+        let rows: Vec<(String, String)> = changes.chain(devices).chain(busy).collect();
         match rows.is_empty() {
             true => Ok(screen.line("nothing new")?),
             false => section(screen, "in a second", rows),
         }
     }
+}
+
+/// Interrupts of each vector, and accesses to each BAR that trapped.
+fn devices(listed: &Value) -> Vec<(String, u64)> {
+    let parts = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let of_one = |device: &Value| {
+        let id = text(&device["id"]).unwrap_or_default();
+        let interrupt = |one: &Value| {
+            let kind = text(&one["kind"])?;
+            Some((
+                format!("{id}: {kind} {}", one["vector"].as_u64()?),
+                one["count"].as_u64()?,
+            ))
+        };
+        let bar = |one: &Value| {
+            let name = match one["bar"].as_u64()? {
+                ROM => "the ROM".to_owned(),
+                index => format!("BAR {index}"),
+            };
+            Some((
+                format!("{id}: trapped accesses to {name}"),
+                one["trapped"].as_u64()?,
+            ))
+        };
+        let interrupts: Vec<_> = parts(&device["interrupts"])
+            .iter()
+            .filter_map(interrupt)
+            .collect();
+        let bars = parts(&device["bars"]);
+        interrupts
+            .into_iter()
+            .chain(bars.iter().filter_map(bar))
+            .collect::<Vec<_>>()
+    };
+    parts(listed).iter().flat_map(of_one).collect()
 }
 
 /// Milliseconds by the names of threads, of which several may have the same.
@@ -222,6 +281,27 @@ mod tests {
         );
         let still = shown(|screen| now.show_change(&now, PERIOD, screen));
         assert_eq!(still, "nothing new\n");
+    }
+
+    #[test]
+    fn what_devices_did_is_told_by_their_names() {
+        let strait = |count: u64| {
+            json!({"devices": [{
+                "id": "net0",
+                "interrupts": [{"kind": "msix", "vector": 0, "count": count}, {"kind": "msix", "vector": 1, "count": 0}],
+                "bars": [{"bar": 0, "trapped": 3}, {"bar": 6, "trapped": 1}],
+            }]})
+        };
+        let (before, now) = (Numbers::of(&strait(5)), Numbers::of(&strait(9)));
+        assert_eq!(
+            shown(|screen| now.show(screen)),
+            "passed devices\n  net0: msix 0                                  9\n  \
+             net0: trapped accesses to BAR 0               3\n  net0: trapped accesses to the ROM             1\n"
+        );
+        assert_eq!(
+            shown(|screen| now.show_change(&before, PERIOD, screen)),
+            "in a second\n  net0: msix 0           4/s\n"
+        );
     }
 
     #[test]
