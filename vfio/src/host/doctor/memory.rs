@@ -69,7 +69,7 @@ fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
 /// Pages of this many bytes in the kernel's pool that nobody has; `None` without such a pool.
 fn free_pages(root: &Root, bytes: u64) -> Option<u64> {
     let kib = bytes >> 10;
-    let free = root.text(&format!(
+    let free = root.text(format!(
         "sys/kernel/mm/hugepages/hugepages-{kib}kB/free_hugepages"
     ))?;
     free.parse().ok()
