@@ -16,6 +16,7 @@ use crate::domain::{Container, Group, GroupError};
 use crate::hardware::{Hardware, HardwareRegion, InterruptInfo, InterruptKind, RegionInfo};
 use crate::host::{HostBdf, reset_methods};
 use crate::host_events::HostEvents;
+use crate::hush::Hush;
 use crate::mapping::Mapping;
 use crate::reset::{self, ResetMethod};
 use crate::reset_state::ResetState;
@@ -63,6 +64,8 @@ pub struct Device {
     /// Errors that were told of.
     errors: Mutex<ErrorCounts>,
     file: File,
+    /// After the device, which is to be closed then, and while the group is ours; none where the kernel resets it.
+    _hush: Option<Hush>,
     /// After the device, which leaves it.
     group: Arc<Group>,
 }
@@ -100,6 +103,8 @@ impl Device {
         let interrupts = InterruptKind::ALL.map(|kind| interrupt_info(file, kind));
         let events = HostEvents::listen(file).map_err(describe("events".to_owned()))?;
         let errors = Mutex::new(ErrorCounts::read(&sysfs));
+        // What the kernel resets when it opens it, it resets when it closes it, too.
+        let hush = (!reset.is_fresh()).then(|| Hush::new(bdf, &sysfs));
         Ok(Arc::new(Self {
             bdf,
             name,
@@ -110,6 +115,7 @@ impl Device {
             events,
             errors,
             file: opened,
+            _hush: hush,
             group,
         }))
     }

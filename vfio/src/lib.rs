@@ -33,6 +33,7 @@ pub mod domain;
 mod hardware;
 pub mod host;
 mod host_events;
+mod hush;
 mod interrupt;
 mod intx;
 mod mapping;

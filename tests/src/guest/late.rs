@@ -29,7 +29,13 @@ pub(crate) fn judge<T>(result: Result<T>, console: &str) -> Result<T> {
 fn lost(console: &str) -> Option<&str> {
     let mut said = console.lines().filter_map(|line| line.strip_prefix("LAB late "));
     let is_harmless = |line: &str| HARMLESS.iter().any(|(words, _reason)| line.contains(words));
-    said.find(|line| !is_harmless(line))
+    said.find(|line| !is_harmless(line) && !is_frame(line))
+}
+
+/// A line of a stack, whose functions may be called `schedule_timeout`: what the stack is of is said before it.
+fn is_frame(line: &str) -> bool {
+    line.split_once("+0x")
+        .is_some_and(|(_, place)| place.contains("/0x"))
 }
 
 #[cfg(test)]
@@ -48,6 +54,15 @@ mod tests {
     fn a_slow_machine_is_none() {
         let console = "LAB late [   66.1] rcu: INFO: rcu_sched self-detected stall on CPU\nLAB end\n";
         assert!(judge(Ok(()), console).is_ok());
+    }
+
+    #[test]
+    fn the_stack_of_a_slow_machine_is_none() {
+        let stack = "LAB late [   63.8]  schedule_timeout+0x9e/0x160\n\
+                     LAB late [   63.8]  ? __pfx_process_timeout+0x10/0x10\n";
+        assert!(judge(Ok(()), &format!("{stack}LAB end\n")).is_ok());
+        let lost = format!("{stack}LAB late [   66.1] nvme nvme0: I/O tag 12 (100c) QID 0 timeout\n");
+        assert!(judge(Ok(()), &lost).is_err());
     }
 
     #[test]

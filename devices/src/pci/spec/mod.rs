@@ -57,6 +57,8 @@ pub mod command {
 
 /// Bits of the status register (§7.5.1.1.4).
 pub mod status {
+    /// The function has something to say by its INTx wire, silent or not.
+    pub const INTERRUPT: u16 = 1 << 3;
     /// The capability list exists.
     pub const CAPABILITIES: u16 = 1 << 4;
 }

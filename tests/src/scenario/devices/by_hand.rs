@@ -14,17 +14,30 @@ const BAR_LEN: u64 = 4 << 20;
 const LARGE_PAGE: u64 = 2 << 20;
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![Scenario::new(
-        "edu",
-        "three groups: memory, small and port BARs, ten interrupts by wire, DMA to RAM and to a peer's BAR",
-        240,
-        edu,
-    )]
+    vec![
+        Scenario::new(
+            "edu",
+            "three groups: memory, small and port BARs, ten interrupts by wire, DMA to RAM and to a peer's BAR",
+            240,
+            edu,
+        ),
+        Scenario::new(
+            "wire-left-raised",
+            "a guest ends while a device that cannot be reset raises its wire: it is silent, until the next guest has it",
+            120,
+            left_raised,
+        )
+        .strait_only(),
+    ]
 }
 
 /// The teaching device (qemu: docs/specs/edu) and its registers.
 const AT: &str = "edu=$(function_of 0x1234:0x11e8); use $edu; at=$(bar $edu 0)
     is_idle() { [ $(($(devmem $((at + $1)) 32) & 1)) = 0 ]; }";
+
+/// A program of the guest waits for its wire.
+const LISTEN: &str = "load uio_pci_generic; echo 1234 11e8 > /sys/bus/pci/drivers/uio_pci_generic/new_id
+    wait_until 10 test -c /dev/uio0 || fail no driver takes it";
 
 /// Each interrupt is raised, taken, acknowledged and switched on again: the driver sets the interrupt disable bit.
 const INTERRUPTS: &str = "exec 3< /dev/uio0
@@ -54,16 +67,30 @@ const MOVE: &str = "copy() {
 fn edu(lab: &Lab<'_>) -> Result<()> {
     let config = take(lab, &[EDU.at(), TESTDEV.at(), SHARED_MEMORY.at()])?;
     lab.run(&config.told("memmap=64K$0x8000000"), |guest| {
-        guest.sh(
-            "load uio_pci_generic; echo 1234 11e8 > /sys/bus/pci/drivers/uio_pci_generic/new_id
-             wait_until 10 test -c /dev/uio0 || fail no driver takes it",
-        )?;
+        guest.sh(LISTEN)?;
         registers(guest)?;
         says(guest, &format!("{AT}\n{INTERRUPTS}"), "10")?;
         says(guest, &controller_of("uio_pci_generic"), "IO-APIC")?;
         dma(guest)?;
         counters(guest)?;
         check_alignment(&lab.agent.sh(&format!("cat /proc/{}/maps", guest.pid))?)
+    })
+}
+
+/// The host's kernel gives up a line that is raised for ever, and with it every device that shares it.
+fn left_raised(lab: &Lab<'_>) -> Result<()> {
+    let config = take(lab, &[EDU.at()])?;
+    lab.run(&config, |guest| guest.sh(&format!("{AT}\ndevmem $((at + 0x60)) 32 1")).map(drop))?;
+    let register = |name: &str| -> Result<u16> {
+        let said = lab.agent.sh(&format!("setpci -s {} {name}", EDU.at()))?;
+        u16::from_str_radix(said.trim(), 16).with_context(|| format!("`{said}` is no number"))
+    };
+    let (command, status) = (register("COMMAND")?, register("STATUS")?);
+    ensure!(status & 1 << 3 != 0, "Nothing is raised: the status is {status:#06x}");
+    ensure!(command & 1 << 10 != 0, "The wire is not silent: the command register is {command:#06x}");
+    lab.run(&config, |guest| {
+        guest.sh(&format!("{AT}\ndevmem $((at + 0x64)) 32 1\n{LISTEN}"))?;
+        says(guest, &format!("{AT}\n{INTERRUPTS}"), "10")
     })
 }
 

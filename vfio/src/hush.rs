@@ -1,0 +1,130 @@
+//! The wire of a function that nobody has any more.
+//!
+//! The host's kernel gives a function that is closed the command register that it had when it was opened
+//! (`vfio_pci_core_disable`, drivers/vfio/pci/vfio_pci_core.c), and opening clears the interrupt disable bit
+//! (`do_pci_enable_device`, drivers/pci/pci.c). A function that is not reset goes on with what its guest began, and may
+//! raise its wire for good. On a line that it shares with another, the kernel then gives up the line, and with it the
+//! other (`note_interrupt`, kernel/irq/spurious.c). So the bit is set behind the closing, where this process may do so.
+//! It disturbs no later owner: each enables the function first, which clears the bit, and nobody can own it before its
+//! group is given up (`iommu_group_claim_dma_owner`, drivers/iommu/iommu.c).
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use strait_devices::pci::spec::{command, header, status};
+
+use crate::host::HostBdf;
+
+/// Silences the wire of a function when dropped: to be dropped after the function's file, and before its group.
+pub(crate) struct Hush {
+    bdf: HostBdf,
+    /// The function's configuration space in sysfs.
+    config: PathBuf,
+}
+
+impl Hush {
+    /// For the function with this folder in sysfs.
+    pub(crate) fn new(bdf: HostBdf, sysfs: &Path) -> Self {
+        let config = sysfs.join("config");
+        Self { bdf, config }
+    }
+}
+
+impl Drop for Hush {
+    fn drop(&mut self) {
+        // A function that was unplugged has nothing that could be read.
+        let Ok(start) = Start::read(&self.config) else {
+            return;
+        };
+        if !start.has_wire() {
+            return;
+        }
+        match start.silence(&self.config) {
+            Err(error) if start.is_raised() => log::warn!(
+                "{0} has no way to be reset and goes on raising its interrupt wire, which cannot be silenced: {error}; \
+                 `setpci -s {0} COMMAND=400:400` as root does it",
+                self.bdf
+            ),
+            Err(error) => log::debug!("{}: the interrupt wire stays on: {error}", self.bdf),
+            Ok(()) => {}
+        }
+    }
+}
+
+/// The part of a header that every user may read.
+struct Start([u8; 64]);
+
+impl Start {
+    fn read(config: &Path) -> io::Result<Self> {
+        let mut bytes = [0; 64];
+        File::open(config)?.read_exact_at(&mut bytes, 0)?;
+        Ok(Self(bytes))
+    }
+
+    fn u16(&self, register: u16) -> u16 {
+        let at = usize::from(register);
+        u16::from_le_bytes([self.0[at], self.0[at + 1]])
+    }
+
+    /// A function that does not answer reads as ones, and has no pin of that number.
+    fn has_wire(&self) -> bool {
+        (1..=4).contains(&self.0[usize::from(header::INTERRUPT_PIN)])
+    }
+
+    fn is_raised(&self) -> bool {
+        self.u16(header::STATUS) & status::INTERRUPT != 0
+    }
+
+    fn silence(&self, config: &Path) -> io::Result<()> {
+        let value = self.u16(header::COMMAND) | command::INTX_DISABLE;
+        let file = OpenOptions::new().write(true).open(config)?;
+        file.write_all_at(&value.to_le_bytes(), header::COMMAND.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A folder whose function has these command and status registers and this pin, and what is there when it was
+    /// closed.
+    fn closed(command: u16, status: u16, pin: u8) -> Start {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut bytes = [0; 256];
+        bytes[4..6].copy_from_slice(&command.to_le_bytes());
+        bytes[6..8].copy_from_slice(&status.to_le_bytes());
+        bytes[0x3d] = pin;
+        let config = folder.path().join("config");
+        fs::write(&config, bytes).expect("written");
+        drop(Hush::new("0000:00:05.0".parse().expect("a name"), folder.path()));
+        Start::read(&config).expect("readable")
+    }
+
+    #[test]
+    fn only_the_interrupt_disable_bit_is_set() {
+        let start = closed(0x0003, 0x0018, 1);
+        assert_eq!((start.u16(4), start.u16(6)), (0x0403, 0x0018));
+    }
+
+    #[test]
+    fn a_function_without_a_wire_is_left_alone() {
+        assert_eq!(closed(0x0003, 0, 0).u16(4), 0x0003);
+    }
+
+    #[test]
+    fn one_that_does_not_answer_is_left_alone() {
+        assert_eq!(closed(0xffff, 0xffff, 0xff).u16(4), 0xffff);
+    }
+
+    #[test]
+    fn one_that_is_gone_is_no_fault() {
+        drop(Hush::new(
+            "0000:00:05.0".parse().expect("a name"),
+            Path::new("/nowhere"),
+        ));
+    }
+}
