@@ -53,7 +53,11 @@ async def main(path, device):
     try:
         await drive(qmp, json.loads(device))
     finally:
-        await qmp.disconnect()
+        try:
+            await qmp.disconnect()
+        except EOFError:
+            # The guest's end has closed the line already.
+            pass
     print("all is done", flush=True)
 
 

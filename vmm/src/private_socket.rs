@@ -16,6 +16,9 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
 
+/// Bytes of the longest path of a socket: `sun_path` with a zero behind it (unix(7)).
+const MAX_PATH: usize = 107;
+
 /// Where a socket stands that was made; it goes with this value, unless another file has come into its place.
 ///
 /// The socket must be open until then: so long no other file gets its number.
@@ -31,6 +34,12 @@ pub struct Place {
 /// # Errors
 /// When there is another file, or a socket that somebody listens at, or the folder cannot be written.
 pub fn bind(path: &Path) -> io::Result<(Place, UnixListener)> {
+    let len = path.as_os_str().len();
+    if len > MAX_PATH {
+        return Err(io::Error::other(format!(
+            "the path of a socket has at most {MAX_PATH} bytes, and this one has {len}; give a shorter one"
+        )));
+    }
     let lock = lock_folder(path);
     let listener = match bind_private(path) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path) => {
@@ -38,6 +47,9 @@ pub fn bind(path: &Path) -> io::Result<(Place, UnixListener)> {
             lock.as_ref().map_err(in_the_way)?;
             fs::remove_file(path)?;
             bind_private(path)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_socket(path) => {
+            return Err(io::Error::other("another file stands there, which is no socket"));
         }
         bound => bound,
     }?;
@@ -95,9 +107,12 @@ fn in_the_way(error: &io::Error) -> io::Error {
 }
 
 fn is_abandoned(path: &Path) -> bool {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    is_socket
+    is_socket(path)
         && UnixStream::connect(path).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+fn is_socket(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
 }
 
 fn number(file: &Metadata) -> (u64, u64) {
@@ -155,6 +170,16 @@ mod tests {
         UnixStream::connect(&path).expect("the other listens");
         drop(other);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn what_cannot_be_a_socket_is_told_of_in_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let refusal = |name: &str| bind(&folder.path().join(name)).expect_err("no place").to_string();
+        fs::write(folder.path().join("notes"), "").expect("room");
+        assert!(refusal("notes").contains("no socket"));
+        let long = refusal(&"x".repeat(MAX_PATH));
+        assert!(long.contains("at most 107 bytes"), "{long}");
     }
 
     #[test]

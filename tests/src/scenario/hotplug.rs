@@ -31,6 +31,13 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             400,
             |lab| over_and_over(lab, FEW),
         ),
+        Scenario::new(
+            "hotplug-reset",
+            "a device that comes is reset once on its way, and once when it goes",
+            240,
+            reset_once,
+        )
+        .strait_only(),
         Scenario::new("hotplug-100", "the same a hundred times", 3600, |lab| over_and_over(lab, MANY)).full(),
         Scenario::new(
             "hotplug-two",
@@ -164,6 +171,38 @@ fn over_and_over(lab: &Lab<'_>, times: u32) -> Result<()> {
         ensure!(complaints.is_empty(), "The guest's kernel says {complaints}");
         Ok(())
     })
+}
+
+/// Where the host's kernel tells of each function-level reset.
+const RESETS: &str = "/sys/kernel/tracing/events/kprobes/function_reset";
+
+/// Resets since the last look.
+fn resets(lab: &Lab<'_>) -> Result<usize> {
+    let seen = lab.agent.sh("cd /sys/kernel/tracing; grep -c function_reset: trace || true; echo > trace")?;
+    seen.trim().parse().with_context(|| format!("The trace has {seen} resets"))
+}
+
+fn reset_once(lab: &Lab<'_>) -> Result<()> {
+    let nic = lab.take_virtual_function()?;
+    let begin = "echo 'p:function_reset pcie_flr' >> /sys/kernel/tracing/kprobe_events";
+    lab.agent.sh(&format!("{begin} && echo 1 > {RESETS}/enable"))?;
+    let counted = lab.run(&guest(1), |guest| {
+        let mut counted = Vec::new();
+        for _ in 0..2 {
+            resets(lab)?;
+            ask(lab, &[&add(lab, &nic, "nic")])?;
+            lab.eth0().up(guest, "igbvf")?;
+            counted.push(resets(lab)?);
+            ask(lab, &[&delete("nic"), DELETED])?;
+            counted.push(resets(lab)?);
+        }
+        Ok(counted)
+    });
+    let end = "echo '-:function_reset' >> /sys/kernel/tracing/kprobe_events";
+    lab.agent.sh(&format!("echo 0 > {RESETS}/enable; {end}"))?;
+    let counted = counted?;
+    ensure!(counted == [1; 4], "Coming and going twice, the device was reset {counted:?} times");
+    Ok(())
 }
 
 fn two(lab: &Lab<'_>) -> Result<()> {

@@ -84,7 +84,8 @@ fn commands() -> String {
 impl CtlArgs {
     /// Whether `word` is a command behind `strait ctl`, which no guest can be called.
     pub(super) fn is_command(word: &str) -> bool {
-        word == "help" || CtlCommand::has_subcommand(word)
+        let ctl = CtlCommand::augment_subcommands(clap::Command::new("ctl"));
+        word == "help" || ctl.find_subcommand(word).is_some()
     }
 
     /// Does what was asked for. Guests are looked for among `guests`, devices on `root`'s host.

@@ -155,6 +155,25 @@ fn a_guest_is_described_to_people_and_to_programs() {
 }
 
 #[test]
+fn no_guest_is_called_as_a_command_is_by_whichever_name() {
+    for word in ["list", "ls", "names", "pause", "help"] {
+        assert!(super::CtlArgs::is_command(word), "{word}");
+    }
+    assert!(!super::CtlArgs::is_command("web"));
+}
+
+#[test]
+fn a_device_that_cannot_be_meant_is_told_of_once() {
+    let folder = folder();
+    FakeGuest::start(folder.path(), "web", Vec::new());
+    let (code, said) = ctl(&folder, "web attach 01:00.0,id=a,id=b").expect_err("twice");
+    assert_eq!(
+        (code, said.as_str()),
+        (2, "01:00.0,id=a,id=b: the key \"id\" is given twice")
+    );
+}
+
+#[test]
 fn a_command_is_one_of_qmp() {
     for (line, command) in [
         ("web pause", "stop"),

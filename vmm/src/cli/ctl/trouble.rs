@@ -49,7 +49,7 @@ pub(super) enum Trouble {
     Gone(String),
     #[error("{guest}: {why}")]
     Refused { guest: String, why: String },
-    #[error("{device}: {source}")]
+    #[error("{device}")]
     Device {
         device: String,
         source: DeviceConfigError,
