@@ -94,6 +94,11 @@ impl Debugger {
         self.waits || self.arrived.is_some() || !self.inferior.vcpus.is_empty()
     }
 
+    /// The machine as it is now, before it is asked of: devices come and leave while the guest stands still, too.
+    pub fn look_at(&mut self, scene: Box<dyn Scene>) {
+        self.inferior.scene = Some(scene);
+    }
+
     /// Listens to who came and to what was said. It waits for nobody.
     pub fn hear(&mut self) -> Wish {
         if let Some(line) = self.listener.accept() {
@@ -110,16 +115,9 @@ impl Debugger {
 
     /// The guest stands still, for a wish or an exit; `others` are what further vCPUs met in the same moment. True if it
     /// stays so: an exit may mean nothing to the debugger.
-    pub fn stopped(
-        &mut self,
-        vcpus: Vec<Vcpu>,
-        exit: Option<DebugExit>,
-        others: Vec<DebugExit>,
-        scene: Box<dyn Scene>,
-    ) -> bool {
+    pub fn stopped(&mut self, vcpus: Vec<Vcpu>, exit: Option<DebugExit>, others: Vec<DebugExit>) -> bool {
         self.inferior.keep(&others);
         self.inferior.vcpus = vcpus;
-        self.inferior.scene = Some(scene);
         self.inferior.goes_on = false;
         if let Some(line) = self.arrived.take() {
             self.begin(line);

@@ -62,18 +62,23 @@ impl FromStr for GdbAddress {
             || format!("{text:?} is none of tcp:[HOST]:PORT, unix:PATH, fd:NUMBER; tcp::1234 is usual");
         let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
         match kind {
-            "tcp" => match rest.strip_prefix(':') {
-                Some(port) => {
-                    let port = port.parse::<u16>().map_err(|_| wrong())?;
-                    Ok(Self::Tcp(SocketAddr::from(([127, 0, 0, 1], port))))
-                }
-                None => {
-                    let address = rest.replace("localhost:", "127.0.0.1:");
-                    address.parse().map(Self::Tcp).map_err(|_| wrong())
-                }
-            },
+            "tcp" => {
+                let address = match rest.strip_prefix(':') {
+                    Some(port) => format!("127.0.0.1:{port}"),
+                    None => rest.replace("localhost:", "127.0.0.1:"),
+                };
+                // A port of the kernel's choice is one that nobody is told.
+                let address = address
+                    .parse()
+                    .ok()
+                    .filter(|address: &SocketAddr| address.port() != 0);
+                address.map(Self::Tcp).ok_or_else(wrong)
+            }
             "unix" if !rest.is_empty() => Ok(Self::Unix(rest.into())),
-            "fd" => rest.parse().map(Self::Descriptor).map_err(|_| wrong()),
+            "fd" => {
+                let number = rest.parse().ok().filter(|number| *number >= 0);
+                number.map(Self::Descriptor).ok_or_else(wrong)
+            }
             _ => Err(wrong()),
         }
     }
@@ -212,7 +217,17 @@ mod tests {
 
     #[test]
     fn what_is_no_address_is_told_with_one_that_is() {
-        for text in ["1234", "tcp:1234", "tcp::99999", "unix:", "fd:x", "udp::1"] {
+        for text in [
+            "1234",
+            "tcp:1234",
+            "tcp::99999",
+            "tcp::0",
+            "tcp:[::1]:0",
+            "unix:",
+            "fd:x",
+            "fd:-1",
+            "udp::1",
+        ] {
             let refusal = read(text).expect_err("no address");
             assert!(refusal.contains("tcp::1234 is usual"), "{refusal}");
         }

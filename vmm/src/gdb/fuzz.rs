@@ -31,7 +31,8 @@ pub(super) fn talk(bytes: &[u8], vcpus: Vec<Vcpu>) -> Vec<Vcpu> {
     gdb.set_nonblocking(true).expect("a socket");
     let ram = GuestRam::new(&[Range::new(0, 1 << 20)], &RamSource::default()).expect("RAM");
     let address = GdbAddress::Descriptor(line.as_raw_fd());
-    let debugger = Debugger::listen(&address, false, ram.memory().clone(), true).expect("a descriptor");
+    let mut debugger = Debugger::listen(&address, false, ram.memory().clone(), true).expect("a descriptor");
+    debugger.look_at(Box::new(Still));
     drop(line);
     let mut guest = Guest { debugger, gdb, vcpus };
     for line in bytes.split(|byte| *byte == b'\n').take(LINES) {
@@ -97,7 +98,7 @@ impl Guest {
 
     fn stops(&mut self, exit: Option<DebugExit>) {
         let vcpus = std::mem::take(&mut self.vcpus);
-        if !self.debugger.stopped(vcpus, exit, Vec::new(), Box::new(Still)) {
+        if !self.debugger.stopped(vcpus, exit, Vec::new()) {
             self.vcpus.extend(self.debugger.go_on());
         }
     }

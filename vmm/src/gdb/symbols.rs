@@ -18,6 +18,9 @@ pub enum SymbolsError {
     /// The kernel hides addresses from who is not root (`kptr_restrict`).
     #[error("all addresses are zero; read /proc/kallsyms in the guest as root")]
     Hidden,
+    /// A kernel or a module, as its build left it or as a package of debug information has it.
+    #[error("this is an ELF file, which has its symbols with it; give it to gdb as it is")]
+    Elf,
     /// No line is one of kallsyms.
     #[error("no line has an address, a letter and a name; a copy of the guest's /proc/kallsyms is wanted")]
     None,
@@ -36,6 +39,9 @@ struct Symbol<'a> {
 /// # Errors
 /// When it has no symbols.
 pub fn elf(kallsyms: &str) -> Result<Vec<u8>, SymbolsError> {
+    if kallsyms.starts_with("\x7fELF") {
+        return Err(SymbolsError::Elf);
+    }
     let all: Vec<Symbol<'_>> = kallsyms.lines().filter_map(parse).collect();
     let mut symbols: Vec<&Symbol<'_>> = all
         .iter()
@@ -221,5 +227,7 @@ mod tests {
         let hidden = "0000000000000000 T _stext\n0000000000000000 t helper\n";
         assert_eq!(elf(hidden), Err(SymbolsError::Hidden));
         assert_eq!(elf("a page of text\n"), Err(SymbolsError::None));
+        let text = String::from_utf8_lossy(b"\x7fELF\x02\xff").into_owned();
+        assert_eq!(elf(&text), Err(SymbolsError::Elf));
     }
 }

@@ -48,7 +48,7 @@ impl Platform {
         self.load_guest()?;
         status.prepared();
         if self.debugger.as_ref().is_some_and(Debugger::holds) {
-            self.hold(None, board);
+            self.hold(None);
         }
         loop {
             let turn = match self.is_paused || self.debugger.as_ref().is_some_and(Debugger::holds) {
@@ -56,7 +56,7 @@ impl Platform {
                 false => self.run_vcpus(board, event_loop, status)?,
             };
             match turn {
-                Turn::Hold(exit) => self.hold(exit, board),
+                Turn::Hold(exit) => self.hold(exit),
                 Turn::Pause => self.is_paused = true,
                 Turn::Resume => self.is_paused = false,
                 Turn::GoOn => self.let_go_on(),
@@ -122,9 +122,8 @@ impl Platform {
     }
 
     /// The guest stands still, unless its exit means nothing to the debugger.
-    fn hold(&mut self, exit: Option<DebugExit>, board: &Board) {
+    fn hold(&mut self, exit: Option<DebugExit>) {
         let others = self.events.take_debug();
-        let scene = Box::new(self.scene(board));
         let vcpus = mem::take(&mut self.vcpus);
         // They are in its hands already.
         if vcpus.is_empty() {
@@ -134,7 +133,7 @@ impl Platform {
             self.vcpus = vcpus;
             return;
         };
-        if !debugger.stopped(vcpus, exit, others, scene) {
+        if !debugger.stopped(vcpus, exit, others) {
             self.let_go_on();
         }
     }
@@ -220,7 +219,7 @@ impl Platform {
 
     fn requests(&mut self, wake: Wake, board: &Board) -> Vec<Request> {
         let hears = wake == Wake::Control || self.has_unread();
-        let mut requests = self.requests_of(wake);
+        let mut requests = self.requests_of(wake, board);
         if hears {
             requests.extend(self.wish_of_a_client(board));
         }
@@ -245,14 +244,14 @@ impl Platform {
         })
     }
 
-    fn requests_of(&mut self, wake: Wake) -> Vec<Request> {
+    fn requests_of(&mut self, wake: Wake, board: &Board) -> Vec<Request> {
         match wake {
             Wake::Control => Vec::new(),
             Wake::Event(event) => vec![Request::Guest(event)],
             Wake::Signal if self.gives_time() => vec![Request::Stop],
             Wake::Signal | Wake::Quit => vec![Request::Quit],
             Wake::Host => self.wishes_of_the_host(),
-            Wake::Debugger => self.wish_of_the_debugger().into_iter().collect(),
+            Wake::Debugger => self.wish_of_the_debugger(board).into_iter().collect(),
             Wake::Deadline => {
                 let now = Instant::now();
                 if self.stop_at.is_some_and(|until| until <= now) {
@@ -285,8 +284,11 @@ impl Platform {
         }
     }
 
-    fn wish_of_the_debugger(&mut self) -> Option<Request> {
-        match self.debugger.as_mut()?.hear() {
+    fn wish_of_the_debugger(&mut self, board: &Board) -> Option<Request> {
+        let scene = self.scene(board);
+        let debugger = self.debugger.as_mut()?;
+        debugger.look_at(Box::new(scene));
+        match debugger.hear() {
             Wish::Nothing => None,
             Wish::Stop => Some(Request::Hold),
             Wish::Go => Some(Request::GoOn),
