@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::html::html;
 use crate::report::Report;
 
 /// The version of what is in the file. It grows when a reader of the old one would misunderstand the new one.
@@ -78,6 +79,17 @@ impl Report {
         serde_json::from_slice(&text).map_err(content)
     }
 
+    /// Writes the report into a folder, which is made where there is none: `bench.json`, and `bench.html` for people.
+    ///
+    /// # Errors
+    /// As [`Report::write`].
+    pub fn write_into(&self, folder: &Path) -> Result<(), FileError> {
+        fs::create_dir_all(folder).map_err(|error| FileError::Write(folder.to_owned(), error))?;
+        self.write(&folder.join("bench.json"))?;
+        let page = folder.join("bench.html");
+        replace(&page, html(self).as_bytes()).map_err(|error| FileError::Write(page, error))
+    }
+
     /// Writes the report beside the old one and puts it in its place, so that there is always a whole one.
     ///
     /// # Errors
@@ -124,6 +136,21 @@ mod tests {
         metric.fail("qemu", "it hung");
         report.write(&path).expect("a file");
         assert_eq!(Report::read(&path).expect("a report"), report);
+    }
+
+    #[test]
+    fn a_folder_has_the_figures_and_the_page() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = folder.path().join("new");
+        let report = Report::new("qemu");
+        report.write_into(&inside).expect("two files");
+        assert_eq!(
+            Report::read(&inside.join("bench.json")).expect("a report"),
+            report
+        );
+        let page = fs::read_to_string(inside.join("bench.html")).expect("a page");
+        assert!(page.ends_with("</html>\n"), "{page}");
+        assert_eq!(fs::read_dir(&inside).expect("a folder").count(), 2);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! more than the rounds do, and reports of both.
 //!
 //! It does not measure: who runs guests fills a [`Report`] in [`Order::abba`]
-//! and hands it to [`table`] and [`Report::write`]. [`compare`] reads two of them.
+//! and hands it to [`table`], [`html`] and [`Report::write`]. [`compare`] reads two of them.
 //!
 //! ```
 //! use strait_bench::{Better, Metric, Report};
@@ -16,15 +16,19 @@
 
 #![forbid(unsafe_code)]
 
+mod beside;
 mod compare;
 mod file;
+mod html;
 mod order;
 mod report;
 mod statistics;
 mod table;
+mod words;
 
 pub use compare::{Line, compare};
 pub use file::{FileError, SCHEMA};
+pub use html::html;
 pub use order::Order;
 pub use report::{Asked, Better, Broken, Floor, Metric, Report};
 pub use statistics::{Interval, Verdict, interval, median, ratio};

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Parser};
 use strait_bench::{Report, compare, comparison_table, table};
 
@@ -14,6 +14,9 @@ use strait_bench::{Report, compare, comparison_table, table};
 struct Arguments {
     #[command(flatten)]
     work: Work,
+    /// Write the report that is shown into this folder too, as bench.json and as a page, bench.html.
+    #[arg(long, value_name = "DIR", requires = "show")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -28,7 +31,7 @@ struct Work {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse().work) {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // That nobody reads it is no reason to fail in another way.
@@ -38,12 +41,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(work: &Work) -> Result<()> {
+fn run(arguments: &Arguments) -> Result<()> {
+    let work = &arguments.work;
     let text = match (work.compare.as_slice(), &work.show) {
         ([old, new], _) => comparison_table(&compare(&Report::read(old)?, &Report::read(new)?)),
-        (_, Some(path)) => table(&Report::read(path)?),
+        (_, Some(path)) => {
+            let report = Report::read(path)?;
+            if let Some(folder) = &arguments.report {
+                report.write_into(folder)?;
+            }
+            table(&report)
+        }
         _ => String::new(),
     };
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    let written = io::stdout().write_all(text.as_bytes());
+    written.context("cannot write the table")
 }
