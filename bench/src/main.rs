@@ -48,7 +48,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         (_, Some(path)) => {
             let report = Report::read(path)?;
             if let Some(folder) = &arguments.report {
-                report.write_into(folder)?;
+                report.write(&folder.join("bench.json"))?;
             }
             table(&report)
         }
