@@ -23,6 +23,7 @@ mod file;
 mod host;
 mod html;
 mod order;
+pub mod real;
 mod report;
 mod shell;
 mod statistics;
