@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::html::html;
 use crate::report::Report;
 
 /// The version of what is in the file. It grows when a reader of the old one would misunderstand the new one.
@@ -78,34 +79,38 @@ impl Report {
         serde_json::from_slice(&text).map_err(content)
     }
 
-    /// Writes the report beside the old one and puts it in its place, so that there is always a whole one.
+    /// Writes the report, and beside it the page for people, `bench.html` beside `bench.json`. Folders are made, and
+    /// each file is put in the old one's place, so that there is always a whole one.
     ///
     /// # Errors
-    /// When the file cannot be written; then what stood there before is still there.
+    /// When a file cannot be written; then what stood there before is still there.
     pub fn write(&self, path: &Path) -> Result<(), FileError> {
         let written = Written {
             schema: SCHEMA,
             report: self,
         };
-        let text = serde_json::to_vec_pretty(&written).map_err(io::Error::from);
-        text.and_then(|text| replace(path, &text))
-            .map_err(|error| FileError::Write(path.to_owned(), error))
+        let text = serde_json::to_vec_pretty(&written)
+            .map_err(|error| FileError::Write(path.to_owned(), error.into()))?;
+        replace(path, &text)?;
+        replace(&path.with_extension("html"), html(self).as_bytes())
     }
 }
 
 /// Writes beside the file and then puts it in place: a full disk leaves the old one whole.
-fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+fn replace(path: &Path, text: &[u8]) -> Result<(), FileError> {
     let mut beside = path.as_os_str().to_owned();
     beside.push(".new");
     let beside = PathBuf::from(beside);
-    let written = fs::File::create(&beside)
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    let written = fs::create_dir_all(folder)
+        .and_then(|()| fs::File::create(&beside))
         .and_then(|mut file| file.write_all(text).and_then(|()| file.sync_all()))
         .and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
+    written.map_err(|error| {
         // It is the first error that counts.
         let _ = fs::remove_file(&beside);
-    }
-    written
+        FileError::Write(path.to_owned(), error)
+    })
 }
 
 #[cfg(test)]
@@ -124,6 +129,18 @@ mod tests {
         metric.fail("qemu", "it hung");
         report.write(&path).expect("a file");
         assert_eq!(Report::read(&path).expect("a report"), report);
+    }
+
+    #[test]
+    fn the_page_stands_beside_the_figures_and_nothing_else() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let inside = folder.path().join("new");
+        Report::new("qemu")
+            .write(&inside.join("bench.json"))
+            .expect("two files");
+        let page = fs::read_to_string(inside.join("bench.html")).expect("a page");
+        assert!(page.ends_with("</html>\n"), "{page}");
+        assert_eq!(fs::read_dir(&inside).expect("a folder").count(), 2);
     }
 
     #[test]
@@ -151,6 +168,9 @@ mod tests {
             .expect_err("nothing can be made there");
         assert!(error.to_string().contains("cannot be written"), "{error}");
         let error = replace(Path::new("/dev/full/report"), b"x").expect_err("a device is no folder");
-        assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
+        assert!(
+            error.to_string().contains("make room, or choose another folder"),
+            "{error}"
+        );
     }
 }

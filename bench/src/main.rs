@@ -1,24 +1,45 @@
-//! `strait-bench`: shows and compares reports of measurements.
+//! `strait-bench`: measures VMMs on this host, shows and compares reports.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use clap::{Args, Parser};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use strait_bench::real::{Options, Peer, measure};
 use strait_bench::{Report, compare, comparison_table, table};
 
-/// Show and compare reports of what VMMs were measured at.
+/// What a shell makes of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
+/// Measure what VMMs cost on this host, show and compare reports of it.
 #[derive(Debug, Parser)]
-#[command(name = "strait-bench", version, about)]
+#[command(
+    name = "strait-bench",
+    version,
+    about,
+    after_help = "Example: sudo strait bench --device 01:00.0 --rounds 10 --report DIR"
+)]
 struct Arguments {
     #[command(flatten)]
     work: Work,
+    #[command(flatten)]
+    how: How,
+    /// Write bench.json and a page, bench.html, into this folder.
+    #[arg(long, value_name = "DIR", conflicts_with = "compare")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct Work {
+    /// Measure guests with this PCI device of the host: an address or a network interface.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<String>,
     /// Say for each metric whether NEW is better than OLD.
     #[arg(long, num_args = 2, value_names = ["OLD", "NEW"])]
     compare: Vec<PathBuf>,
@@ -27,9 +48,32 @@ struct Work {
     show: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+struct How {
+    /// A further VMM: cloud-hypervisor, crosvm or kvmtool; or another qemu or strait.
+    #[arg(long, value_name = "NAME=PATH", conflicts_with_all = ["show", "compare"])]
+    peer: Vec<Peer>,
+    /// How often each VMM is started; fewer than 6 have no intervals.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with_all = ["show", "compare"])]
+    rounds: u32,
+    /// Measure this VMM alone.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["show", "compare"])]
+    only: Option<String>,
+    /// A kernel in place of the host's own.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "compare"], requires = "initrd")]
+    kernel: Option<PathBuf>,
+    /// Its initial file system; the first program says `BENCH init UPTIME`, `BENCH driver NAME`, and with bench_waits
+    /// on its command line `BENCH waits` and waits for a line.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "compare"], requires = "kernel")]
+    initrd: Option<PathBuf>,
+    /// Seconds after which a guest counts as hung.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, conflicts_with_all = ["show", "compare"])]
+    limit: u64,
+}
+
 fn main() -> ExitCode {
-    match run(&Arguments::parse().work) {
-        Ok(()) => ExitCode::SUCCESS,
+    match run(Arguments::parse()) {
+        Ok(code) => code,
         Err(error) => {
             // That nobody reads it is no reason to fail in another way.
             let _ = writeln!(io::stderr(), "strait-bench: {error:#}");
@@ -38,12 +82,63 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(work: &Work) -> Result<()> {
-    let text = match (work.compare.as_slice(), &work.show) {
-        ([old, new], _) => comparison_table(&compare(&Report::read(old)?, &Report::read(new)?)),
-        (_, Some(path)) => table(&Report::read(path)?),
-        _ => String::new(),
-    };
-    io::stdout().write_all(text.as_bytes())?;
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let Arguments {
+        work,
+        how,
+        report: to,
+    } = arguments;
+    if let [old, new] = work.compare.as_slice() {
+        print(&comparison_table(&compare(
+            &Report::read(old)?,
+            &Report::read(new)?,
+        )))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(path) = &work.show {
+        let report = Report::read(path)?;
+        tell(&report, to)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, interrupted.clone()).context("cannot listen for signals")?;
+    }
+    let report = measure(&how.options(work.device.unwrap_or_default()), &interrupted)?;
+    tell(&report, to)?;
+    let broken: Vec<String> = report.broken().iter().map(ToString::to_string).collect();
+    ensure!(broken.is_empty(), "{}", broken.join("; "));
+    Ok(if report.is_complete {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(INTERRUPTED)
+    })
+}
+
+impl How {
+    fn options(self, device: String) -> Options {
+        Options {
+            device,
+            peers: self.peer,
+            rounds: self.rounds,
+            only: self.only,
+            image: self.kernel.zip(self.initrd),
+            limit: Duration::from_secs(self.limit),
+        }
+    }
+}
+
+/// Writes the report where it is wanted, and prints the table. A file that cannot be written costs no figures: they are
+/// printed all the same.
+fn tell(report: &Report, to: Option<PathBuf>) -> Result<()> {
+    let written = to.map(|folder| report.write(&folder.join("bench.json")));
+    print(&table(report))?;
+    written.transpose()?;
     Ok(())
+}
+
+fn print(text: &str) -> Result<()> {
+    io::stdout()
+        .write_all(text.as_bytes())
+        .context("cannot write to standard output")
 }

@@ -1,10 +1,12 @@
 //! The figures of a run, by metric and VMM, in rounds.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::{median, ratio};
+use crate::words::number;
 
 /// Which way a figure is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -159,6 +161,17 @@ pub struct Broken {
     pub floor: Floor,
 }
 
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (value, floor) = (number(self.value), number(self.floor.value));
+        write!(
+            f,
+            "broken measurement: {} of {} is {value}, better than the floor of {floor}: {}",
+            self.title, self.vmm, self.floor.probe
+        )
+    }
+}
+
 /// All of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Report {
@@ -209,6 +222,12 @@ impl Report {
         names.sort_by_key(|name| (*name != "strait", *name != self.baseline, *name));
         names.dedup();
         names
+    }
+
+    /// Those of [`Report::vmms`] of whom this metric says something.
+    pub(crate) fn vmms_of(&self, metric: &Metric) -> Vec<&str> {
+        let says = |vmm: &&str| !metric.of(vmm).is_empty() || metric.unmeasured.contains_key(*vmm);
+        self.vmms().into_iter().filter(says).collect()
     }
 
     /// Metrics that are a part of this one.

@@ -4,26 +4,30 @@ use std::fmt::Write;
 
 use crate::compare::Line;
 use crate::report::{Metric, Report};
-use crate::statistics::{Interval, interval, median, ratio};
+use crate::statistics::{interval, median};
+use crate::words::{asked, bounds, heading, number};
 
-/// The medians of all VMMs, each with its interval and its ratio to the baseline.
+/// The medians of all VMMs, each with its interval and its ratios to others; parts of a metric in a line each.
 pub fn table(report: &Report) -> String {
     let mut text = String::new();
     if !report.is_complete {
         text.push_str("This run did not come to its end: what follows is a part.\n");
     }
-    for metric in &report.metrics {
-        let _ = writeln!(text, "{}{}", metric.title, unit(metric));
-        for vmm in report.vmms() {
-            let _ = writeln!(text, "  {vmm:12} {}", figure(report, metric, vmm));
+    for warning in &report.warnings {
+        let _ = writeln!(text, "{warning}");
+    }
+    for metric in report.metrics.iter().filter(|metric| metric.part_of.is_none()) {
+        let asked = asked(metric, &report.baseline).map_or_else(String::new, |asked| format!("  ({asked})"));
+        let _ = writeln!(text, "{}{asked}", heading(metric));
+        for vmm in report.vmms_of(metric) {
+            let _ = writeln!(text, "  {vmm:16} {}", figure(report, metric, vmm));
+        }
+        for part in report.parts(metric) {
+            let _ = writeln!(text, "    {:36} {}", part.title, medians(report, part));
         }
     }
     for broken in report.broken() {
-        let _ = writeln!(
-            text,
-            "broken measurement: {} of {} is {}, better than {} of a probe: {}",
-            broken.title, broken.vmm, broken.value, broken.floor.value, broken.floor.probe
-        );
+        let _ = writeln!(text, "{broken}");
     }
     text
 }
@@ -32,66 +36,69 @@ pub fn table(report: &Report) -> String {
 pub fn comparison_table(lines: &[Line]) -> String {
     let mut text = String::new();
     for line in lines {
-        let shown = line.ratio.map_or_else(|| "-".to_owned(), shown_ratio);
+        let shown = line.ratio.map_or_else(
+            || "-".to_owned(),
+            |(seen, interval)| format!("{}{}", number(seen), bounds(interval)),
+        );
         let (verdict, title, vmm) = (line.verdict.words(), &line.title, &line.vmm);
         let _ = writeln!(text, "{verdict:12} {shown:24} {vmm:12} {title}");
     }
     text
 }
 
-fn unit(metric: &Metric) -> String {
-    if metric.unit.is_empty() {
-        String::new()
-    } else {
-        format!(", {}", metric.unit)
-    }
-}
-
 fn figure(report: &Report, metric: &Metric, vmm: &str) -> String {
     let rounds = metric.of(vmm);
     let Some(middle) = median(rounds) else {
-        let why = metric.unmeasured.get(vmm).map_or("not measured", String::as_str);
+        let why = metric.unmeasured.get(vmm).map_or("", String::as_str);
         return format!("- ({why})");
     };
-    let mut text = format!("{middle:.2}{}", bounds(interval(rounds)));
-    if vmm != report.baseline
-        && let Some(beside) = ratio(rounds, metric.of(&report.baseline))
-    {
-        let _ = write!(text, "  x {}", shown_ratio(beside));
+    let mut text = format!("{}{}", number(middle), bounds(interval(rounds)));
+    for beside in metric.ratios(vmm, &report.baseline) {
+        let _ = write!(text, ", {beside}");
     }
     text
 }
 
-fn shown_ratio((seen, interval): (f64, Option<Interval>)) -> String {
-    format!("{seen:.2}{}", bounds(interval))
-}
-
-fn bounds(interval: Option<Interval>) -> String {
-    interval.map_or_else(String::new, |Interval { low, high }| {
-        format!(" [{low:.2}, {high:.2}]")
-    })
+fn medians(report: &Report, part: &Metric) -> String {
+    let of = |vmm| {
+        let shown = median(part.of(vmm)).map_or_else(|| "-".to_owned(), number);
+        format!("{vmm} {shown:10}")
+    };
+    let all: Vec<String> = report.vmms().into_iter().map(of).collect();
+    all.join(" ").trim_end().to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Better;
+    use crate::report::{Asked, Better};
 
     #[test]
     fn a_figure_has_its_interval_its_ratio_or_its_reason() {
         let mut report = Report::new("qemu");
-        let metric = report.metric(Metric::new("exits.all", "exits", "", Better::Lower));
-        for _ in 0..2 {
-            metric.add("strait", 3.0);
+        let asked = Asked::RatioAtMost(0.4);
+        let metric = report.metric(Metric::new("exits.all", "exits", "", Better::Lower).asked(asked));
+        for value in [2.0, 3.0, 4.0, 2.0, 3.0, 4.0] {
+            metric.add("strait", value);
             metric.add("qemu", 6.0);
         }
         metric.fail("crosvm", "it hung");
+        let port = Metric::new("exits.port", "of ports", "", Better::Lower).part_of("exits.all");
+        report.metric(port).add("strait", 2.0);
         let text = table(&report);
         assert!(
-            text.contains("strait       3.00 [3.00, 3.00]  x 0.50 [0.50, 0.50]"),
+            text.contains("strait           3 [2, 4], 0.50 [0.33, 0.67] of qemu"),
             "{text}"
         );
-        assert!(text.contains("crosvm       - (it hung)"), "{text}");
+        assert!(text.contains("crosvm           - (it hung)"), "{text}");
+        assert!(
+            text.contains("exits  (asked: at most 0.40 of qemu's: MISSED)"),
+            "{text}"
+        );
+        assert!(
+            text.contains("    of ports                             strait 2"),
+            "{text}"
+        );
         assert!(text.contains("did not come to its end"), "{text}");
     }
 }

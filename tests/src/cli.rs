@@ -59,7 +59,7 @@ enum Command {
         #[arg(long)]
         live: bool,
     },
-    /// Measure strait beside QEMU; prints a table and writes bench.json beside the logs.
+    /// Measure strait beside QEMU; prints a table, writes bench.json beside the logs, and bench.html to be read.
     Bench {
         /// How often each is started.
         #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
@@ -67,7 +67,7 @@ enum Command {
         /// Only one of them.
         #[arg(long, value_enum)]
         vmm: Option<Vmm>,
-        /// Guests with an IOMMU of their own and guests of guests instead; writes bench-nested.json.
+        /// Guests with an IOMMU of their own and guests of guests instead; writes bench-nested.json and .html.
         #[arg(long)]
         nested: bool,
     },

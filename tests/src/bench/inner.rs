@@ -3,13 +3,12 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use serde::Serialize;
 
 use super::Bench;
 use crate::guest::{Boot, Vmm, hypervisor};
 
 /// One run.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Nested {
     /// Start of the outer VMM to the outer guest's first program.
     pub(super) outer_init_s: f64,

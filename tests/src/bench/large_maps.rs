@@ -3,12 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use strait_bench::counting::{CALLS, Counts, MAP, Trace, UNMAP};
 
 use super::Bench;
-use super::counts::Counts;
-use super::trace::{CALLS, Trace};
-use super::{MAP, UNMAP};
 use crate::guest::{Guest, GuestConfig, Vmm, hypervisor};
 use crate::lab::Assigned;
 use crate::lab::devices::EDU;
@@ -47,7 +44,7 @@ pub(super) const ONE_GIB: Size = Size {
 };
 
 /// What the host was asked.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Bulk {
     /// Contiguous pieces of the guest's memory.
     pub(super) runs: u64,

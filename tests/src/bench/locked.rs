@@ -3,23 +3,14 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use strait_bench::counting::locked_kib;
 
 use super::Bench;
-use super::process;
 use crate::guest::{GuestConfig, Vmm};
 use crate::lab::Assigned;
 use crate::lab::devices::{NIC, NVME};
 
-/// Devices and what the guest's kernel is told.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Locked {
-    pub(super) devices: usize,
-    pub(super) words: &'static str,
-    pub(super) kib: u64,
-}
-
-/// What is measured: NIC, or NIC and drive, each where the guest translates and where it does not.
+/// Devices, and what the guest's kernel is told: NIC, or NIC and drive, each where the guest translates and where it does not.
 pub(super) const CASES: [(usize, &str); 4] = [
     (1, "intel_iommu=on,strict"),
     (2, "intel_iommu=on,strict"),
@@ -27,8 +18,8 @@ pub(super) const CASES: [(usize, &str); 4] = [
     (2, "intel_iommu=on iommu=pt"),
 ];
 
-/// One guest for each case.
-pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<Locked>> {
+/// KiB of one guest for each case.
+pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<u64>> {
     let functions = [NIC.at(), NVME.at()];
     let taken = functions
         .iter()
@@ -45,15 +36,11 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<Locked>> {
             guest.sh("load igb nvme; net eth0 10.0.2.15")?;
             // The second driver may still be at its start.
             std::thread::sleep(Duration::from_secs(2));
-            let kib = process::locked_kib(bench.agent, guest.pid)?;
+            let kib = locked_kib(bench.agent, guest.pid)?;
             guest.power_off()?;
             Ok(kib)
         })?;
-        all.push(Locked {
-            devices: count,
-            words,
-            kib,
-        });
+        all.push(kib);
     }
     taken.into_iter().try_for_each(Assigned::restore)?;
     Ok(all)

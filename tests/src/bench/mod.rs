@@ -1,44 +1,33 @@
 //! Strait beside QEMU: the same kernel, initramfs and device, one after the other in one lab host,
-//! round after round, so that whatever disturbs the machine disturbs both.
+//! round after round, so that whatever disturbs the machine disturbs both. What is found is a report of
+//! `strait-bench`.
 
 mod behind_iommu;
-mod counts;
-mod figures;
 mod inner;
 mod iperf;
 mod large_maps;
 mod locked;
-mod names;
 mod plain;
-mod process;
 mod start;
-mod table;
-mod trace;
 mod traffic;
 mod vectors;
 
-use std::fs;
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
+use strait_bench::counting::{Figures, Sheet};
+use strait_bench::{Look, Order, Report, Shell, table};
 
 use crate::agent::Agent;
 use crate::guest::{Boot, Guest, GuestConfig, Vmm};
 use crate::lab::{Kind, LabHost, Logs, build_strait};
 use crate::supplies::Supplies;
 
-use figures::Figures;
 use iperf::Iperf;
 
 /// A nested run takes one to two minutes on a quiet machine, everything else less.
 const LIMIT: Duration = Duration::from_secs(900);
-
-/// VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA, the low half.
-const MAP: u64 = 0x3b71;
-const UNMAP: u64 = 0x3b72;
 
 /// Measures a guest with a NIC, or with `is_nested` one with an IOMMU of its own. Prints a table and writes
 /// a file.
@@ -57,18 +46,11 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
         vmms,
     };
     if is_nested {
-        bench.report("bench-nested.json", behind_iommu::measure, behind_iommu::print)?;
+        bench.report("bench-nested.json", behind_iommu::measure, behind_iommu::fill)?;
     } else {
-        bench.report("bench.json", plain::measure, plain::print)?;
+        bench.report("bench.json", plain::measure, plain::fill)?;
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn write(figures: &impl Serialize, path: &Path) -> Result<()> {
-    let text = serde_json::to_string_pretty(figures).context("Cannot write the figures as JSON")?;
-    fs::write(path, text).with_context(|| format!("Cannot write {}", path.display()))?;
-    println!("\nAll rounds: {}", path.display());
-    Ok(())
 }
 
 /// What every measurement works with.
@@ -83,27 +65,40 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     /// Measures, prints and writes to a file, what there is even where something failed.
-    fn report<R: Default + Serialize>(
+    fn report<R: Default>(
         &self,
         file: &str,
         measure: fn(&Bench<'_>, &mut Figures<R>) -> Result<()>,
-        print: fn(&Figures<R>, u32),
+        fill: fn(&mut Sheet<'_, R>),
     ) -> Result<()> {
+        let look = Look::before(|file| self.agent.sh(&format!("cat {file}")).ok());
         let mut figures = Figures::default();
         let outcome = measure(self, &mut figures);
-        print(&figures, self.rounds);
-        write(&figures, &self.logs.path(file))?;
-        outcome
+        let mut report = Report::new(Vmm::Qemu.name());
+        report.is_complete = outcome.is_ok();
+        look.tell(&mut report);
+        fill(&mut Sheet::new(&mut report, &figures));
+        let path = self.logs.path(file);
+        print!("{}", table(&report));
+        report.write(&path)?;
+        println!(
+            "\nAll rounds: {}; to be read: {}",
+            path.display(),
+            path.with_extension("html").display()
+        );
+        outcome?;
+        let broken: Vec<String> = report.broken().iter().map(ToString::to_string).collect();
+        ensure!(broken.is_empty(), "{}", broken.join("; "));
+        Ok(())
     }
 
-    /// Calls `work` for each VMM in turn, round after round. It returns a figure to show.
+    /// Calls `work` for each VMM in turn, round after round, there and back again. It returns a figure to show.
     fn rounds(&self, what: &str, mut work: impl FnMut(Vmm) -> Result<String>) -> Result<()> {
-        for round in 1..=self.rounds {
-            for vmm in self.vmms {
-                let name = vmm.name();
-                let shown = work(*vmm).with_context(|| format!("{what}: round {round} of {name} failed"))?;
-                eprintln!("  {what}, round {round} of {}, {name}: {shown}", self.rounds);
-            }
+        for (round, subject) in Order::abba(self.vmms.len(), self.rounds).turns() {
+            let vmm = self.vmms[subject];
+            let name = vmm.name();
+            let shown = work(vmm).with_context(|| format!("{what}: round {round} of {name} failed"))?;
+            eprintln!("  {what}, round {round} of {}, {name}: {shown}", self.rounds);
         }
         Ok(())
     }
@@ -131,5 +126,11 @@ impl<'a> Bench<'a> {
         self.logs
             .append(&format!("bench-{}.log", vmm.name()), &guest.transcript());
         result
+    }
+}
+
+impl Shell for Agent {
+    fn sh(&self, script: &str) -> Result<String> {
+        Self::sh(self, script)
     }
 }

@@ -1,30 +1,20 @@
 //! A guest with a NIC: its start to its end, its NIC under load, and what an interrupt vector costs.
 
-use std::slice::Iter;
-
 use anyhow::{Context, Result};
-use serde::Serialize;
+use strait_bench::Asked;
+use strait_bench::counting::{self, Counts, Figures, Sheet, less, more, svm_exit};
 
 use super::Bench;
-use super::counts::{Counts, all_keys, median};
-use super::figures::Figures;
-use super::names;
-use super::process::Process;
-use super::start::{self, Boot};
-use super::table::{Asked, Table};
-use super::traffic::{self, Traffic};
+use super::start;
+use super::traffic::{self, Stream, Traffic};
 use super::vectors::{self, SetUp};
 use crate::lab::Assigned;
 use crate::lab::devices::NIC;
 
-/// How many keys of a histogram are shown; the file has all.
-const SHOWN: usize = 8;
-
 /// All of one VMM.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default)]
 pub(super) struct Runs {
-    process: Option<Process>,
-    boots: Vec<Boot>,
+    starts: counting::Runs,
     streams: Vec<Traffic>,
     vectors: Vec<SetUp>,
 }
@@ -35,143 +25,100 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
         // Also the warm-up: it reads the files into the host's cache.
         let process = start::look(bench, *vmm, &nic.bdf)
             .with_context(|| format!("Looking at {} failed", vmm.name()))?;
-        figures.of(*vmm).process = Some(process);
+        figures.of(vmm.name()).starts.process = Some(process);
     }
     bench.rounds("boot", |vmm| {
         let boot = start::measure(bench, vmm, &nic.bdf)?;
         let shown = format!("{:.2} s", boot.wall_s);
-        figures.of(vmm).boots.push(boot);
+        figures.of(vmm.name()).starts.boots.push(boot);
         Ok(shown)
     })?;
     bench.rounds("streams", |vmm| {
         let traffic = traffic::measure(bench, vmm, &nic.bdf, None)?;
         let shown = traffic.to_string();
-        figures.of(vmm).streams.push(traffic);
+        figures.of(vmm.name()).streams.push(traffic);
         Ok(shown)
     })?;
     nic.restore()?;
     for vmm in bench.vmms {
-        figures.of(*vmm).vectors = vectors::measure(bench, *vmm)
+        figures.of(vmm.name()).vectors = vectors::measure(bench, *vmm)
             .with_context(|| format!("Counting for the vectors of {} failed", vmm.name()))?;
     }
     Ok(())
 }
 
-pub(super) fn print(figures: &Figures<Runs>, rounds: u32) {
-    let table = figures.table(&format!(
-        "Medians of {rounds} rounds: 1 CPU, 512 MiB, igb passed through, start to power-off"
-    ));
-    table.asked("wall time, s", 2, Asked::RatioAtMost(0.79), |runs| {
-        runs.boot(|boot| boot.wall_s)
-    });
-    table.row("guest uptime at init, s", 2, |runs| runs.boot(|boot| boot.init_s));
-    let private = "private memory beyond guest RAM, KiB";
-    table.asked(private, 0, Asked::AtMost(8192.0), |runs| {
-        runs.process(|process| process.private_kib as f64)
-    });
-    table.row("threads", 0, |runs| {
-        runs.process(|process| process.threads as f64)
-    });
-    table.row("binary, KiB", 0, |runs| {
-        runs.process(|process| process.binary_bytes as f64 / 1024.0)
-    });
-    let one = "DMA map ioctls for the one region of RAM";
-    table.asked(one, 0, Asked::AtMost(1.0), |runs| {
-        runs.process(|process| process.ram_maps as f64)
-    });
-    histogram(
-        &table,
-        "userspace exits",
-        "userspace_exits",
-        Asked::AtMost(1250.0),
-        names::userspace_exit,
-    );
-    histogram(&table, "port accesses", "pio_ports", Asked::Shown, names::port);
-    histogram(&table, "KVM exits", "kvm_exits", Asked::Shown, names::svm_exit);
-    histogram(&table, "ioctls", "ioctls", Asked::Shown, names::ioctl);
+pub(super) fn fill(sheet: &mut Sheet<'_, Runs>) {
+    counting::Runs::fill(sheet, |runs| &runs.starts, svm_exit);
+    sheet.ask("start.wall", Asked::RatioAtMost(0.79));
+    sheet.ask("exits.userspace", Asked::AtMost(1250.0));
+    sheet.ask("process.private", Asked::AtMost(8192.0));
+    sheet.ask("process.ram-maps", Asked::AtMost(1.0));
+    network(sheet);
+    for (index, count) in vectors::COUNTS.into_iter().enumerate() {
+        enabled(sheet, index, count);
+    }
+}
 
-    let table = figures.table("igb under load by iperf3, one TCP stream each way");
+fn network(sheet: &mut Sheet<'_, Runs>) {
     let rate = Asked::RatioAtLeast(0.95);
-    table.asked("guest sends, Mbit/s", 0, rate, |runs| {
-        runs.stream(|traffic| traffic.sent.mbit_s)
+    stream(sheet, "sent", "guest sends by igb", rate, |traffic| &traffic.sent);
+    stream(sheet, "received", "guest receives by igb", rate, |traffic| {
+        &traffic.received
     });
-    table.row("  Mbit per second of CPU time", 1, |runs| {
-        runs.stream(|traffic| traffic.sent.mbit_cpu_s)
-    });
-    table.asked("guest receives, Mbit/s", 0, rate, |runs| {
-        runs.stream(|traffic| traffic.received.mbit_s)
-    });
-    table.row("  Mbit per second of CPU time", 1, |runs| {
-        runs.stream(|traffic| traffic.received.mbit_cpu_s)
-    });
-    table.row("packets counted over", 0, |runs| {
-        runs.stream(|traffic| traffic.sent.packets() + traffic.received.packets())
-    });
-    let exits = "userspace exits meanwhile";
-    table.asked(exits, 0, Asked::AtMost(0.0), |runs| {
+    let locked = less("process.locked", "locked memory while the guest sends", "KiB");
+    sheet.row(locked, |runs| runs.stream(|traffic| traffic.locked_kib as f64));
+    let exits = less("network.exits", "exits to user space while packets flow", "");
+    sheet.row(exits.asked(Asked::AtMost(0.0)), |runs| {
         runs.stream(|traffic| {
             let of = |counts: &Counts| counts.total("userspace_exits") as f64;
             of(&traffic.sent.counts) + of(&traffic.received.counts)
         })
     });
+}
 
-    let table = figures.table("ioctls when a guest enables MSI-X with a programmed table (NVMe)");
-    for (index, count) in vectors::COUNTS.into_iter().enumerate() {
-        let at = move |runs: &Runs, figure: fn(&SetUp) -> u64| {
-            runs.vectors
-                .get(index)
-                .map_or(f64::NAN, |set_up| figure(set_up) as f64)
-        };
-        let limit = Asked::AtMost(f64::from(count) + 2.0);
-        table.asked(&format!("{count} vectors"), 0, limit, |runs| {
-            at(runs, SetUp::total)
-        });
-        table.row("  updates of the route table", 0, |runs| {
-            at(runs, |set_up| set_up.routings)
-        });
-        table.row("  irqfds", 0, |runs| at(runs, |set_up| set_up.irqfds));
-        table.row("  VFIO_DEVICE_SET_IRQS", 0, |runs| {
-            at(runs, |set_up| set_up.bindings)
-        });
-        table.row("  besides, for the wire that goes", 0, |runs| {
-            at(runs, |set_up| set_up.wire)
-        });
-    }
+/// One TCP stream of iperf3.
+fn stream(sheet: &mut Sheet<'_, Runs>, id: &str, title: &str, asked: Asked, way: fn(&Traffic) -> &Stream) {
+    let rate = more(&format!("network.{id}"), title, "Mbit/s").asked(asked);
+    sheet.row(rate, |runs| runs.stream(|traffic| way(traffic).mbit_s));
+    let beside = format!("{title}, for each second of CPU time");
+    sheet.row(more(&format!("network.{id}-by-cpu"), &beside, "Mbit"), |runs| {
+        runs.stream(|traffic| way(traffic).mbit_cpu_s)
+    });
+    let packets = format!("{title}: packets that were counted over");
+    sheet.row(more(&format!("network.{id}-packets"), &packets, ""), |runs| {
+        runs.stream(|traffic| way(traffic).packets())
+    });
+}
+
+/// What it takes when a guest enables so many vectors at once.
+fn enabled(sheet: &mut Sheet<'_, Runs>, index: usize, count: u16) {
+    let id = format!("vectors.{count}");
+    let title = format!("ioctls when a guest enables {count} vectors of a programmed MSI-X table");
+    let all = less(&id, &title, "").asked(Asked::AtMost(f64::from(count) + 2.0));
+    sheet.row(all, |runs| runs.vectors(index, SetUp::total));
+    let mut part = |name: &str, title: &str, figure: fn(&SetUp) -> u64| {
+        let part = less(&format!("{id}.{name}"), title, "").part_of(&id);
+        sheet.row(part, |runs| runs.vectors(index, figure));
+    };
+    part("routings", "updates of the route table", |set_up| set_up.routings);
+    part("irqfds", "irqfds", |set_up| set_up.irqfds);
+    part("bindings", "VFIO_DEVICE_SET_IRQS", |set_up| set_up.bindings);
+    let wire = format!("besides, for the wire that goes before {count} vectors");
+    sheet.row(less(&format!("vectors.{count}-wire"), &wire, ""), |runs| {
+        runs.vectors(index, |set_up| set_up.wire)
+    });
 }
 
 impl Runs {
-    fn process(&self, figure: impl Fn(&Process) -> f64) -> f64 {
-        self.process.as_ref().map_or(f64::NAN, figure)
+    fn stream(&self, figure: impl Fn(&Traffic) -> f64) -> Vec<f64> {
+        self.streams.iter().map(figure).collect()
     }
 
-    fn boot(&self, figure: impl Fn(&Boot) -> f64) -> f64 {
-        median(self.boots.iter().map(figure))
-    }
-
-    fn stream(&self, figure: impl Fn(&Traffic) -> f64) -> f64 {
-        median(self.streams.iter().map(figure))
-    }
-}
-
-/// A histogram of the boots: all of it, then its most frequent keys.
-fn histogram(table: &Table<'_, Runs>, title: &str, name: &str, asked: Asked, label: fn(u64) -> String) {
-    table.asked(title, 0, asked, |runs| {
-        runs.boot(|boot| boot.counts.total(name) as f64)
-    });
-    let rounds = table
-        .both()
-        .flat_map(|runs| -> Iter<'_, Boot> { runs.boots.iter() });
-    for key in all_keys(rounds.map(|boot| &boot.counts), name)
-        .into_iter()
-        .take(SHOWN)
-    {
-        let number = match key.strip_prefix("0x") {
-            Some(hex) => u64::from_str_radix(hex, 16).ok(),
-            None => key.parse().ok(),
-        };
-        let text = number.map_or_else(|| key.clone(), label);
-        table.row(&format!("  {text}"), 0, |runs| {
-            runs.boot(|boot| boot.counts.of(name, &key) as f64)
-        });
+    fn vectors(&self, index: usize, figure: impl Fn(&SetUp) -> u64) -> Vec<f64> {
+        self.vectors
+            .get(index)
+            .map(|set_up| figure(set_up) as f64)
+            .into_iter()
+            .collect()
     }
 }

@@ -5,12 +5,9 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use serde::Serialize;
+use strait_bench::counting::{Counts, Cpu, Stopwatch, Trace, WORK, locked_kib};
 
 use super::Bench;
-use super::counts::Counts;
-use super::process::{self, Cpu};
-use super::trace::{Stopwatch, Trace, WORK};
 use crate::agent::Agent;
 use crate::guest::{Guest, GuestConfig, Vmm};
 
@@ -25,7 +22,7 @@ const WINDOW: Duration = Duration::from_secs(3);
 const QUEUE_TAIL: &str = "fed90088";
 
 /// A stream in one direction.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Stream {
     pub(super) mbit_s: f64,
     /// The same for each second of CPU time that the lab machine used.
@@ -42,7 +39,7 @@ pub(super) struct Stream {
 }
 
 /// What one guest did.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(super) struct Traffic {
     pub(super) sent: Stream,
     pub(super) received: Stream,
@@ -55,6 +52,11 @@ impl Stream {
     /// write to the tail of the invalidation queue.
     pub(super) fn pairs(&self) -> f64 {
         self.counts.of("writes", QUEUE_TAIL) as f64 / 2.0
+    }
+
+    /// What falls to each pair.
+    pub(super) fn a_pair(&self, all: f64) -> f64 {
+        all / self.pairs().max(1.0)
     }
 
     /// Packets in the window, as the whole stream had them.
@@ -83,7 +85,7 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, iommu: Option<&str
         guest.ready()?;
         guest.sh("net eth0 10.0.2.15")?;
         let sent = stream(bench, guest, "")?;
-        let locked_kib = process::locked_kib(bench.agent, guest.pid)?;
+        let locked_kib = locked_kib(bench.agent, guest.pid)?;
         let received = stream(bench, guest, "-R")?;
         guest.power_off()?;
         Ok(Traffic {

@@ -3,10 +3,9 @@
 //! time.)
 
 use anyhow::Result;
-use serde::Serialize;
+use strait_bench::counting::{Trace, VECTORS};
 
 use super::Bench;
-use super::trace::{Trace, VECTORS};
 use crate::guest::{GuestConfig, Vmm};
 use crate::lab::Assigned;
 use crate::lab::devices::NVME;
@@ -19,9 +18,8 @@ const MSIX: &str = "2";
 pub(super) const COUNTS: [u16; 3] = [3, 16, 64];
 
 /// The calls for so many vectors.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub(super) struct SetUp {
-    vectors: u16,
     /// KVM_SET_GSI_ROUTING.
     pub(super) routings: u64,
     /// KVM_IRQFD.
@@ -72,7 +70,6 @@ pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm) -> Result<Vec<SetUp>> {
             guest.sh(&format!("{FIND}\ncontrol 200"))?;
             let counts = trace.finish()?;
             set_ups.push(SetUp {
-                vectors,
                 routings: counts.ioctls(0xae6a),
                 irqfds: counts.ioctls(0xae76),
                 bindings: counts.of("set_irqs", MSIX),

@@ -22,6 +22,14 @@ impl Vmm {
         }
     }
 
+    /// Its program's name.
+    pub(crate) fn program(self) -> &'static str {
+        match self {
+            Self::Strait => "strait",
+            Self::Qemu => "qemu-system-x86_64",
+        }
+    }
+
     /// The command that runs a guest, whose kernel is told `cmdline`, with its console on standard input and output.
     pub(crate) fn command(self, guest: &GuestConfig, cmdline: &str) -> Vec<String> {
         match self {

@@ -1,34 +1,31 @@
-//! What was counted, and the middle of several rounds.
+//! What was counted.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use serde::Serialize;
-
 /// Counts by key, for each histogram.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(transparent)]
-pub(super) struct Counts(BTreeMap<String, BTreeMap<String, u64>>);
+#[derive(Debug, Clone, Default)]
+pub struct Counts(BTreeMap<String, BTreeMap<String, u64>>);
 
 impl Counts {
     /// Takes histograms by name.
-    pub(super) fn new(histograms: impl Iterator<Item = (String, BTreeMap<String, u64>)>) -> Self {
+    pub fn new(histograms: impl Iterator<Item = (String, BTreeMap<String, u64>)>) -> Self {
         Self(histograms.collect())
     }
 
     /// All of a histogram.
-    pub(super) fn total(&self, histogram: &str) -> u64 {
+    pub fn total(&self, histogram: &str) -> u64 {
         self.keys(histogram).map(|(_, count)| count).sum()
     }
 
     /// One key of a histogram.
-    pub(super) fn of(&self, histogram: &str, wanted: &str) -> u64 {
+    pub fn of(&self, histogram: &str, wanted: &str) -> u64 {
         let mut keys = self.keys(histogram);
         keys.find(|(key, _)| *key == wanted).map_or(0, |(_, count)| count)
     }
 
     /// The keys of a histogram that are hexadecimal numbers in `range`.
-    pub(super) fn within(&self, histogram: &str, range: &Range<u64>) -> u64 {
+    pub fn within(&self, histogram: &str, range: &Range<u64>) -> u64 {
         let inside = |key: &str| u64::from_str_radix(key, 16).is_ok_and(|key| range.contains(&key));
         self.keys(histogram)
             .filter(|(key, _)| inside(key))
@@ -37,7 +34,7 @@ impl Counts {
     }
 
     /// ioctls by the low half of their number, which is type and number of the request.
-    pub(super) fn ioctls(&self, low: u64) -> u64 {
+    pub fn ioctls(&self, low: u64) -> u64 {
         let is_it = |key: &str| key.parse::<u64>().is_ok_and(|key| key & 0xffff == low);
         self.keys("ioctls")
             .filter(|(key, _)| is_it(key))
@@ -64,26 +61,9 @@ pub(super) fn all_keys<'a>(rounds: impl Iterator<Item = &'a Counts> + Clone, his
     keys
 }
 
-/// The middle of some values, of two the one between. Not a number where there are none.
-pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        count if count % 2 == 1 => values[count / 2],
-        count => f64::midpoint(values[count / 2 - 1], values[count / 2]),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn median_is_not_moved_by_one_bad_round() {
-        assert!((median([9.0, 30.0, 8.0].into_iter()) - 9.0).abs() < f64::EPSILON);
-        assert!((median([2.0, 4.0].into_iter()) - 3.0).abs() < f64::EPSILON);
-    }
 
     #[test]
     fn counts_are_found_by_key_by_range_and_by_request() {

@@ -36,8 +36,8 @@ pub(super) fn port(number: u64) -> String {
     format!("{number:#x} {name}")
 }
 
-/// SVM_EXIT_* in asm/svm.h: the lab's CPU is an AMD one.
-pub(super) fn svm_exit(reason: u64) -> String {
+/// SVM_EXIT_* in asm/svm.h, of AMD's CPUs.
+pub fn svm_exit(reason: u64) -> String {
     let name = match reason {
         0x00..=0x1f => "control register",
         0x60 => "interrupt",
@@ -50,6 +50,29 @@ pub(super) fn svm_exit(reason: u64) -> String {
         0x7c => "MSR",
         0x400 => "nested page fault",
         _ => return format!("exit {reason:#x}"),
+    };
+    name.to_owned()
+}
+
+/// EXIT_REASON_* in asm/vmx.h, of Intel's CPUs (SDM volume 3, appendix C).
+pub fn vmx_exit(reason: u64) -> String {
+    let name = match reason {
+        0 => "exception or NMI",
+        1 => "interrupt",
+        7 => "interrupt window",
+        10 => "CPUID",
+        12 => "HLT",
+        28 => "control register",
+        30 => "I/O port",
+        31 => "read MSR",
+        32 => "write MSR",
+        40 => "PAUSE",
+        48 => "EPT violation",
+        49 => "EPT misconfiguration",
+        52 => "preemption timer",
+        54 => "WBINVD",
+        55 => "XSETBV",
+        _ => return format!("exit {reason}"),
     };
     name.to_owned()
 }

@@ -1,41 +1,46 @@
 //! Looking at a running VMM's process.
 
 use anyhow::{Context, Result};
-use serde::Serialize;
 
-use crate::agent::Agent;
-use crate::guest::Vmm;
+use crate::shell::Shell;
 
 /// What a VMM costs beside its guest.
-#[derive(Debug, Default, Clone, Serialize)]
-pub(super) struct Process {
+#[derive(Debug, Default, Clone)]
+pub struct Process {
     /// Private memory beyond guest RAM.
-    pub(super) private_kib: u64,
-    pub(super) threads: u64,
+    pub private_kib: u64,
+    /// Threads, those of the guest's CPUs too.
+    pub threads: u64,
+    /// Open files of all kinds.
+    pub descriptors: u64,
     /// The VMM's own file; QEMU's libraries and firmware are not counted, to its favour.
-    pub(super) binary_bytes: u64,
+    pub binary_bytes: u64,
     /// Calls that mapped parts of guest RAM for DMA.
-    pub(super) ram_maps: u64,
+    pub ram_maps: u64,
 }
 
 impl Process {
     /// Looks at a running VMM. Guest RAM is told by size: the mappings of at least a quarter of it,
     /// since a VMM may split it around the hole below 4 GiB.
-    pub(super) fn sample(agent: &Agent, vmm: Vmm, pid: u32, memory_mib: u64, ram_maps: u64) -> Result<Self> {
-        let smaps = agent.sh(&format!("cat /proc/{pid}/smaps"))?;
-        let threads = agent.sh(&format!("ls /proc/{pid}/task | wc -l"))?;
-        let program = match vmm {
-            Vmm::Strait => "strait",
-            Vmm::Qemu => "qemu-system-x86_64",
+    pub fn sample(
+        shell: &dyn Shell,
+        program: &str,
+        pid: u32,
+        memory_mib: u64,
+        ram_maps: u64,
+    ) -> Result<Self> {
+        let smaps = shell.sh(&format!("cat /proc/{pid}/smaps"))?;
+        let entries = |folder: &str| -> Result<u64> {
+            let count = shell.sh(&format!("ls /proc/{pid}/{folder} | wc -l"))?;
+            let count = count.trim().parse();
+            count.with_context(|| format!("The VMM's {folder} cannot be counted"))
         };
-        let size = agent.sh(&format!("stat -L -c %s $(command -v {program})"))?;
+        let size = shell.sh(&format!("stat -L -c %s $(command -v {program})"))?;
         Ok(Self {
             private_kib: sum_private(&smaps, memory_mib * 1024 / 4)
                 .context("The VMM's memory map cannot be read")?,
-            threads: threads
-                .trim()
-                .parse()
-                .context("The VMM's threads cannot be counted")?,
+            threads: entries("task")?,
+            descriptors: entries("fd")?,
             binary_bytes: size.trim().parse().context("The VMM's size cannot be read")?,
             ram_maps,
         })
@@ -43,18 +48,18 @@ impl Process {
 }
 
 /// CPU time of all threads of a VMM, in seconds.
-#[derive(Debug, Default, Clone, Copy, Serialize)]
-pub(super) struct Cpu {
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Cpu {
     /// In the VMM itself: user time in which no guest ran.
-    pub(super) own_s: f64,
+    pub own_s: f64,
     /// In the host's kernel for it, KVM and VFIO included.
-    pub(super) system_s: f64,
+    pub system_s: f64,
 }
 
 impl Cpu {
     /// What it used so far.
-    pub(super) fn sample(agent: &Agent, pid: u32) -> Result<Self> {
-        let stat = agent.sh(&format!("cat /proc/{pid}/stat"))?;
+    pub fn sample(shell: &dyn Shell, pid: u32) -> Result<Self> {
+        let stat = shell.sh(&format!("cat /proc/{pid}/stat"))?;
         Self::parse(&stat).with_context(|| format!("The VMM's CPU time cannot be read from {stat}"))
     }
 
@@ -69,7 +74,7 @@ impl Cpu {
     }
 
     /// What was used since an earlier look.
-    pub(super) fn since(self, earlier: Self) -> Self {
+    pub fn since(self, earlier: Self) -> Self {
         Self {
             own_s: self.own_s - earlier.own_s,
             system_s: self.system_s - earlier.system_s,
@@ -79,8 +84,8 @@ impl Cpu {
 
 /// Locked and pinned memory, as the host counts it against the limit: of type 1 containers the former, of
 /// iommufd the latter.
-pub(super) fn locked_kib(agent: &Agent, pid: u32) -> Result<u64> {
-    let status = agent.sh(&format!("cat /proc/{pid}/status"))?;
+pub fn locked_kib(shell: &dyn Shell, pid: u32) -> Result<u64> {
+    let status = shell.sh(&format!("cat /proc/{pid}/status"))?;
     let kib = |line: &str| {
         let (key, value) = line.split_once(':')?;
         let counts = matches!(key, "VmLck" | "VmPin");

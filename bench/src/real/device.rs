@@ -1,0 +1,114 @@
+//! The device that is handed to guests.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+/// A PCI device of this host.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Device {
+    /// `0000:01:00.0`.
+    pub(super) address: String,
+    /// Vendor and device, `0x8086:0x10c9`.
+    pub(super) ids: String,
+}
+
+impl Device {
+    /// Finds a device by its address, with or without the domain, or by its network interface.
+    pub(super) fn find(name: &str, sysfs: &Path) -> Result<Self> {
+        let by_address =
+            [name.to_owned(), format!("0000:{name}")].map(|name| sysfs.join("bus/pci/devices").join(name));
+        let by_interface = sysfs.join("class/net").join(name).join("device");
+        let mut places = by_address.into_iter().chain([by_interface]);
+        let Some(place) = places.find_map(|place| fs::canonicalize(place).ok()) else {
+            bail!("--device {name}: this host has no such PCI device; `strait host list` shows them");
+        };
+        let address = place
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let id = |file: &str| {
+            let text = fs::read_to_string(place.join(file));
+            let text = text.with_context(|| format!("--device {name}: its {file} cannot be read"))?;
+            Ok::<_, anyhow::Error>(text.trim().to_owned())
+        };
+        let ids = format!("{}:{}", id("vendor")?, id("device")?);
+        Ok(Self { address, ids })
+    }
+
+    /// Gives it to vfio-pci, by the rules of `strait host bind`: a device in use is refused.
+    pub(super) fn take(&self, strait: &Path) -> Result<Taken> {
+        host(strait, "bind", &self.address)?;
+        Ok(Taken {
+            strait: strait.to_owned(),
+            address: self.address.clone(),
+        })
+    }
+}
+
+/// A device on vfio-pci, given back with this value.
+pub(super) struct Taken {
+    strait: PathBuf,
+    address: String,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        if let Err(error) = host(&self.strait, "restore", &self.address) {
+            eprintln!("strait-bench: {error:#}");
+        }
+    }
+}
+
+/// A command of `strait host`, which is not ended by what ends this program.
+fn host(strait: &Path, command: &str, address: &str) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+
+    let mut program = Command::new(strait);
+    let output = program.args(["host", command, address]).process_group(0).output();
+    let output = output.with_context(|| format!("cannot start {}", strait.display()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!(
+            "`strait host {command} {address}` failed: {}",
+            said.trim().trim_start_matches("strait: ")
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_device_is_found_by_address_and_by_interface() {
+        let sysfs = tempfile::tempdir().expect("a folder");
+        let device = sysfs.path().join("devices/0000:01:00.0");
+        let all = sysfs.path().join("bus/pci/devices");
+        let interface = sysfs.path().join("class/net/enp1s0");
+        for folder in [&device, &all, &interface] {
+            fs::create_dir_all(folder).expect("a folder");
+        }
+        fs::write(device.join("vendor"), "0x8086\n").expect("a file");
+        fs::write(device.join("device"), "0x10c9\n").expect("a file");
+        symlink(&device, all.join("0000:01:00.0")).expect("a link");
+        symlink(&device, interface.join("device")).expect("a link");
+        let found =
+            ["0000:01:00.0", "01:00.0", "enp1s0"].map(|name| Device::find(name, sysfs.path()).expect(name));
+        assert!(
+            found
+                .iter()
+                .all(|one| one.address == "0000:01:00.0" && one.ids == "0x8086:0x10c9")
+        );
+        let error = Device::find("02:00.0", sysfs.path())
+            .expect_err("there is none")
+            .to_string();
+        assert!(error.contains("`strait host list`"), "{error}");
+    }
+}

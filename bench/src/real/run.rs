@@ -1,0 +1,256 @@
+//! A run: every VMM in rounds, and the report of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use super::device::Device;
+use super::guest::{Ended, Trouble, run};
+use super::image::Image;
+use super::vmms::{MEMORY_MIB, Peer, on_path};
+use crate::counting::{
+    BOOT, Boot, Figures, MAPPINGS, Process, Runs, Sheet, StartTrace, Trace, svm_exit, vmx_exit,
+};
+use crate::host::Look;
+use crate::order::Order;
+use crate::report::Report;
+use crate::shell::ThisHost;
+
+const BASELINE: &str = "qemu";
+
+/// What every guest's kernel is told.
+const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
+
+/// What to measure.
+#[derive(Debug)]
+pub struct Options {
+    /// Address or network interface of the device.
+    pub device: String,
+    /// VMMs beside this host's strait and QEMU, or in their place.
+    pub peers: Vec<Peer>,
+    /// Rounds of each, at least 1.
+    pub rounds: u32,
+    /// The one VMM that is measured, where it is one.
+    pub only: Option<String>,
+    /// Kernel and initial file system, where they are not this host's.
+    pub image: Option<(PathBuf, PathBuf)>,
+    /// What a guest may take before it counts as hung.
+    pub limit: Duration,
+}
+
+/// Measures, and gives the device back whatever happens. A report that is not complete was interrupted.
+///
+/// # Errors
+/// When nothing can be measured: the device is in use or not there, or a guest cannot be made.
+pub fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Report> {
+    let strait = beside_or_on_path("strait").context("strait is neither beside strait-bench nor on PATH")?;
+    let device = Device::find(&options.device, Path::new("/sys"))?;
+    let vmms = chosen(options, strait.clone())?;
+    let image = match &options.image {
+        Some((kernel, initrd)) => Image::given(kernel, initrd),
+        None => Image::of_this_host(&device)?,
+    };
+    let look = Look::before(|file| fs::read_to_string(file).ok());
+    let mut bench = Bench {
+        options,
+        device,
+        image,
+        vmms,
+        interrupted,
+        figures: Figures::default(),
+        failed: BTreeMap::new(),
+        doubts: Vec::new(),
+    };
+    let taken = bench.device.take(&strait)?;
+    let outcome = bench.rounds();
+    drop(taken);
+    let mut report = bench.report();
+    report.is_complete = outcome.is_ok();
+    look.tell(&mut report);
+    Ok(report)
+}
+
+fn beside_or_on_path(program: &str) -> Option<PathBuf> {
+    let own = std::env::current_exe().ok();
+    let beside = own.and_then(|own| Some(own.parent()?.join(program)));
+    beside
+        .filter(|beside| beside.is_file())
+        .or_else(|| on_path(program))
+}
+
+/// This host's strait and QEMU, and the named ones, which take the place of one of the same name.
+fn chosen(options: &Options, strait: PathBuf) -> Result<Vec<Peer>> {
+    let mut vmms: Vec<Peer> = [Some(Peer::strait(strait)), Peer::qemu()]
+        .into_iter()
+        .flatten()
+        .collect();
+    for peer in &options.peers {
+        vmms.retain(|known| known.name() != peer.name());
+        vmms.push(peer.clone());
+    }
+    if let Some(only) = &options.only {
+        let names: Vec<_> = vmms.iter().map(Peer::name).collect();
+        ensure!(
+            names.contains(&only.as_str()),
+            "--only {only}: what can be measured is {}",
+            names.join(", ")
+        );
+        vmms.retain(|vmm| vmm.name() == only);
+    }
+    Ok(vmms)
+}
+
+struct Bench<'a> {
+    options: &'a Options,
+    device: Device,
+    image: Image,
+    vmms: Vec<Peer>,
+    interrupted: &'a AtomicBool,
+    figures: Figures<Runs>,
+    /// Why a VMM is not measured any more.
+    failed: BTreeMap<&'static str, String>,
+    doubts: Vec<String>,
+}
+
+/// The user wants to end.
+struct Interrupted;
+
+impl Bench<'_> {
+    /// Looks at each VMM's process, which is the warm-up too, and then starts each in turn.
+    fn rounds(&mut self) -> Result<(), Interrupted> {
+        for vmm in self.vmms.clone() {
+            let looked = self.look(&vmm);
+            self.note(vmm.name(), "warm-up", looked)?;
+        }
+        for (round, subject) in Order::abba(self.vmms.len(), self.options.rounds).turns() {
+            let vmm = self.vmms[subject].clone();
+            if !self.failed.contains_key(vmm.name()) {
+                let started = self.start(&vmm);
+                self.note(
+                    vmm.name(),
+                    &format!("round {round} of {}", self.options.rounds),
+                    started,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows how it went. A VMM that failed is not started again.
+    fn note(
+        &mut self,
+        vmm: &'static str,
+        what: &str,
+        outcome: Result<f64, Trouble>,
+    ) -> Result<(), Interrupted> {
+        match outcome {
+            Ok(seconds) => eprintln!("  {what}, {vmm}: {seconds:.2} s"),
+            Err(Trouble::Failed(why)) => {
+                eprintln!("  {what}, {vmm}: {why}");
+                self.failed.insert(vmm, format!("{what}: {why}"));
+            }
+            Err(Trouble::Interrupted) => return Err(Interrupted),
+        }
+        Ok(())
+    }
+
+    fn words(&self, vmm: &Peer, more: &str) -> Vec<String> {
+        let cmdline = format!("{CMDLINE} bench_device={}{more}", self.device.ids);
+        vmm.command(&self.image, &self.device, &cmdline)
+    }
+
+    /// One guest that waits until its VMM's process was looked at.
+    fn look(&mut self, vmm: &Peer) -> Result<f64, Trouble> {
+        let mut trace = Trace::start(&ThisHost, MAPPINGS).ok();
+        let mut process = None;
+        let words = self.words(vmm, " bench_waits=1");
+        let ended = run(&words, self.options.limit, self.interrupted, |pid| {
+            let ram = 0..MEMORY_MIB << 20;
+            let maps = trace
+                .take()
+                .and_then(|trace| trace.finish().ok())
+                .map(|counts| counts.within("mappings", &ram));
+            let program = vmm.path().to_string_lossy();
+            process = Some(Process::sample(
+                &ThisHost,
+                &program,
+                pid,
+                MEMORY_MIB,
+                maps.unwrap_or_default(),
+            ));
+        })?;
+        match process {
+            Some(Ok(process)) => self.figures.of(vmm.name()).process = Some(process),
+            Some(Err(error)) => self.doubt(format!(
+                "The process of {} cannot be looked at: {error:#}.",
+                vmm.name()
+            )),
+            None => {}
+        }
+        Ok(ended.wall_s)
+    }
+
+    /// One guest that is left alone, but for the kernel's own counting.
+    fn start(&mut self, vmm: &Peer) -> Result<f64, Trouble> {
+        let words = self.words(vmm, "");
+        let traces =
+            Trace::start(&ThisHost, BOOT).and_then(|trace| Ok((trace, StartTrace::start(&ThisHost)?)));
+        let ended = run(&words, self.options.limit, self.interrupted, |_| {})?;
+        let noted = traces.and_then(|(trace, start)| Ok((trace.finish()?, start.finish()?)));
+        let Ended {
+            wall_s,
+            ready_s,
+            init_s,
+        } = ended;
+        let (counts, phases) = match noted {
+            Ok((counts, moments)) => (Some(counts), Some(moments.phases(ready_s, wall_s))),
+            Err(error) => {
+                self.doubt(format!(
+                    "Exits and the parts of a start cannot be counted: {error:#}."
+                ));
+                (None, None)
+            }
+        };
+        let boot = Boot {
+            wall_s,
+            init_s,
+            phases,
+            counts,
+        };
+        self.figures.of(vmm.name()).boots.push(boot);
+        Ok(wall_s)
+    }
+
+    fn doubt(&mut self, doubt: String) {
+        if !self.doubts.contains(&doubt) {
+            self.doubts.push(doubt);
+        }
+    }
+
+    fn report(self) -> Report {
+        let mut report = Report::new(BASELINE);
+        let is_intel = fs::read_to_string("/proc/cpuinfo").is_ok_and(|text| text.contains("GenuineIntel"));
+        let kvm_exit = if is_intel { vmx_exit } else { svm_exit };
+        for vmm in &self.vmms {
+            let words = self.words(vmm, "");
+            report.commands.insert(vmm.name().to_owned(), words.join(" "));
+        }
+        Runs::fill(&mut Sheet::new(&mut report, &self.figures), |runs| runs, kvm_exit);
+        for metric in &mut report.metrics {
+            for (vmm, why) in &self.failed {
+                metric.fail(vmm, why);
+            }
+        }
+        if !self.vmms.iter().any(|vmm| vmm.name() == BASELINE) {
+            report
+                .warnings
+                .push("QEMU was not measured: there is nothing to compare with.".to_owned());
+        }
+        report.warnings.extend(self.doubts);
+        report
+    }
+}
