@@ -2,7 +2,7 @@
 
 use super::counts::{Counts, all_keys};
 use super::figures::Figures;
-use crate::report::{Asked, Better, Metric, Report};
+use crate::report::{Asked, Better, Floor, Metric, Report};
 
 /// How many keys of a histogram are told apart.
 const SHOWN: usize = 8;
@@ -41,6 +41,19 @@ impl<'a, R> Sheet<'a, R> {
     pub fn ask(&mut self, id: &str, asked: Asked) {
         let named = self.report.metrics.iter_mut().filter(|metric| metric.id == id);
         named.for_each(|metric| metric.asked = Some(asked));
+    }
+
+    /// Gives a metric that is there the floor that `value` finds in what was measured of any VMM; `probe` says what it is.
+    pub fn floor(&mut self, id: &str, probe: &str, value: impl Fn(&R) -> Option<u64>) {
+        let Some(value) = self.figures.all().find_map(|(_, runs)| value(runs)) else {
+            return;
+        };
+        for metric in self.report.metrics.iter_mut().filter(|metric| metric.id == id) {
+            metric.floor = Some(Floor {
+                probe: probe.to_owned(),
+                value: value as f64,
+            });
+        }
     }
 
     /// Adds all that a histogram counted, and its most frequent keys as parts of it. `label` names a key.

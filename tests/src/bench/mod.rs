@@ -3,6 +3,7 @@
 //! `strait-bench`.
 
 mod behind_iommu;
+mod floor;
 mod inner;
 mod iperf;
 mod large_maps;

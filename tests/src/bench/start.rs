@@ -10,10 +10,13 @@ use crate::guest::{GuestConfig, Vmm};
 
 /// One run that is left alone, but for the kernel's own counting: the guest loads the NIC's driver and powers off,
 /// as its command line tells it.
-pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str) -> Result<Boot> {
+pub(super) fn measure(bench: &Bench<'_>, vmm: Vmm, nic: &str, more: &'static [&'static str]) -> Result<Boot> {
     let trace = Trace::start(bench.agent, BOOT)?;
     let start_trace = StartTrace::start(bench.agent)?;
-    let config = GuestConfig::with(&[nic]).told("lab.run=load");
+    let config = GuestConfig {
+        more,
+        ..GuestConfig::with(&[nic]).told("lab.run=load")
+    };
     let (init_s, ready_s, finished) = bench.with_guest(vmm, &config, |guest| {
         let start = Instant::now();
         let init_s = guest.ready()?;
