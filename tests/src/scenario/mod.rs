@@ -42,6 +42,9 @@ scenarios![
     device_leaves,
     device_errors,
     gdb,
+    gdb_nested,
+    gdb_tiny,
+    gdb_types,
     control,
     hotplug,
     outputs,
@@ -77,6 +80,8 @@ pub(crate) struct Scenario {
     pub(crate) needs_strait: bool,
     /// Its guest's kernel is one that is fetched for it.
     pub(crate) further_kernel: bool,
+    /// Its guest's kernel is the one with debug information, which is built for it.
+    pub(crate) debug_kernel: bool,
     /// Which machine it runs on.
     pub(crate) kind: Kind,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
@@ -100,6 +105,7 @@ impl Scenario {
             qemu: true,
             needs_strait: false,
             further_kernel: false,
+            debug_kernel: false,
             kind: Kind::Whole,
             expected_warnings: &[],
             run: Box::new(run),
@@ -123,6 +129,11 @@ impl Scenario {
 
     fn with_further_kernel(mut self) -> Self {
         self.further_kernel = true;
+        self
+    }
+
+    fn with_debug_kernel(mut self) -> Self {
+        self.debug_kernel = true;
         self
     }
 
