@@ -11,14 +11,17 @@ pub(crate) const SOCKET: &str = "/run/gdb";
 /// Its file of symbols.
 pub(crate) const SYMBOLS: &str = "/run/guest.sym";
 
-/// How a session begins.
-const ATTACH: &str = "set pagination off\nset confirm off\ntarget remote /run/gdb\n";
-
-/// The shell command that attaches gdb and executes a script.
+/// The shell command that attaches gdb with [`SYMBOLS`] and executes a script.
 pub(crate) fn command(script: &str) -> String {
+    command_with(&format!("file {SYMBOLS}\n"), script)
+}
+
+/// The same with other commands before it attaches.
+pub(crate) fn command_with(preparation: &str, script: &str) -> String {
     format!(
-        "cat > /run/script << 'END'\n{ATTACH}{script}\nEND\n\
-         HOME=/root gdb -nx -q -batch -x /run/script {SYMBOLS} < /dev/null"
+        "cat > /run/script << 'END'\nset pagination off\nset confirm off\n{preparation}\
+         target remote {SOCKET}\n{script}\nEND\n\
+         HOME=/root gdb -nx -q -batch -x /run/script < /dev/null"
     )
 }
 

@@ -76,53 +76,6 @@ pub(crate) const SAY_WITHOUT_END: &[u8] = &[0x66, 0xba, 0xf8, 0x03, 0xb0, b'.', 
 /// `mov dx, 0xcf9; mov al, 6; out dx, al; cli; hlt`: the chipset's reset, and nothing after it.
 pub(crate) const CHIPSET_RESET: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xfa, 0xf4];
 
-/// What SVM needs in memory, in RAM that is zero at first and stays as it is through a reset: a page directory, as
-/// KVM takes VMRUN with paging only, and the control block (AMD APM vol. 2 §15.5, appendix B) before the page
-/// in which a CPU keeps its own state meanwhile.
-const PAGE_DIRECTORY: u32 = 0x30_3000;
-const VMCB: u32 = 0x30_1000;
-/// Not zero in the second start.
-const STARTED: u32 = 0x30_0000;
-
-/// A guest that resets the machine from within a guest of its own: switches SVM on, makes a flat 32-bit guest
-/// without any exit but VMRUN, which it must have, and enters it; the chipset's reset is that guest's. Started
-/// again, it looks whether EFER is as after power-on, says K and powers off; what else happens is a triple fault.
-pub(crate) const RESET_FROM_A_GUEST: &[&[u8]] = &[
-    &[0xeb, 0x09],                               // jmp start
-    CHIPSET_RESET,                               // the guest's guest, two bytes behind the entry
-    &[0x83, 0x3d, 0x00, 0x00, 0x30, 0x00, 0x00], // start: cmp dword [STARTED], 0
-    &[0x0f, 0x85, 0xde, 0x00, 0x00, 0x00],       // jne again
-    &store(STARTED, 1),
-    &store(PAGE_DIRECTORY, 0x83), // 4 MiB, present and writable
-    &[0xb8, 0x10, 0x00, 0x00, 0x00, 0x0f, 0x22, 0xe0], // mov eax, PSE; mov cr4, eax
-    &[0xb8, 0x00, 0x30, 0x30, 0x00, 0x0f, 0x22, 0xd8], // mov eax, PAGE_DIRECTORY; mov cr3, eax
-    &[0xb8, 0x11, 0x00, 0x00, 0x80, 0x0f, 0x22, 0xc0], // mov eax, PG | ET | PE; mov cr0, eax
-    &[0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32], // mov ecx, EFER; rdmsr
-    &[0x0d, 0x00, 0x10, 0x00, 0x00, 0x0f, 0x30], // or eax, SVME; wrmsr
-    &[0xb9, 0x17, 0x01, 0x01, 0xc0, 0x31, 0xd2], // mov ecx, VM_HSAVE_PA; xor edx, edx
-    &[0xb8, 0x00, 0x20, 0x30, 0x00, 0x0f, 0x30], // mov eax, VMCB + 0x1000; wrmsr
-    &store(VMCB + 0x10, 1),       // intercept VMRUN
-    &store(VMCB + 0x58, 1),       // ASID
-    &store(VMCB + 0x400, 0x0c93_0018), // ES, SS and DS: flat data
-    &store(VMCB + 0x404, 0xffff_ffff),
-    &store(VMCB + 0x420, 0x0c93_0018),
-    &store(VMCB + 0x424, 0xffff_ffff),
-    &store(VMCB + 0x430, 0x0c93_0018),
-    &store(VMCB + 0x434, 0xffff_ffff),
-    &store(VMCB + 0x410, 0x0c9b_0010), // CS: flat code
-    &store(VMCB + 0x414, 0xffff_ffff),
-    &store(VMCB + 0x4d0, 1 << 12),                           // EFER.SVME
-    &store(VMCB + 0x558, 0x11),                              // CR0: protected mode
-    &store(VMCB + 0x570, 2),                                 // RFLAGS
-    &store(VMCB + 0x578, ENTRY + 2),                         // RIP
-    &[0xb8, 0x00, 0x10, 0x30, 0x00, 0x0f, 0x01, 0xd8],       // mov eax, VMCB; vmrun
-    &[0x0f, 0x0b],                                           // ud2
-    &[0xb9, 0x80, 0x00, 0x00, 0xc0, 0x0f, 0x32, 0x85, 0xc0], // again: mov ecx, EFER; rdmsr; test eax, eax
-    &[0x74, 0x02, 0x0f, 0x0b],                               // je clean; ud2
-    SAY_K,                                                   // clean:
-    POWER_OFF,
-];
-
 /// `mov al, 0xfe; out 0x64, al; hlt`: the keyboard controller's reset.
 pub(crate) const KEYBOARD_RESET: &[u8] = &[0xb0, 0xfe, 0xe6, 0x64, 0xf4];
 
@@ -155,6 +108,9 @@ pub(crate) fn second_cpu() -> Vec<u8> {
     program.extend([0xe4, 0x80, 0x80, 0x3d, 0x00, 0x90, 0x00, 0x00, 0x00, 0x74, 0xf5]);
     [&program, SAY_K, POWER_OFF].concat()
 }
+
+/// `ud2`: without a handler a triple fault.
+pub(super) const FAIL: [u8; 2] = [0x0f, 0x0b];
 
 /// `mov dword [address], value`
 pub(super) const fn store(address: u32, value: u32) -> [u8; 10] {

@@ -9,6 +9,7 @@ mod interface;
 mod late;
 pub(crate) mod machine_code;
 mod running;
+pub(crate) mod svm_code;
 mod typed;
 mod vmm;
 pub(crate) mod vmx_code;

@@ -1,7 +1,7 @@
 //! Guests of a few instructions for an Intel CPU, as in [`machine_code`](super::machine_code). What goes wrong in one is
 //! an undefined instruction, which without an interrupt table is a triple fault.
 
-use super::machine_code::{CHIPSET_RESET, ENTRY, POWER_OFF, SAY_K, store};
+use super::machine_code::{CHIPSET_RESET, ENTRY, FAIL, POWER_OFF, SAY_K, store};
 
 /// Data, in RAM that is zero at first and stays as it is through a reset. Not zero in the second start:
 const STARTED: u32 = 0x30_0000;
@@ -22,8 +22,6 @@ const CR4: u32 = 0x2010;
 const IF_STARTED_AGAIN: [u8; 7] = [0x83, 0x3d, 0x00, 0x00, 0x30, 0x00, 0x00]; // cmp dword [STARTED], 0
 /// `ja over; ud2; over:`: carry or zero tell that a VMX instruction failed.
 const MUST_SUCCEED: [u8; 4] = [0x77, 0x02, 0x0f, 0x0b];
-/// `ud2`
-const FAIL: [u8; 2] = [0x0f, 0x0b];
 
 /// Control registers as after power-on (SDM vol. 3, table 11-1), or it fails.
 const IS_FRESH: &[u8] = &[

@@ -11,6 +11,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 use super::share::Share;
+use crate::supplies::debug_kernel::SERIES;
 use crate::supplies::initramfs::{self, Contents};
 use crate::supplies::root::LIBRARIES;
 use crate::supplies::{HOST_SERIES, Supplies, command};
@@ -107,7 +108,10 @@ fn write_disc(supplies: &Supplies, share: &Share) -> Result<PathBuf> {
         (of_guest("vmlinuz"), kernel.bzimage.clone()),
         (of_guest("initramfs"), share.path(&of_guest("initramfs"))),
     ];
-    let files = files.into_iter().chain(debugger(supplies)?);
+    let files = files
+        .into_iter()
+        .chain(debugger(supplies)?)
+        .chain(debug_kernel(supplies, share));
     let disc = share.path("disc.iso");
     let mut mkisofs = supplies.root.command("usr/bin/xorriso");
     mkisofs.args(["-as", "mkisofs", "-quiet", "-R", "-o"]).arg(&disc);
@@ -130,6 +134,19 @@ fn debugger(supplies: &Supplies) -> Result<Vec<(String, PathBuf)>> {
         files.push((format!("lib/{name}"), file));
     }
     Ok(files)
+}
+
+/// The kernel with debug information, if there is one: as guests start it, and as gdb reads it.
+fn debug_kernel(supplies: &Supplies, share: &Share) -> Vec<(String, PathBuf)> {
+    let Some(kernel) = supplies.kernel(SERIES) else {
+        return Vec::new();
+    };
+    let name = |of: &str| format!("guest/{of}-{SERIES}");
+    vec![
+        (name("vmlinuz"), kernel.bzimage.clone()),
+        (name("vmlinux"), kernel.vmlinux.clone()),
+        (name("initramfs"), share.path(&name("initramfs"))),
+    ]
 }
 
 /// The reference of these is bochsrc(5).

@@ -12,11 +12,10 @@ use tempfile::TempDir;
 use super::kind::Kind;
 use super::logs::workspace;
 use super::{devices, housing, zoo};
-use crate::supplies::further;
 use crate::supplies::guests::{self, Files, Initramfs};
 use crate::supplies::initramfs::{self, Contents};
 use crate::supplies::kernel::Kernel;
-use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies, progress};
+use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies, debug_kernel, further, progress};
 
 const HOST_INIT: &str = include_str!("../../../resources/lab/host-init.sh");
 const HOST_START: &str = include_str!("../../../resources/lab/host-start.sh");
@@ -109,10 +108,11 @@ impl Share {
     /// links that lead, in the lab host, into its root filesystem.
     fn add_guests(&self, supplies: &Supplies, kind: Kind) -> Result<()> {
         let usual = [HOST_SERIES, OLD_SERIES].map(|series| (series, guests::NIC_DRIVERS));
+        let debug = (debug_kernel::SERIES, debug_kernel::DRIVERS);
         let further = further::ALL
             .iter()
             .map(|further| (further.series, further.drivers));
-        for (series, drivers) in usual.into_iter().chain(further) {
+        for (series, drivers) in usual.into_iter().chain(further).chain([debug]) {
             let Some(kernel) = supplies.kernel(series) else {
                 continue;
             };

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::control::{ask, with_socket};
 use super::device_leaves::gone;
+use super::hotplug::{DELETED, add, pull};
 use super::{Lab, Scenario};
 use crate::agent::protocol::Finished;
 use crate::guest::gdb_session::{SOCKET, SYMBOLS, command, symbols};
-use crate::guest::hypervisor::{give, inner, outer};
 use crate::guest::{GuestConfig, Vmm};
 use crate::lab::devices::NIC;
 
@@ -62,12 +63,12 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         .strait_only()
         .full(),
         Scenario::new(
-            "gdb-nested",
-            "a hypervisor is stopped again and again, in its guest too, while that one has the NIC: data flow on",
-            1200,
-            nested,
+            "gdb-hotplug",
+            "a NIC comes to a guest that gdb holds, and is pulled from it: gdb is shown what there is now",
+            300,
+            hotplug,
         )
-        .with_strait_inside()
+        .strait_only()
         .full(),
     ]
 }
@@ -82,14 +83,19 @@ fn config(devices: &[&str]) -> GuestConfig {
 
 /// What gdb prints that executes a script.
 pub(super) fn gdb(lab: &Lab<'_>, script: &str) -> Result<String> {
+    execute(lab, &command(script))
+}
+
+/// What gdb prints by this command of the shell.
+pub(super) fn execute(lab: &Lab<'_>, command: &str) -> Result<String> {
     let left = lab.deadline.saturating_duration_since(Instant::now());
     let Finished {
         code,
         output,
         errors,
         ..
-    } = lab.agent.exec(&command(script), left)?;
-    lab.log(&format!("{script}\n--- gdb ---\n{output}\n{errors}"));
+    } = lab.agent.exec(command, left)?;
+    lab.log(&format!("{command}\n--- gdb ---\n{output}\n{errors}"));
     ensure!(code == 0, "gdb ended with code {code}: {errors}");
     // What `monitor` prints comes on standard error.
     Ok(output + &errors)
@@ -103,15 +109,19 @@ pub(super) fn says(output: &str, words: &str) -> Result<()> {
 /// Starts gdb beside the guest, and waits until it lets the guest go on for the first time: what is typed then waits
 /// until it has.
 pub(super) fn gdb_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
-    start_beside(lab, &script.replacen("continue", &format!("shell touch {MARK}\ncontinue"), 1))
+    start_beside(lab, &command(&marked(script, "continue")))
 }
 
-/// Starts gdb beside the guest, and waits until its script makes the mark.
-fn start_beside(lab: &Lab<'_>, script: &str) -> Result<()> {
-    let typed = command(script);
+/// A script that makes the mark when it comes to this command.
+pub(super) fn marked(script: &str, command: &str) -> String {
+    script.replacen(command, &format!("shell touch {MARK}\n{command}"), 1)
+}
+
+/// Starts gdb beside the guest by this command of the shell, and waits until its script makes the mark.
+pub(super) fn start_beside(lab: &Lab<'_>, typed: &str) -> Result<()> {
     lab.agent.sh(&format!("rm -f {MARK}"))?;
     lab.agent
-        .start("gdb", ["bash", "-c", &typed].map(str::to_owned).to_vec())?;
+        .start("gdb", ["bash", "-c", typed].map(str::to_owned).to_vec())?;
     let left = lab.deadline.saturating_duration_since(Instant::now());
     lab.agent
         .exec(&format!("until [ -e {MARK} ]; do sleep 0.1; done"), left)?;
@@ -125,7 +135,8 @@ pub(super) fn gdb_ends(lab: &Lab<'_>) -> Result<String> {
     let said = lab.agent.sh("cat /run/lab/gdb.out")?;
     lab.log(&format!("--- gdb ---\n{said}\n{}", finished.errors));
     ensure!(finished.code == 0, "gdb ended with code {}", finished.code);
-    Ok(said)
+    // What `monitor` prints comes on standard error.
+    Ok(said + &finished.errors)
 }
 
 /// A thousand places in the kernel, put in and taken out while the guest stands still.
@@ -215,7 +226,7 @@ fn unbind(lab: &Lab<'_>) -> Result<()> {
     lab.run(&config(&[&nic]), |guest| {
         symbols(lab.agent, guest, NAMES)?;
         lab.eth0().up(guest, "igb")?;
-        start_beside(lab, &format!("shell touch {MARK}\nshell sleep 600\n"))?;
+        start_beside(lab, &command(&marked("shell sleep 600\n", "shell")))?;
         let script = format!("echo {nic} > /sys/bus/pci/devices/{nic}/driver/unbind");
         let unbound = lab
             .agent
@@ -226,26 +237,46 @@ fn unbind(lab: &Lab<'_>) -> Result<()> {
     })
 }
 
-fn nested(lab: &Lab<'_>) -> Result<()> {
-    let config = GuestConfig {
-        gdb: Some(SOCKET),
-        ..outer(&[&lab.take(NIC.at())?], Vmm::Strait).told("nokaslr")
+fn hotplug(lab: &Lab<'_>) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
+    let config = with_socket(GuestConfig {
+        slots: 1,
+        ..config(&[])
+    });
+    // gdb looks when it is its turn.
+    let look = |turn: &str| {
+        format!(
+            "shell until [ -e /run/{turn} ]; do sleep 0.1; done\n\
+             monitor info devices\nmonitor info pci\nshell touch /run/{turn}-seen\n"
+        )
     };
+    let turn = |turn: &str| {
+        let script = format!("touch /run/{turn}; until [ -e /run/{turn}-seen ]; do sleep 0.1; done");
+        lab.agent.sh(&script)
+    };
+    let script = format!("info threads\n{}{}{}detach\n", look("none"), look("come"), look("gone"));
     lab.run(&config, |guest| {
-        give(guest, "igb", &["01:00.0"])?;
-        symbols(lab.agent, guest, "kvm_vcpu_ioctl|vfio_iommu_type1_ioctl|svm_vcpu_run|ksys_read")?;
-        guest.enter(&inner(&lab.boot, Vmm::Strait, &["0000:01:00.0"], 1))?;
-        guest.sh("load igb")?;
+        symbols(lab.agent, guest, NAMES)?;
+        lab.agent.sh("rm -f /run/none* /run/come* /run/gone*")?;
+        start_beside(lab, &command(&marked(&script, "info")))?;
+        turn("none")?;
+        ask(lab, &[&add(lab, &nic, "nic")])?;
+        turn("come")?;
+        ask(lab, &[&pull("nic"), DELETED])?;
+        turn("gone")?;
+        let said = gdb_ends(lab)?;
+        let shown: Vec<&str> = said.lines().filter(|line| is_of_devices(line)).collect();
+        ensure!(
+            shown.len() == 3 && shown[0] == shown[2] && shown[1].contains(&nic),
+            "gdb was shown {shown:?}"
+        );
+        ask(lab, &[&add(lab, &nic, "nic")])?;
         lab.eth0().up(guest, "igb")?;
-        lab.eth0().flood(guest)?;
-        for _ in 0..10 {
-            let said = gdb(lab, "info threads\nx/1i svm_vcpu_run\ndetach\n")?;
-            says(&said, "vCPU 0")?;
-            says(&said, "<svm_vcpu_run>:")?;
-        }
-        guest.sh("kill $(pidof wget)")?;
-        lab.eth0().ping(guest)?;
-        lab.eth0().fetch(guest)?;
-        guest.leave()
+        lab.eth0().ping(guest)
     })
+}
+
+/// A line of `monitor info devices`.
+fn is_of_devices(line: &str) -> bool {
+    line.contains("behind root port") || line == "no device is passed through"
 }

@@ -14,7 +14,7 @@ use crate::lab::devices::{E1000E, NIC, NVME};
 use crate::lab::pinned_pages;
 
 /// What a client waits for when it has asked for a device.
-const DELETED: &str = "event:DEVICE_DELETED";
+pub(super) const DELETED: &str = "event:DEVICE_DELETED";
 
 /// How often a device comes and goes: a few times, and with `--full` many.
 const FEW: u32 = 3;
@@ -92,7 +92,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 }
 
 /// The command that adds a device, for either VMM.
-fn add(lab: &Lab<'_>, bdf: &str, id: &str) -> String {
+pub(super) fn add(lab: &Lab<'_>, bdf: &str, id: &str) -> String {
     json!({"execute": "device_add", "arguments": arguments(lab, bdf, id)}).to_string()
 }
 
@@ -110,7 +110,7 @@ fn delete(id: &str) -> String {
     json!({"execute": "device_del", "arguments": {"id": id}}).to_string()
 }
 
-fn pull(id: &str) -> String {
+pub(super) fn pull(id: &str) -> String {
     json!({"execute": "device_del", "arguments": {"id": id, "force": true}}).to_string()
 }
 

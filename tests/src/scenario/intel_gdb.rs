@@ -1,15 +1,13 @@
 //! A debugger on an Intel CPU: what stops a guest by itself, which the usual machine does not do (see
 //! [`gdb`](super::gdb)).
 
-use std::time::Instant;
-
-use anyhow::{Result, ensure};
+use anyhow::Result;
 
 use super::gdb::{gdb, gdb_beside, gdb_ends, says};
+use super::gdb_tiny::{print, shows, with_tiny};
 use super::{Kind, Lab, Scenario};
 use crate::guest::debug_code::{self as code, BLOCK, BLOCK_LEN, CALLS, COUNT, FUNCTION, HAS_LEFT, OUTER, TAKEN};
-use crate::guest::gdb_session::{SOCKET, SYMBOLS, symbols};
-use crate::guest::machine_code::{elf, octal};
+use crate::guest::gdb_session::{SOCKET, symbols};
 use crate::guest::{self, GuestConfig};
 
 pub(super) fn scenarios() -> Vec<Scenario> {
@@ -42,49 +40,9 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-/// What gdb prints that executes a script at a tiny guest which has not started. The guest must end well by it.
+/// What gdb prints that executes a script at a tiny guest which has not started.
 fn at_tiny(lab: &Lab<'_>, program: &[u8], script: &str) -> Result<String> {
-    let image = octal(&elf(program));
-    lab.agent.sh(&format!("rm -f {SOCKET}; printf '{image}' > /run/tiny"))?;
-    lab.agent.sh(&format!(": > {SYMBOLS}"))?;
-    let command = format!("strait run --kernel /run/tiny --memory 64M --gdb=unix:{SOCKET} -S");
-    let words = command.split_whitespace().map(str::to_owned).collect();
-    lab.agent.start("tiny", words)?;
-    let said = wait_for_socket(lab).and_then(|()| {
-        let script = format!("set architecture i386:x86-64\n{script}");
-        gdb(lab, &script)
-    });
-    if said.is_err() {
-        lab.agent.signal("tiny", 15)?;
-    }
-    let left = lab.deadline.saturating_duration_since(Instant::now());
-    let finished = lab.agent.wait("tiny", left)?;
-    let console = lab.agent.sh("cat /run/lab/tiny.out")?;
-    lab.log(&format!("{command}\ncode {}\n{console}\n{}", finished.code, finished.errors));
-    let said = said?;
-    ensure!(
-        finished.code == 0 && console.ends_with('K'),
-        "The guest ended with code {} and said {console:?}, expected 0 and K",
-        finished.code
-    );
-    Ok(said)
-}
-
-fn wait_for_socket(lab: &Lab<'_>) -> Result<()> {
-    let script = format!("for i in $(seq 600); do [ -S {SOCKET} ] && exit; sleep 0.1; done; exit 1");
-    lab.agent.sh(&script).map(drop)
-}
-
-/// gdb prints `LABEL: VALUE` for each.
-fn shows(said: &str, values: &[(&str, u32)]) -> Result<()> {
-    values
-        .iter()
-        .try_for_each(|(label, value)| says(said, &format!("{label}: {value}\n")))
-}
-
-/// A command of gdb's that prints `LABEL: VALUE`.
-fn print(label: &str, value: &str) -> String {
-    format!("printf \"{label}: %d\\n\", {value}\n")
+    with_tiny(lab, program, || gdb(lab, &format!("set architecture i386:x86-64\n{script}")))
 }
 
 fn stops(lab: &Lab<'_>) -> Result<()> {

@@ -42,6 +42,9 @@ scenarios![
     device_leaves,
     device_errors,
     gdb,
+    gdb_nested,
+    gdb_tiny,
+    gdb_types,
     control,
     hotplug,
     qmp_client,
@@ -82,6 +85,8 @@ pub(crate) struct Scenario {
     pub(crate) further_kernel: bool,
     /// It works with QEMU's client of QMP, which is fetched for it.
     pub(crate) qmp_client: bool,
+    /// Its guest's kernel is the one with debug information, which is built for it.
+    pub(crate) debug_kernel: bool,
     /// Which machine it runs on.
     pub(crate) kind: Kind,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
@@ -106,6 +111,7 @@ impl Scenario {
             needs_strait: false,
             further_kernel: false,
             qmp_client: false,
+            debug_kernel: false,
             kind: Kind::Whole,
             expected_warnings: &[],
             run: Box::new(run),
@@ -134,6 +140,11 @@ impl Scenario {
 
     fn with_qmp_client(mut self) -> Self {
         self.qmp_client = true;
+        self
+    }
+
+    fn with_debug_kernel(mut self) -> Self {
+        self.debug_kernel = true;
         self
     }
 

@@ -11,7 +11,7 @@ use super::unit_tests::Counts;
 use super::{Kind, Lab, Scenario, Skip};
 use crate::guest::{Boot, Vmm};
 use crate::lab::{LabHost, Leftovers, Logs, Outside, build_strait};
-use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies, further};
+use crate::supplies::{HOST_SERIES, OLD_SERIES, Supplies, debug_kernel, further};
 
 /// All that scenarios share.
 pub(super) struct Session<'a> {
@@ -36,8 +36,14 @@ impl<'a> Session<'a> {
         {
             eprintln!("  There is no client of QMP: {error:#}");
         }
+        if scenarios.iter().any(|scenario| scenario.debug_kernel)
+            && let Err(error) = supplies.add_debug_kernel()
+        {
+            eprintln!("  There is no kernel with debug information: {error:#}");
+        }
         let further = further::ALL.map(|further| further.series);
-        let mut series: Vec<_> = [HOST_SERIES, OLD_SERIES].into_iter().chain(further).collect();
+        let usual = [HOST_SERIES, OLD_SERIES, debug_kernel::SERIES];
+        let mut series: Vec<_> = usual.into_iter().chain(further).collect();
         series.retain(|series| supplies.kernel(series).is_some());
         Ok(Self {
             selection,

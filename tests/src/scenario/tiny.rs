@@ -6,6 +6,7 @@ use anyhow::{Result, ensure};
 
 use super::{Lab, Scenario};
 use crate::guest::machine_code as code;
+use crate::guest::svm_code;
 use crate::lab::devices::NIC;
 
 /// Thousands of exits under emulation.
@@ -87,7 +88,7 @@ pub(super) const GUESTS: [Tiny; 10] = [
     Tiny {
         name: "tiny-nested-reset",
         about: "a reset by a guest's own guest: the guest starts again as after power-on",
-        program: || code::RESET_FROM_A_GUEST.concat(),
+        program: svm_code::reset_from_a_guest,
         ..SURVIVES
     },
     Tiny {

@@ -9,7 +9,7 @@ use super::cache::Cache;
 use super::guests::NIC_DRIVERS;
 use super::kernel::Kernel;
 use super::root::Root;
-use super::{finish_kernel, remove};
+use super::{finish_kernel, remove, replace};
 
 /// One of them.
 pub(crate) struct Further {
@@ -58,8 +58,9 @@ pub(super) fn build(cache: &Cache, release: &Release, root: &Root) -> Result<()>
     take_images(&fresh)?;
     for kernel in Kernel::all_in(&fresh)? {
         let version = &kernel.version;
-        rename(&fresh, root, &format!("{MODULES}/{version}"))?;
-        rename(&fresh, root, &format!("boot/vmlinuz-{version}"))?;
+        for name in [format!("{MODULES}/{version}"), format!("boot/vmlinuz-{version}")] {
+            replace(&fresh.path(&name), &root.path(&name))?;
+        }
         finish_kernel(root, version, drivers_of(&kernel))?;
     }
     remove(fresh.folder())
@@ -86,13 +87,4 @@ fn take_images(tree: &Root) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Moves a file or folder to the same place of another tree, where an interrupted run may have left one.
-fn rename(from: &Root, to: &Root, name: &str) -> Result<()> {
-    let to = to.path(name);
-    if to.is_dir() {
-        remove(&to)?;
-    }
-    fs::rename(from.path(name), &to).with_context(|| format!("Cannot create {}", to.display()))
 }

@@ -16,8 +16,8 @@ const HEADER_MAGIC: usize = 0x202;
 const PAYLOAD_OFFSET: usize = 0x248;
 const PAYLOAD_LENGTH: usize = 0x24c;
 
-/// What Debian builds besides the plain kernel.
-const FLAVOURS: [&str; 2] = ["cloud", "rt"];
+/// What Debian builds besides the plain kernel, and what the lab does.
+const FLAVOURS: [&str; 3] = ["cloud", "debug", "rt"];
 
 /// `6.12-rt` is the flavour `rt` of the series `6.12`; the plain kernel's is empty.
 pub(crate) fn series_and_flavour(name: &str) -> (&str, &str) {
@@ -167,7 +167,7 @@ mod tests {
                 bzimage: PathBuf::new(),
                 vmlinux: PathBuf::new(),
             };
-            ["6.1", "6.12", "6.12-rt", "6.12-cloud", "7"]
+            ["6.1", "6.12", "6.12-rt", "6.12-cloud", "6.12-debug", "7"]
                 .into_iter()
                 .filter(|series| kernel.is_of(series))
                 .collect::<Vec<_>>()
@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(series("6.1.0-56-amd64"), ["6.1"]);
         assert_eq!(series("6.12.95+deb13-rt-amd64"), ["6.12-rt"]);
         assert_eq!(series("6.12.95+deb13-cloud-amd64"), ["6.12-cloud"]);
+        assert_eq!(series("6.12.95-debug"), ["6.12-debug"]);
         assert_eq!(series("7.3.4+deb13-amd64"), ["7"]);
     }
 }

@@ -3,6 +3,7 @@
 mod apt;
 pub(crate) mod cache;
 pub(crate) mod command;
+pub(crate) mod debug_kernel;
 mod emulator;
 pub(crate) mod further;
 pub(crate) mod guests;
@@ -70,6 +71,10 @@ pub(crate) const HOST_SERIES: &str = "6.12";
 /// An older kernel for guests. Debian 13 has none.
 pub(crate) const OLD_SERIES: &str = "6.1";
 
+/// Stamps of what joins the tree when it is wanted.
+const FURTHER: &str = "kernels";
+const DEBUG: &str = "debug-kernel";
+
 /// The prepared tree.
 pub(crate) struct Supplies {
     /// The root filesystem of the lab host, kernels and modules included.
@@ -99,8 +104,9 @@ impl Supplies {
             if !cache.is_stamped("root", &recipe) {
                 needs::to_fill(&cache.path(""))?;
                 eprintln!("Preparing the lab in {}, once:", cache.path("").display());
-                cache.remove_stamp("kernels")?;
                 cache.remove_stamp("qmp-client")?;
+                cache.remove_stamp(FURTHER)?;
+                cache.remove_stamp(DEBUG)?;
                 build(&cache, &release)?;
                 cache.write_stamp("root", &recipe)?;
             }
@@ -120,14 +126,41 @@ impl Supplies {
 
     /// The same for the kernels that few scenarios want.
     pub(crate) fn add_further_kernels(&mut self) -> Result<()> {
-        let (cache, recipe) = (&self.cache, further::recipe(&self.release));
-        if !cache.is_stamped("kernels", &recipe) {
+        self.add(
+            FURTHER,
+            &further::recipe(&self.release),
+            "Adding kernels for guests",
+            further::build,
+        )
+    }
+
+    /// The same for the kernel with debug information, which is built here.
+    pub(crate) fn add_debug_kernel(&mut self) -> Result<()> {
+        let recipe = debug_kernel::recipe(&self.release);
+        self.add(
+            DEBUG,
+            &recipe,
+            "Adding a kernel for debuggers",
+            debug_kernel::build,
+        )
+    }
+
+    /// Adds what the stamp of this name does not say to be there.
+    fn add(
+        &mut self,
+        stamp: &str,
+        recipe: &str,
+        what: &str,
+        build: fn(&Cache, &Release, &Root) -> Result<()>,
+    ) -> Result<()> {
+        let cache = &self.cache;
+        if !cache.is_stamped(stamp, recipe) {
             cache.take_alone()?;
-            if !cache.is_stamped("kernels", &recipe) {
+            if !cache.is_stamped(stamp, recipe) {
                 needs::to_fill(&cache.path(""))?;
-                eprintln!("Adding kernels for guests, once:");
-                further::build(cache, &self.release, &self.root)?;
-                cache.write_stamp("kernels", &recipe)?;
+                eprintln!("{what}, once:");
+                build(cache, &self.release, &self.root)?;
+                cache.write_stamp(stamp, recipe)?;
             }
             cache.share()?;
         }
@@ -150,14 +183,16 @@ impl Supplies {
 
     /// Those that are complete.
     fn find_kernels(&mut self) -> Result<()> {
-        let has_further = self.cache.is_stamped("kernels", &further::recipe(&self.release));
+        let mut complete = vec![HOST_SERIES, OLD_SERIES];
+        if self.cache.is_stamped(FURTHER, &further::recipe(&self.release)) {
+            complete.extend(further::ALL.map(|further| further.series));
+        }
+        if self.cache.is_stamped(DEBUG, &debug_kernel::recipe(&self.release)) {
+            complete.push(debug_kernel::SERIES);
+        }
         self.kernels = Kernel::all_in(&self.root)?;
-        self.kernels.retain(|kernel| {
-            has_further
-                || [HOST_SERIES, OLD_SERIES]
-                    .iter()
-                    .any(|series| kernel.is_of(series))
-        });
+        self.kernels
+            .retain(|kernel| complete.iter().any(|series| kernel.is_of(series)));
         Ok(())
     }
 
@@ -222,4 +257,12 @@ fn remove(folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder).with_context(|| format!("Cannot remove {}", folder.display()))?;
     }
     Ok(())
+}
+
+/// Moves a file or folder to where an interrupted run may have left one.
+fn replace(from: &Path, to: &Path) -> Result<()> {
+    if to.is_dir() {
+        remove(to)?;
+    }
+    fs::rename(from, to).with_context(|| format!("Cannot create {}", to.display()))
 }

@@ -13,11 +13,19 @@ pub(crate) use memory::for_lab_machine as memory_mib;
 /// In the cache folder, beside what an earlier run left there: packages, and the tree.
 const CACHE_MIB: u64 = 1536;
 
+/// Beside that, while a kernel is built: its source, a compiler, and what that makes.
+const WORKSHOP_MIB: u64 = 4096;
+
 /// In the folder for temporary files: kernels' initial file systems, and the disks of the lab machine.
 const TEMPORARY_MIB: u64 = 1024;
 
 /// Programs and the Debian packages they come with.
 const TO_RUN: [(&str, &str); 1] = [("setpriv", "util-linux")];
+const TO_BUILD: [(&str, &str); 3] = [
+    ("chroot", "coreutils"),
+    ("mount", "mount"),
+    ("unshare", "util-linux"),
+];
 const TO_FILL: [(&str, &str); 6] = [
     ("apt-get", "apt"),
     ("apt-cache", "apt"),
@@ -37,6 +45,12 @@ pub(crate) fn to_run() -> Result<()> {
 pub(crate) fn to_fill(cache: &Path) -> Result<()> {
     programs(&TO_FILL)?;
     free_space(cache, CACHE_MIB, "STRAIT_LAB_CACHE")
+}
+
+/// What it takes to build a kernel there.
+pub(crate) fn to_build(cache: &Path) -> Result<()> {
+    programs(&TO_BUILD)?;
+    free_space(cache, WORKSHOP_MIB, "STRAIT_LAB_CACHE")
 }
 
 fn programs(wanted: &[(&str, &str)]) -> Result<()> {
