@@ -25,11 +25,10 @@ async def drive(qmp, device):
             assert error.error_class == kind, error
     with qmp.listener("DEVICE_DELETED") as events:
         await qmp.execute("device_add", device)
-        ids = [function["qdev_id"] for bus in await qmp.execute("query-pci") for function in functions(bus)]
-        assert device["id"] in ids, ids
+        # The guest switches its slot on before it is seen.
+        while device["id"] not in await ids(qmp):
+            await asyncio.sleep(0.5)
         print("the device is there", flush=True)
-        # The guest switches its slot on.
-        await asyncio.sleep(10)
         await qmp.execute("device_del", {"id": device["id"]})
         async for event in events:
             if event["data"].get("device") == device["id"]:
@@ -39,6 +38,10 @@ async def drive(qmp, device):
         await qmp.execute("quit")
         reason = (await events.get())["data"]["reason"]
         assert reason == "host-qmp-quit", reason
+
+
+async def ids(qmp):
+    return [function["qdev_id"] for bus in await qmp.execute("query-pci") for function in functions(bus)]
 
 
 def functions(bus):
