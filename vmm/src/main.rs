@@ -30,6 +30,7 @@ fn main() -> ExitCode {
             code
         }
         Command::Ctl(args) => ctl(args),
+        Command::Bench(args) => refuse(&format!("strait: {}", Chain(&args.exec())), 1),
         Command::Symbols(args) => match args.write() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => refuse(&format!("strait: {}", Chain(&error)), 1),

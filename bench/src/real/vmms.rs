@@ -91,7 +91,7 @@ impl Peer {
             Kind::Qemu => format!(
                 "-nodefaults -no-user-config -display none -accel kvm -machine q35,kernel-irqchip=split -cpu host \
                  -chardev stdio,id=console,signal=off -serial chardev:console -kernel {kernel} -initrd {initrd} -append @ \
-                 -m {MEMORY_MIB} -smp 1 -device pcie-root-port,id=port -device vfio-pci,host={address},bus=port,rombar=0"
+                 -m {MEMORY_MIB} -smp 1 -device pcie-root-port,id=port0 -device vfio-pci,host={address},bus=port0,rombar=0"
             ),
             Kind::CloudHypervisor => format!(
                 "--kernel {kernel} --initramfs {initrd} --cmdline @ --memory size={MEMORY_MIB}M --cpus boot=1 --console off \
@@ -153,6 +153,22 @@ mod tests {
                 "{name}"
             );
         }
+    }
+
+    #[test]
+    fn the_root_port_of_qemu_has_a_name_that_is_none_of_its_properties() {
+        let qemu: Peer = "qemu=/bin/qemu".parse().expect("a peer");
+        let image = Image::given(Path::new("/k"), Path::new("/i"));
+        let device = Device {
+            address: "0000:01:00.0".to_owned(),
+            ids: String::new(),
+        };
+        // QEMU ends with "attempt to add duplicate property 'port'" where it is called so.
+        let words = qemu.command(&image, &device, "").join(" ");
+        assert!(
+            words.contains("pcie-root-port,id=port0 ") && words.contains(",bus=port0,"),
+            "{words}"
+        );
     }
 
     #[test]

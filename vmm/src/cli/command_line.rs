@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use super::bench::BenchArgs;
 use super::completions::CompletionsArgs;
 use super::ctl::CtlArgs;
 use super::failure::USAGE;
@@ -40,6 +41,8 @@ pub enum Command {
     Host(HostArgs),
     /// See and control guests that are running.
     Ctl(CtlArgs),
+    /// Measure guests beside QEMU's, and compare what was measured.
+    Bench(BenchArgs),
     /// Make a file of symbols for gdb from a guest's /proc/kallsyms.
     Symbols(SymbolsArgs),
     /// Print a completion script for bash, zsh or fish.

@@ -1,5 +1,6 @@
 //! The command line: argument structs, and errors in one line.
 
+mod bench;
 mod command_line;
 mod completions;
 mod ctl;
@@ -10,6 +11,7 @@ mod run;
 mod screen;
 mod symbols;
 
+pub use bench::{BenchArgs, BenchError};
 pub use command_line::{Cli, Command, command, parse};
 pub use completions::CompletionsArgs;
 pub use ctl::CtlArgs;
