@@ -4,6 +4,7 @@
 
 mod behind_iommu;
 mod floor;
+mod hot_add;
 mod inner;
 mod iperf;
 mod large_maps;

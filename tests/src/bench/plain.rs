@@ -6,6 +6,7 @@ use strait_bench::counting::{self, Boot, Counts, Figures, Sheet, less, more, svm
 
 use super::Bench;
 use super::floor;
+use super::hot_add;
 use super::start;
 use super::traffic::{self, Stream, Traffic};
 use super::vectors::{self, SetUp};
@@ -21,6 +22,8 @@ pub(super) struct Runs {
     lean: counting::Runs,
     /// Exits that no VMM can save; of Strait alone.
     floor: Option<u64>,
+    /// Seconds for a NIC to come.
+    hot_adds: Vec<f64>,
     streams: Vec<Traffic>,
     vectors: Vec<SetUp>,
 }
@@ -46,6 +49,11 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
     if bench.vmms.contains(&Vmm::Strait) {
         figures.of(Vmm::Strait.name()).floor = Some(floor::measure(bench, &nic.bdf)?);
     }
+    bench.rounds("hot add", |vmm| {
+        let seconds = hot_add::measure(bench, vmm, &nic.bdf)?;
+        figures.of(vmm.name()).hot_adds.push(seconds);
+        Ok(format!("{seconds:.2} s"))
+    })?;
     bench.rounds("streams", |vmm| {
         let traffic = traffic::measure(bench, vmm, &nic.bdf, None)?;
         let shown = traffic.to_string();
@@ -75,6 +83,9 @@ pub(super) fn fill(sheet: &mut Sheet<'_, Runs>) {
     sheet.ask("exits.userspace", Asked::AtMost(1150.0));
     sheet.ask("process.private", Asked::AtMost(8192.0));
     sheet.ask("process.ram-maps", Asked::AtMost(1.0));
+    let come = "device_add to the driver bound in the guest, without the device's reset";
+    let come = less("hotplug.add", come, "s").asked(Asked::RatioAtMost(0.5));
+    sheet.row(come, |runs| runs.hot_adds.clone());
     network(sheet);
     for (index, count) in vectors::COUNTS.into_iter().enumerate() {
         enabled(sheet, index, count);
