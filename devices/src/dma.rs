@@ -89,6 +89,10 @@ pub trait BusMaster: Send + Sync {
     #[must_use]
     fn set_bus_master(&self, on: bool) -> bool;
 
+    /// Before [`set_bus_master`](Self::set_bus_master) is called again, with no lock held: waits for a few milliseconds where
+    /// there is nothing to do but wait.
+    fn wait_a_turn(&self) {}
+
     /// The function left the machine: it reaches nothing any more, whatever the guest says of it.
     fn leave(&self);
 }

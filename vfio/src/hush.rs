@@ -6,34 +6,53 @@
 //! raise its wire for good. On a line that it shares with another, the kernel then gives up the line, and with it the
 //! other (`note_interrupt`, kernel/irq/spurious.c). So the bit is set behind the closing, where this process may do so.
 //! It disturbs no later owner: each enables the function first, which clears the bit, and nobody can own it before its
-//! group is given up (`iommu_group_claim_dma_owner`, drivers/iommu/iommu.c).
+//! group is given up (`iommu_group_claim_dma_owner`, drivers/iommu/iommu.c). Where the host unbinds the function, the kernel gives
+//! the group up by itself: then nothing is written, and of the register only the byte with this bit ever is.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use strait_devices::pci::spec::{command, header, status};
 
-use crate::host::HostBdf;
+use crate::host::{HostBdf, is_vfio_driver};
 
 /// Silences the wire of a function when dropped: to be dropped after the function's file, and before its group.
 pub(crate) struct Hush {
     bdf: HostBdf,
-    /// The function's configuration space in sysfs.
+    /// The function's driver in sysfs.
+    driver: PathBuf,
+    /// Its configuration space.
     config: PathBuf,
 }
+
+/// The register's upper byte, in which the bit is.
+const UPPER: u64 = header::COMMAND as u64 + 1;
 
 impl Hush {
     /// For the function with this folder in sysfs.
     pub(crate) fn new(bdf: HostBdf, sysfs: &Path) -> Self {
-        let config = sysfs.join("config");
-        Self { bdf, config }
+        Self {
+            bdf,
+            driver: sysfs.join("driver"),
+            config: sysfs.join("config"),
+        }
+    }
+
+    /// Nobody else has it: its driver is the one through which we had it.
+    fn is_ours(&self) -> bool {
+        let driver = fs::read_link(&self.driver).unwrap_or_default();
+        let name = driver.file_name().and_then(|name| name.to_str());
+        name.is_some_and(is_vfio_driver)
     }
 }
 
 impl Drop for Hush {
     fn drop(&mut self) {
+        if !self.is_ours() {
+            return;
+        }
         // A function that was unplugged has nothing that could be read.
         let Ok(start) = Start::read(&self.config) else {
             return;
@@ -78,21 +97,25 @@ impl Start {
     }
 
     fn silence(&self, config: &Path) -> io::Result<()> {
-        let value = self.u16(header::COMMAND) | command::INTX_DISABLE;
+        let [_, upper] = (self.u16(header::COMMAND) | command::INTX_DISABLE).to_le_bytes();
         let file = OpenOptions::new().write(true).open(config)?;
-        file.write_all_at(&value.to_le_bytes(), header::COMMAND.into())
+        file.write_all_at(&[upper], UPPER)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::os::unix::fs::symlink;
 
     use super::*;
 
-    /// A folder whose function has these command and status registers and this pin, and what is there when it was
-    /// closed.
     fn closed(command: u16, status: u16, pin: u8) -> Start {
+        closed_by("vfio-pci", command, status, pin)
+    }
+
+    /// What is there of a function with these command and status registers and this pin, when it was closed and has this
+    /// driver.
+    fn closed_by(driver: &str, command: u16, status: u16, pin: u8) -> Start {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut bytes = [0; 256];
         bytes[4..6].copy_from_slice(&command.to_le_bytes());
@@ -100,6 +123,8 @@ mod tests {
         bytes[0x3d] = pin;
         let config = folder.path().join("config");
         fs::write(&config, bytes).expect("written");
+        let drivers = Path::new("../../../bus/pci/drivers");
+        symlink(drivers.join(driver), folder.path().join("driver")).expect("made");
         drop(Hush::new("0000:00:05.0".parse().expect("a name"), folder.path()));
         Start::read(&config).expect("readable")
     }
@@ -108,6 +133,11 @@ mod tests {
     fn only_the_interrupt_disable_bit_is_set() {
         let start = closed(0x0003, 0x0018, 1);
         assert_eq!((start.u16(4), start.u16(6)), (0x0403, 0x0018));
+    }
+
+    #[test]
+    fn one_that_another_driver_has_is_left_alone() {
+        assert_eq!(closed_by("igb", 0x0003, 0x0018, 1).u16(4), 0x0003);
     }
 
     #[test]

@@ -14,6 +14,13 @@ const NEW_LINE: Duration = Duration::from_secs(10);
 
 /// The kernel's switch for transparent huge pages: always, on request (madvise, as guest RAM asks), or never.
 const HUGE_PAGES_SWITCH: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
+/// The same for memory in files: never by itself.
+const SHARED_PAGES_SWITCH: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+
+/// What turns them on.
+const SWITCH_ON: &str = "allow huge pages with: echo madvise > /sys/kernel/mm/transparent_hugepage/enabled";
+const SWITCH_SHARED_ON: &str =
+    "allow huge pages in files with: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled";
 
 const MIB: u64 = 1 << 20;
 const GIANT_PAGE: u64 = 1 << 30;
@@ -122,8 +129,8 @@ pub struct Pages {
     giant_bytes: u64,
     huge_bytes: u64,
     all_bytes: u64,
-    /// The kernel gives no huge pages at all.
-    is_switched_off: bool,
+    /// The command that lets the kernel give huge pages, where it gives none.
+    switch_on: Option<&'static str>,
 }
 
 impl Pages {
@@ -131,19 +138,29 @@ impl Pages {
     pub fn of(ranges: &[(u64, u64)]) -> Self {
         // smaps walks page tables of all mappings, which takes a while with much RAM: asked once, after the work.
         let maps = fs::read_to_string("/proc/self/smaps").unwrap_or_default();
-        let switch = fs::read_to_string(HUGE_PAGES_SWITCH).unwrap_or_default();
-        Self::parse(&maps, &switch, ranges)
+        let read = |switch| fs::read_to_string(switch).unwrap_or_default();
+        Self::parse(
+            &maps,
+            [&read(HUGE_PAGES_SWITCH), &read(SHARED_PAGES_SWITCH)],
+            ranges,
+        )
     }
 
-    fn parse(maps: &str, switch: &str, ranges: &[(u64, u64)]) -> Self {
-        let mut pages = Self {
-            is_switched_off: switch.contains("[never]"),
-            ..Self::default()
-        };
+    /// `switches` are that of this process's own memory, and that of memory in files.
+    fn parse(maps: &str, switches: [&str; 2], ranges: &[(u64, u64)]) -> Self {
+        let [own, shared] =
+            switches.map(|switch| ["[never]", "[deny]"].iter().any(|off| switch.contains(off)));
+        let mut pages = Self::default();
         let (mut counts, mut is_giant) = (false, false);
         for line in maps.lines() {
             if let Some((start, end)) = mapping(line) {
                 counts = ranges.iter().any(|range| start < range.1 && range.0 < end);
+                let is_shared = line.split(' ').nth(1).is_some_and(|rights| rights.ends_with('s'));
+                pages.switch_on = match (counts, is_shared) {
+                    (true, false) if own => Some(SWITCH_ON),
+                    (true, true) if shared => Some(SWITCH_SHARED_ON),
+                    _ => pages.switch_on,
+                };
             } else if counts {
                 if line.starts_with("KernelPageSize:") {
                     is_giant = kib(line, "KernelPageSize:") << 10 == GIANT_PAGE;
@@ -166,10 +183,8 @@ impl Pages {
         if self.giant_bytes + self.huge_bytes >= self.all_bytes / 2 {
             return None;
         }
-        let remedy = match self.is_switched_off {
-            true => format!("allow huge pages with: echo madvise > {HUGE_PAGES_SWITCH}"),
-            false => "the host's memory is fragmented, try: echo 1 > /proc/sys/vm/compact_memory".to_owned(),
-        };
+        let fragmented = "the host's memory is fragmented, try: echo 1 > /proc/sys/vm/compact_memory";
+        let remedy = self.switch_on.unwrap_or(fragmented);
         Some(format!(
             "pages of 4 KiB take about ten times as long as huge ones; {remedy}"
         ))
@@ -212,7 +227,7 @@ mod tests {
         giant_bytes: 0,
         huge_bytes: 0,
         all_bytes: 64 << 30,
-        is_switched_off: true,
+        switch_on: Some(SWITCH_ON),
     };
 
     /// What is written when a quarter of 64 GiB is done at each of the times, in milliseconds.
@@ -256,7 +271,7 @@ mod tests {
             "{text}"
         );
         let fragmented = Pages {
-            is_switched_off: false,
+            switch_on: None,
             ..SMALL
         };
         assert!(shown(Style::Lines, [0, 0, 0, 5000], fragmented).contains("compact_memory"));
@@ -275,7 +290,7 @@ mod tests {
                     7f0000400000-7f0000800000 rw-p 00000000 00:00 0 \nRss:                4096 kB\n";
         let pages = Pages::parse(
             maps,
-            "always [madvise] never",
+            ["always [madvise] never", "always [never]"],
             &[(0x7f00_0000_0000, 0x7f00_0040_0000)],
         );
         assert_eq!((pages.huge_bytes, pages.all_bytes), (2 << 20, 4 << 20));
@@ -293,7 +308,7 @@ mod tests {
                     KernelPageSize:     2048 kB\nRss:   0 kB\nShared_Hugetlb:     4096 kB\n";
         let pages = Pages::parse(
             maps,
-            "always [madvise] never",
+            ["always [madvise] never", "always [never]"],
             &[(0x7f00_4000_0000, 0x7f00_8040_0000)],
         );
         assert_eq!(

@@ -1,5 +1,6 @@
 //! A thread for each vCPU: run, hand the exit to the address space, run again.
 
+use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use std::thread::{self, JoinHandle};
 
 use strait_devices::address_space::AddressSpace;
 use strait_devices::irq::ioapic::Ioapic;
+use strait_devices::region::Unfinished;
 use strait_devices::{Effect, Place};
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
@@ -94,24 +96,25 @@ pub fn install_kick() -> io::Result<()> {
 /// instructions, so that its registers may be set.
 fn run(mut vcpu: Vcpu, to: &Surroundings, holds: &AtomicBool) -> Vcpu {
     let flag = vcpu.stop_flag().clone();
-    let stop = Stop { flag: &flag, holds };
-    while !flag.is_set() {
+    let stop = Stop {
+        flag: &flag,
+        holds,
+        begun: RefCell::default(),
+    };
+    let begun = vcpu.take_begun();
+    let mut event = begun
+        .into_iter()
+        .find_map(|rest| go_on(Effect::More(Vec::new(), rest), to, &stop));
+    while event.is_none() && !flag.is_set() {
         let mut earlier = None;
         let mut noted = |place, data: &[u8]| {
             earlier = earlier.take().or(write(place, data, to, &stop));
         };
-        let event = handle(vcpu.run(&mut noted), to, &stop);
-        if let Some(event) = earlier.or(event) {
-            if event == Event::TripleFault {
-                log::warn!(
-                    "The guest's CPU {} shut down: it met an exception with no handler for it (triple fault), so \
-                     that its kernel could not say more",
-                    vcpu.id()
-                );
-            }
-            to.events.report(event);
-            break;
-        }
+        let later = handle(vcpu.run(&mut noted), to, &stop);
+        event = earlier.or(later);
+    }
+    if let Some(event) = event {
+        tell(event, vcpu.id(), to);
     }
     let mut noted = |place, data: &[u8]| _ = to.space.write_at(place, data);
     let is_done = match holds.load(Ordering::Acquire) {
@@ -128,19 +131,34 @@ fn run(mut vcpu: Vcpu, to: &Surroundings, holds: &AtomicBool) -> Vcpu {
             vcpu.id()
         );
     }
+    vcpu.keep_begun(stop.begun.into_inner());
     vcpu
+}
+
+fn tell(event: Event, vcpu: u32, to: &Surroundings) {
+    if event == Event::TripleFault {
+        log::warn!(
+            "The guest's CPU {vcpu} shut down: it met an exception with no handler for it (triple fault), so that \
+             its kernel could not say more"
+        );
+    }
+    to.events.report(event);
 }
 
 /// Whether a vCPU is to stop, and what becomes of work that it has begun.
 struct Stop<'a> {
     flag: &'a StopFlag,
     holds: &'a AtomicBool,
+    /// What is not done when it stops, and is to be gone on with before the guest's next instruction.
+    begun: RefCell<Vec<Arc<dyn Unfinished>>>,
 }
 
 impl Stop<'_> {
-    /// What an access asked for and is not done yet is given up.
-    fn gives_up(&self) -> bool {
-        self.flag.is_set() && !self.holds.load(Ordering::Acquire)
+    /// The vCPU stops: what an access asked for and is not done waits until it goes on, or is given up where it does not.
+    fn leave(&self, rest: Arc<dyn Unfinished>) {
+        if self.holds.load(Ordering::Acquire) {
+            self.begun.borrow_mut().push(rest);
+        }
     }
 }
 
@@ -174,10 +192,17 @@ fn handle(exit: Exit<'_>, to: &Surroundings, stop: &Stop<'_>) -> Option<Event> {
 
 /// Writes, and goes on with what that asks for until all is done or the vCPU is to stop.
 fn write(place: Place, data: &[u8], to: &Surroundings, stop: &Stop<'_>) -> Option<Event> {
-    let mut effect = to.space.write_at(place, data);
+    go_on(to.space.write_at(place, data), to, stop)
+}
+
+fn go_on(mut effect: Effect, to: &Surroundings, stop: &Stop<'_>) -> Option<Event> {
     loop {
         match effect {
-            Effect::More(_, rest) if !stop.gives_up() => effect = to.space.apply(rest.go_on()),
+            Effect::More(_, rest) if stop.flag.is_set() => {
+                stop.leave(rest);
+                return None;
+            }
+            Effect::More(_, rest) => effect = to.space.apply(rest.go_on()),
             effect => return event_of(effect, to),
         }
     }

@@ -9,9 +9,9 @@ use strait_devices::region::{HostAddress, MemoryKind};
 
 use strait_devices::lock;
 
-/// Pinned at a time: at most a second or two, even in pages of 4 KiB that were never touched, and 64 of the host's
+/// Bytes that are pinned at a time: at most a second or two, even in pages of 4 KiB that were never touched, and 64 of the host's
 /// mappings for 64 GiB.
-const PIECE_BYTES: u64 = 1 << 30;
+pub const PIECE_BYTES: u64 = 1 << 30;
 
 /// Mirrors the guest's memory map into a domain, IOVA = guest physical address.
 ///

@@ -12,4 +12,4 @@ pub use container::{Container, ContainerError, IommuFacts};
 pub use file::GroupListener;
 pub(crate) use group::Group;
 pub use group::GroupError;
-pub use identity::{GoOn, Identity};
+pub use identity::{GoOn, Identity, PIECE_BYTES};

@@ -45,6 +45,7 @@ pub use bind::bind;
 pub use binding::BindingError;
 pub use check::check;
 pub use distribution::initramfs_commands;
+pub(crate) use drivers::is_vfio_driver;
 pub use entry_limit::{EntryLimitError, entries_needed};
 pub use error::BindError;
 pub use group::Group;

@@ -355,6 +355,7 @@ impl Function for Passthrough {
 /// The function is not yet bus master.
 impl Unfinished for Passthrough {
     fn go_on(&self) -> Effect {
+        self.gate.wait_a_turn();
         let mut state = lock(&self.state);
         if state.is_gone {
             return Effect::None;

@@ -53,7 +53,7 @@ pub struct RunArgs {
     /// 8086:10c9, enp3s0, nvme0n1, or vfio-pci,host=01:00.0[,id=NAME][,managed=on]. `--device vfio-pci,help` lists the keys.
     #[arg(long, short, value_name = "DEVICE")]
     device: Vec<String>,
-    /// Empty slots into which devices may be plugged while the guest runs, by --qmp: a number, with mem=SIZE and
+    /// Empty slots into which devices may be plugged while the guest runs, by `strait ctl` or --qmp: a number, with mem=SIZE and
     /// pref=SIZE for the room of each below and above 4 GiB (16M and 1G), or with auto for what any device of this host
     /// could want.
     #[arg(long, value_name = "N")]

@@ -95,14 +95,14 @@ pub enum MemoryConfigError {
     Size(#[from] MemorySizeError),
     /// None of the keys.
     #[error(
-        "{0:?} is not a key of --memory; the keys are hugepages=2M|1G|auto, shared=on|off, prealloc=on|off, host-nodes=N"
+        "{0:?} is not a key of --memory; the keys are hugepages=2M|1G|auto|off, shared=on|off, prealloc=on|off, host-nodes=N"
     )]
     UnknownKey(String),
     /// A page that no CPU has, or that strait does not use.
     #[error("hugepages={0:?} is none of 2M, 1G, auto and off")]
     Page(String),
     /// RAM that is no whole number of them.
-    #[error("{size} is no whole number of pages of {page}; give more, or hugepages=2M")]
+    #[error("{size} is no whole number of pages of {page}; give a multiple of {page}")]
     Whole {
         /// All of RAM.
         size: MemorySize,
@@ -115,6 +115,12 @@ pub enum MemoryConfigError {
     /// How memory is spread over nodes is the kernel's affair.
     #[error("policy={0:?} is not to be had; the one policy is bind, and only with host-nodes=N")]
     Policy(String),
+    /// QEMU's words beside our own: which of the two is meant cannot be told.
+    #[error("hugepages= and QEMU's hugetlb= or hugetlbsize= say the same; give the one or the others")]
+    TwoWords,
+    /// A size of pages that are not wanted.
+    #[error("hugetlb=off and hugetlbsize= contradict each other; leave one out")]
+    Unwanted,
     /// A key twice, or a value that is neither on nor off.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -176,12 +182,14 @@ impl Keys {
         Ok(())
     }
 
-    fn pages(&self) -> HugePages {
-        let said = match (self.is_huge, self.huge) {
-            (Some(false), _) | (None, None) => HugePages::Transparent,
-            (_, size) => HugePages::Of(size.unwrap_or(PageSize::TwoMib)),
-        };
-        self.pages.unwrap_or(said)
+    fn pages(&self) -> Result<HugePages, MemoryConfigError> {
+        match (self.pages, self.is_huge, self.huge) {
+            (Some(pages), None, None) => Ok(pages),
+            (Some(_), ..) => Err(MemoryConfigError::TwoWords),
+            (None, Some(false), Some(_)) => Err(MemoryConfigError::Unwanted),
+            (None, Some(false) | None, None) => Ok(HugePages::Transparent),
+            (None, Some(true) | None, size) => Ok(HugePages::Of(size.unwrap_or(PageSize::TwoMib))),
+        }
     }
 }
 
@@ -201,7 +209,7 @@ impl FromStr for MemoryConfig {
         {
             return Err(MemoryConfigError::Policy(policy));
         }
-        let pages = keys.pages();
+        let pages = keys.pages()?;
         if let HugePages::Of(page) = pages
             && !size.bytes().is_multiple_of(page.bytes())
         {
@@ -302,10 +310,8 @@ mod tests {
         let pages = |text| config(text).map(|config| config.pages);
         assert_eq!(pages("64M,hugepages=auto"), Ok(HugePages::Auto));
         assert_eq!(pages("64M,hugetlb=on"), Ok(HugePages::Of(PageSize::TwoMib)));
-        assert_eq!(
-            pages("64M,hugetlb=off,hugetlbsize=2M"),
-            Ok(HugePages::Transparent)
-        );
+        assert_eq!(pages("64M,hugetlb=off"), Ok(HugePages::Transparent));
+        assert_eq!(pages("64M,hugetlbsize=2M"), Ok(HugePages::Of(PageSize::TwoMib)));
     }
 
     #[test]
@@ -326,6 +332,8 @@ mod tests {
         assert!(error("4G,host-nodes=1-0").contains("not a node"));
         assert!(error("4G,policy=bind").contains("only with host-nodes"));
         assert!(error("4G,host-nodes=0,policy=interleave").contains("the one policy is bind"));
+        assert!(error("4G,hugepages=2M,hugetlb=off").contains("say the same"));
+        assert!(error("4G,hugetlb=off,hugetlbsize=2M").contains("contradict"));
         assert!(error("4G,shared=on,share=on").contains("given twice"));
         assert!(error("1M,shared=on").contains("too little memory"));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use kvm_bindings::{CpuId, Msrs, kvm_msr_entry};
 use kvm_ioctls::{VcpuExit, VcpuFd};
+use strait_devices::region::Unfinished;
 use strait_devices::{GuestAddress, Place};
 
 use super::cpuid::{self, Identity};
@@ -118,6 +119,8 @@ pub struct Vcpu {
     reset_state: ResetState,
     /// Has not run since it was made.
     fresh: bool,
+    /// What the guest's last writes asked for and is not done yet: to be done before its next instruction.
+    begun: Vec<Arc<dyn Unfinished>>,
 }
 
 impl Vcpu {
@@ -167,6 +170,7 @@ impl Vcpu {
             stop: Arc::new(stop),
             reset_state,
             fresh: true,
+            begun: Vec::new(),
         })
     }
 
@@ -176,6 +180,7 @@ impl Vcpu {
     /// # Errors
     /// When KVM refuses a register.
     pub fn reset(&mut self, entry: &EntryState) -> Result<(), VcpuError> {
+        self.begun.clear();
         let id = self.id;
         let failed = |errno: kvm_ioctls::Error| VcpuError::Setup {
             step: "reset the state",
@@ -221,6 +226,16 @@ impl Vcpu {
     /// Through which another thread asks this vCPU to leave the guest, until it is reset.
     pub fn stop_flag(&self) -> &Arc<StopFlag> {
         &self.stop
+    }
+
+    /// Keeps what its guest's writes have begun, for who runs it next; a reset forgets it.
+    pub fn keep_begun(&mut self, begun: Vec<Arc<dyn Unfinished>>) {
+        self.begun = begun;
+    }
+
+    /// Takes what was kept.
+    pub fn take_begun(&mut self) -> Vec<Arc<dyn Unfinished>> {
+        std::mem::take(&mut self.begun)
     }
 
     /// Finishes the instruction in the middle of which the guest was left, as KVM does the rest of it with the

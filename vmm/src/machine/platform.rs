@@ -104,6 +104,13 @@ pub struct Platform {
     pub vm: Vm,
 }
 
+/// Whoever brings devices, and is to come to an end first, may wait for RAM.
+impl Drop for Platform {
+    fn drop(&mut self) {
+        self.iommu.give_up();
+    }
+}
+
 impl Platform {
     /// Builds the machine in the order that hardware comes up: RAM, memory map, devices, CPUs. Each step
     /// that fails undoes itself and those before it. Between two steps the user may end it.
@@ -129,7 +136,7 @@ impl Platform {
         let ram = Arc::new(GuestRam::new(&placement.ram, &host.ram)?);
         if config.memory.is_taken_first {
             let messages = user.outputs.messages.clone();
-            ram::populate(&ram, messages, Style::of_stderr(), &|| user.signals.go_on())?.finish();
+            ram::populate(&ram, messages, Style::of_stderr(), &|_| user.signals.go_on())?.finish();
         }
         let space = Arc::new(AddressSpace::new());
         let slots = Arc::new(MemorySlots::new(&vm));

@@ -1,7 +1,7 @@
 //! Taking the guest's RAM from the host, which a user sees.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::error::RunError;
 use crate::memory::GuestRam;
@@ -23,7 +23,8 @@ impl Populated {
     }
 }
 
-/// Takes all of it from the host. Where that takes long the user sees how far it is; between two pieces `go_on` may end it.
+/// Takes all of it from the host. Where that takes long the user sees how far it is. Behind each piece `go_on` is told how long
+/// the rest will take, and may end it.
 ///
 /// # Errors
 /// When the host has no memory left, or it was ended.
@@ -31,14 +32,19 @@ pub(super) fn populate(
     ram: &GuestRam,
     messages: Arc<Output>,
     style: Style,
-    go_on: &dyn Fn() -> Result<(), Ended>,
+    go_on: &dyn Fn(Duration) -> Result<(), Ended>,
 ) -> Result<Populated, RunError> {
     let ranges = ram.host_ranges();
     let total = ranges.iter().map(|(start, end)| end - start).sum();
-    let mut progress = Progress::new(Writer(messages), style, total, Instant::now());
+    let start = Instant::now();
+    let mut progress = Progress::new(Writer(messages), style, total, start);
+    let mut done = 0;
     ram.populate(|bytes| {
-        progress.advance(bytes, Instant::now());
-        Ok::<(), RunError>(go_on()?)
+        let now = Instant::now();
+        progress.advance(bytes, now);
+        done += bytes;
+        let left = (total - done) as f64 / done as f64;
+        Ok::<(), RunError>(go_on((now - start).mul_f64(left))?)
     })?;
     Ok(Populated { progress, ranges })
 }

@@ -22,8 +22,8 @@ pub enum PoolError {
     NoPool(PageSize),
     /// The pool has fewer than are needed.
     #[error(
-        "--memory: the guest takes {needed} pages of {page} and the host has {free} that are free; add them with: \
-         echo {total} > {}", path.display()
+        "--memory: of pages of {page} the guest takes {needed} and the host has {free} that are free; add them with: \
+         echo {total} > {}{otherwise}", path.display()
     )]
     TooFew {
         /// The pages.
@@ -36,9 +36,11 @@ pub enum PoolError {
         total: u64,
         /// The file that says how many there are.
         path: PathBuf,
+        /// What else is to be tried.
+        otherwise: &'static str,
     },
     /// A node of memory that is not there.
-    #[error("--memory: host-nodes={wanted}: this host has memory in {has} alone; give these")]
+    #[error("--memory: host-nodes={wanted}: this host has memory in node {has} alone; give host-nodes={has}")]
     NoNode {
         /// What was asked for.
         wanted: Nodes,
@@ -55,35 +57,43 @@ pub(super) fn source(wanted: &MemoryConfig) -> Result<RamSource, PoolError> {
     if let Some(nodes) = &wanted.nodes {
         check_nodes(nodes)?;
     }
-    let page = page(wanted)?;
-    let file = (page.is_some() || wanted.is_shared).then(|| file(wanted.size, page));
-    Ok(RamSource {
-        file: file
-            .transpose()
-            .map_err(|error| PoolError::File(wanted.size, error))?,
+    let source = |file, page| RamSource {
+        file,
         page,
         nodes: wanted.nodes,
-    })
+    };
+    let pools = Pools::of_host();
+    match wanted.pages {
+        HugePages::Of(page) => {
+            pools.check(page, wanted)?;
+            Ok(source(Some(file(wanted.size, Some(page))?), Some(page)))
+        }
+        HugePages::Transparent => Ok(source(shared(wanted)?, None)),
+        HugePages::Auto => match pools.largest(wanted) {
+            Some((page, file)) => Ok(source(Some(file), Some(page))),
+            None => {
+                log::info!(
+                    "hugepages=auto: no pool has all of {}; RAM is of ordinary pages",
+                    wanted.size
+                );
+                Ok(source(shared(wanted)?, None))
+            }
+        },
+    }
 }
 
-/// The pages that are wanted, found to be there.
-fn page(wanted: &MemoryConfig) -> Result<Option<PageSize>, PoolError> {
-    match wanted.pages {
-        HugePages::Transparent => Ok(None),
-        HugePages::Of(page) => Pools::of_host().check(page, wanted).map(|()| Some(page)),
-        HugePages::Auto => {
-            let pools = Pools::of_host();
-            let is_there = |page: &PageSize| {
-                wanted.size.bytes().is_multiple_of(page.bytes()) && pools.check(*page, wanted).is_ok()
-            };
-            Ok([PageSize::OneGib, PageSize::TwoMib].into_iter().find(is_there))
-        }
-    }
+/// A file for RAM of ordinary pages, where it is to be one.
+fn shared(wanted: &MemoryConfig) -> Result<Option<File>, PoolError> {
+    wanted.is_shared.then(|| file(wanted.size, None)).transpose()
 }
 
 /// A file of this size. Its large pages are reserved by mapping it once (`hugetlb_reserve_pages`, mm/hugetlb.c), for as long
 /// as the file is there.
-fn file(size: MemorySize, page: Option<PageSize>) -> io::Result<File> {
+fn file(size: MemorySize, page: Option<PageSize>) -> Result<File, PoolError> {
+    make(size, page).map_err(|error| PoolError::File(size, error))
+}
+
+fn make(size: MemorySize, page: Option<PageSize>) -> io::Result<File> {
     let kind = match page {
         None => MemfdFlags::empty(),
         Some(PageSize::TwoMib) => MemfdFlags::HUGETLB | MemfdFlags::HUGE_2MB,
@@ -114,47 +124,61 @@ impl Pools<'static> {
 }
 
 impl Pools<'_> {
-    /// Refuses what the pool of `page` does not have.
-    fn check(&self, page: PageSize, wanted: &MemoryConfig) -> Result<(), PoolError> {
-        let needed = wanted.size.bytes() / page.bytes();
-        let name = format!("hugepages-{}kB", page.bytes() >> 10);
-        let places: Vec<PathBuf> = match &wanted.nodes {
-            None => vec![self.all.join(&name)],
-            Some(nodes) => nodes
-                .iter()
-                .map(|node| self.nodes.join(format!("node{node}/hugepages/{name}")))
-                .collect(),
+    /// The largest pages of which there are enough, and a file of them.
+    fn largest(&self, wanted: &MemoryConfig) -> Option<(PageSize, File)> {
+        let made = |page: PageSize| {
+            let fits = wanted.size.bytes().is_multiple_of(page.bytes()) && self.check(page, wanted).is_ok();
+            Some((page, fits.then(|| file(wanted.size, Some(page)).ok())??))
         };
-        let (mut free, mut total) = (0, None);
-        for place in &places {
-            let count = |file: &str| {
-                fs::read_to_string(place.join(file))
-                    .ok()?
-                    .trim()
-                    .parse::<u64>()
-                    .ok()
-            };
-            let (Some(idle), Some(here)) = (count("free_hugepages"), count("nr_hugepages")) else {
-                return Err(PoolError::NoPool(page));
-            };
-            // A node does not tell what is reserved of its pages.
-            free += idle.saturating_sub(count("resv_hugepages").unwrap_or(0));
-            total = total.or(Some(here));
-        }
-        if free >= needed {
-            return Ok(());
-        }
-        Err(PoolError::TooFew {
-            page,
-            needed,
-            free,
-            total: total.unwrap_or(0) + (needed - free),
-            path: places
-                .first()
-                .map(|place| place.join("nr_hugepages"))
-                .unwrap_or_default(),
-        })
+        [PageSize::OneGib, PageSize::TwoMib].into_iter().find_map(made)
     }
+
+    /// Refuses what the pool of `page` does not have: that of the host, and that of the nodes, which do not tell what is
+    /// reserved of their pages.
+    fn check(&self, page: PageSize, wanted: &MemoryConfig) -> Result<(), PoolError> {
+        let name = format!("hugepages-{}kB", page.bytes() >> 10);
+        let needed = wanted.size.bytes() / page.bytes();
+        check_places(&[self.all.join(&name)], page, needed)?;
+        let node = |node| self.nodes.join(format!("node{node}/hugepages/{name}"));
+        match &wanted.nodes {
+            None => Ok(()),
+            Some(nodes) => check_places(&nodes.iter().map(node).collect::<Vec<_>>(), page, needed),
+        }
+    }
+}
+
+/// Refuses pools that do not have so many pages together.
+fn check_places(places: &[PathBuf], page: PageSize, needed: u64) -> Result<(), PoolError> {
+    let (mut free, mut total) = (0, None);
+    for place in places {
+        let count = |file: &str| {
+            fs::read_to_string(place.join(file))
+                .ok()?
+                .trim()
+                .parse::<u64>()
+                .ok()
+        };
+        let (Some(idle), Some(here)) = (count("free_hugepages"), count("nr_hugepages")) else {
+            return Err(PoolError::NoPool(page));
+        };
+        free += idle.saturating_sub(count("resv_hugepages").unwrap_or(0));
+        total = total.or(Some(here));
+    }
+    if free >= needed {
+        return Ok(());
+    }
+    let path = places.first().map(|place| place.join("nr_hugepages"));
+    Err(PoolError::TooFew {
+        page,
+        needed,
+        free,
+        total: total.unwrap_or(0) + (needed - free),
+        path: path.unwrap_or_default(),
+        otherwise: match page {
+            PageSize::TwoMib => "",
+            PageSize::OneGib => "; where that adds none, start the host with hugepagesz=1G hugepages=N",
+        },
+    })
 }
 
 /// Refuses nodes without memory.
@@ -169,7 +193,7 @@ fn check_nodes(wanted: &Nodes) -> Result<(), PoolError> {
         0 => Ok(()),
         _ => Err(PoolError::NoNode {
             wanted: *wanted,
-            has: format!("node {has}"),
+            has: has.to_owned(),
         }),
     }
 }
@@ -211,7 +235,7 @@ mod tests {
         assert_eq!(
             refusal(folder.path(), "512M,hugepages=2M"),
             Some(format!(
-                "--memory: the guest takes 256 pages of 2M and the host has 250 that are free; add them with: \
+                "--memory: of pages of 2M the guest takes 256 and the host has 250 that are free; add them with: \
                  echo 406 > {}",
                 path.display()
             ))

@@ -1,7 +1,9 @@
 //! On the real KVM, with guests of a few instructions.
 
-use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, Weak};
+use std::time::Duration;
 
 use strait_devices::irq::ioapic::Ioapic;
 use strait_devices::region::Region;
@@ -131,4 +133,79 @@ fn one_signal_is_enough_to_stop_a_vcpu() {
         thread.ask_to_stop(false);
         vcpu = thread.join().expect("no panic");
     }
+}
+
+/// A device whose writes ask for work that is not done before it may be.
+#[derive(Default)]
+struct Endless {
+    may_end: AtomicBool,
+    this: Weak<Self>,
+}
+
+impl Device for Endless {
+    fn name(&self) -> &str {
+        "endless"
+    }
+
+    fn read(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8]) -> Effect {
+        self.go_on()
+    }
+}
+
+impl Unfinished for Endless {
+    fn go_on(&self) -> Effect {
+        match (self.may_end.load(Ordering::Relaxed), self.this.upgrade()) {
+            (false, Some(this)) => Effect::More(Vec::new(), this),
+            _ => Effect::None,
+        }
+    }
+}
+
+#[test]
+fn work_that_a_hold_interrupts_is_gone_on_with_before_the_next_instruction() {
+    let Some(machine) = TinyMachine::new() else { return };
+    let device = Arc::new_cyclic(|this| Endless {
+        this: this.clone(),
+        ..Endless::default()
+    });
+    let (asked, questions) = channel();
+    let (answers, answer) = channel();
+    answers.send(()).expect("it listens");
+    let slow = Arc::new(Slow {
+        asked: Mutex::new(asked),
+        answer: Mutex::new(answer),
+        writes: Mutex::default(),
+    });
+    let space = machine.space.clone();
+    let endless = Region::trapped(device.clone(), DEVICE_LEN);
+    space.add(Place::Memory(DEVICE), endless).expect("a free place");
+    let slow = Region::trapped(slow, DEVICE_LEN);
+    let behind = GuestAddress(DEVICE.0 + DEVICE_LEN);
+    space.add(Place::Memory(behind), slow).expect("a free place");
+    let code = [
+        0xa3, 0x00, 0x00, 0x00, 0xd0, // mov [0xd0000000], eax
+        0xa1, 0x00, 0x20, 0x00, 0xd0, // mov eax, [0xd0002000]
+        0xf4, // hlt
+    ];
+    machine.load(0x1000, &code);
+    install_kick().expect("a handler");
+    let mut vcpu = machine.vcpu;
+    vcpu.reset(&entry(0x1000)).expect("a first state");
+    let start = |vcpu| VcpuThread::start(vcpu, surroundings(space.clone())).expect("a thread");
+    for _ in 0..2 {
+        let thread = start(vcpu);
+        thread::sleep(Duration::from_millis(20));
+        thread.ask_to_stop(true);
+        vcpu = thread.join().expect("it does not wait for the end of the work");
+        assert!(questions.try_recv().is_err(), "the next instruction");
+    }
+    let thread = start(vcpu);
+    device.may_end.store(true, Ordering::Relaxed);
+    assert_eq!(questions.recv(), Ok(0), "the next instruction");
+    thread.ask_to_stop(false);
+    thread.join().expect("no panic");
 }

@@ -83,7 +83,7 @@ pub(super) const COMMAND_LINE: &[Mistake] = &[
         "pages that the host has too few of",
         "strait run $K $I --memory 512M,hugepages=2M",
         ERROR,
-        &["256 pages of 2M", "add them with: echo 256 > /sys/kernel/mm/hugepages"],
+        &["of pages of 2M the guest takes 256", "add them with: echo 256 > /sys/kernel/mm/hugepages"],
     ),
     typed(
         "bad-memory-node",

@@ -1,6 +1,9 @@
 //! A machine whose guest has no IOMMU of its own: devices reach all its RAM, at its own addresses.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use strait_devices::address_space::{AddressSpace, MapListener, Mapping};
 use strait_devices::dma::{AlwaysMapped, Iova, RequesterId};
@@ -10,7 +13,7 @@ use strait_devices::pci::Upstream;
 use strait_devices::region::MemoryKind;
 use strait_devices::{Chain, Device, GuestAddress, lock};
 use strait_vfio::Container;
-use strait_vfio::domain::Identity;
+use strait_vfio::domain::{Identity, PIECE_BYTES};
 
 use super::reach::{self, Reach};
 use super::seam::{Iommu, Surroundings};
@@ -33,6 +36,9 @@ pub(super) struct Direct {
     router: Arc<GsiRouter>,
     memory: Arc<Memory>,
 }
+
+/// RAM that is pinned in a second or two once it is there, even in pages of 4 KiB.
+const QUICK: u64 = 4 << 30;
 
 /// The guest's memory, and where its devices are.
 struct Memory {
@@ -59,9 +65,15 @@ struct OutOfReach {
 }
 
 impl Direct {
-    /// Begins to map all RAM for the DMA of `opened`, which goes on while the guest starts; from then on the container
-    /// follows every change of the memory map.
-    pub(super) fn connect_all(opened: Vec<Opened>, surroundings: &Surroundings<'_>) -> (Self, Vec<Passed>) {
+    /// Begins to map all RAM for the DMA of `opened`, the last of which goes on while the guest starts; from then on the
+    /// container follows every change of the memory map.
+    ///
+    /// # Errors
+    /// When RAM cannot be mapped, or a signal ends the start.
+    pub(super) fn connect_all(
+        opened: Vec<Opened>,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(Self, Vec<Passed>), RunError> {
         let memory = Arc::new(Memory {
             space: surroundings.space.clone(),
             ram: surroundings.ram.clone(),
@@ -73,12 +85,14 @@ impl Direct {
             let (memory, messages) = (memory.clone(), surroundings.user.outputs.messages.clone());
             Reach::begin(surroundings.events.clone(), move |state| {
                 match memory.map_all(&container, has_peers, messages, state) {
-                    // All devices have left meanwhile, and the container's mappings with them.
-                    Err(_) if container.is_empty() => Ok(()),
+                    Err(_) if is_left(&container) => Ok(()),
                     mapped => mapped,
                 }
             })
         });
+        if let Some(reach) = &reach {
+            reach.wait_until_near(&|| surroundings.user.signals.go_on())?;
+        }
         let router = surroundings.vm.router().clone();
         let gate = reach.as_ref().map(Reach::gate);
         let passed = |opened: Opened| {
@@ -91,15 +105,19 @@ impl Direct {
             router: surroundings.vm.router().clone(),
             memory,
         };
-        (direct, passed)
+        Ok((direct, passed))
     }
 
-    /// Until the devices of the start are settled, nobody knows where they are.
+    /// Until the devices of the start are settled, nobody knows where they are; at the end of the machine nobody waits.
     fn shared(&self) -> MutexGuard<'_, Option<Shared>> {
         if let Some(reach) = &self.reach {
             reach.wait();
         }
         lock(&self.memory.shared)
+    }
+
+    fn go_on(&self) -> Result<(), Ended> {
+        self.reach.as_ref().map_or(Ok(()), Reach::go_on)
     }
 }
 
@@ -113,10 +131,19 @@ impl Memory {
         messages: Arc<Output>,
         state: &Arc<reach::State>,
     ) -> Result<(), RunError> {
-        // The terminal is the guest's console by now: no line of it is drawn over.
-        let populated = ram::populate(&self.ram, messages, Style::Lines, &|| state.go_on())?;
-        let state = state.clone();
-        let mirror = self.mirror(container, has_peers, move || state.go_on())?;
+        let bytes = self.pieces().iter().map(|piece| piece.backing.len_bytes()).sum();
+        // The terminal may be the guest's console by then: no line of it is drawn over.
+        let populated = ram::populate(&self.ram, messages, Style::Lines, &|left| {
+            if bytes <= QUICK {
+                state.expect(left);
+            }
+            // No device needs it any more.
+            match container.is_empty() {
+                true => Err(Ended),
+                false => state.go_on(),
+            }
+        })?;
+        let mirror = self.mirror(container, has_peers, pinning(state.clone(), bytes))?;
         populated.finish();
         self.mirror_into(container, mirror)
     }
@@ -154,6 +181,33 @@ impl Memory {
     }
 }
 
+/// All devices have left, and the container's mappings with them. The kernel may know of it first: a device that is unbound is
+/// closed before this process takes note.
+fn is_left(container: &Container) -> bool {
+    (0..10).any(|_| {
+        let is_empty = container.is_empty();
+        if !is_empty {
+            thread::sleep(Duration::from_millis(100));
+        }
+        is_empty
+    })
+}
+
+/// Asked before each piece of so many bytes that is pinned: tells how long the rest will take.
+fn pinning(state: Arc<reach::State>, bytes: u64) -> impl Fn() -> Result<(), Ended> + Send + Sync {
+    let (start, begun) = (Instant::now(), AtomicU64::new(0));
+    move || {
+        let done = begun.fetch_add(1, Ordering::Relaxed) * PIECE_BYTES;
+        if bytes <= QUICK {
+            state.expect(Duration::ZERO);
+        } else if done > 0 {
+            let left = bytes.saturating_sub(done) as f64 / done as f64;
+            state.expect(start.elapsed().mul_f64(left));
+        }
+        state.go_on()
+    }
+}
+
 impl Iommu for Direct {
     fn container(&self) -> Option<Arc<Container>> {
         self.shared().as_ref().map(|shared| shared.container.clone())
@@ -164,10 +218,11 @@ impl Iommu for Direct {
         let Some(first) = opened.first().filter(|_| self.container().is_none()) else {
             return Ok(());
         };
-        let reach = IovaRanges::everything().within(&first.container.facts()?.iova_ranges);
+        self.go_on()?;
+        let mappable = IovaRanges::everything().within(&first.container.facts()?.iova_ranges);
         for piece in self.memory.pieces() {
             let (start, last) = (piece.at.0, piece.at.0 + (piece.backing.len_bytes() - 1));
-            if !reach.has(start, last) {
+            if !mappable.has(start, last) {
                 return Err(OutOfReach { start, last }.into());
             }
         }
@@ -190,6 +245,12 @@ impl Iommu for Direct {
         let gone = self.shared().take_if(|shared| shared.container.is_empty());
         if let Some(gone) = gone {
             self.memory.space.remove_listener(&gone.mirror);
+        }
+    }
+
+    fn give_up(&self) {
+        if let Some(reach) = &self.reach {
+            reach.give_up();
         }
     }
 

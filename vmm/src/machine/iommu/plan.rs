@@ -74,7 +74,7 @@ impl Plan {
     ) -> Result<(Box<dyn Iommu>, Vec<Passed>), RunError> {
         match self {
             Plan::Direct => {
-                let (direct, passed) = Direct::connect_all(opened, surroundings);
+                let (direct, passed) = Direct::connect_all(opened, surroundings)?;
                 Ok((Box::new(direct), passed))
             }
             Plan::Virtual(viommu, width) => {

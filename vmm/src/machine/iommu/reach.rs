@@ -1,7 +1,11 @@
 //! RAM that is made ready for DMA while the guest starts: no device is bus master before.
+//!
+//! The guest starts when little is left: Linux makes a device bus master with interrupts off, under a lock that all of its
+//! accesses to configuration space take (`pci_config_lock`, arch/x86/pci/direct.c), and looks after CPUs that stand still for
+//! 20 seconds.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
@@ -11,6 +15,9 @@ use strait_devices::{Chain, lock};
 use crate::events::{Event, Events};
 use crate::machine::error::RunError;
 use crate::signals::Ended;
+
+/// The guest starts when the rest is expected to take so long.
+const NEAR: Duration = Duration::from_secs(5);
 
 /// How long a vCPU waits at a time that makes a device bus master: between two times it can be stopped.
 const TURN: Duration = Duration::from_millis(10);
@@ -25,14 +32,17 @@ pub(super) struct Reach {
 pub(super) struct State {
     events: Arc<Events>,
     outcome: Mutex<Outcome>,
+    /// It has, or it is to take [`NEAR`] or less.
     changed: Condvar,
     /// Nobody wants it any more.
     is_given_up: AtomicBool,
 }
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 enum Outcome {
-    Pending,
+    /// It takes long.
+    Far,
+    Near,
     Ready,
     /// Devices reach nothing: the machine ends, for this reason.
     Failed(String),
@@ -48,7 +58,7 @@ impl Reach {
     ) -> Self {
         let state = Arc::new(State {
             events,
-            outcome: Mutex::new(Outcome::Pending),
+            outcome: Mutex::new(Outcome::Far),
             changed: Condvar::new(),
             is_given_up: AtomicBool::new(false),
         });
@@ -71,18 +81,54 @@ impl Reach {
         Arc::new(Gate(self.state.clone()))
     }
 
-    /// Waits until it is done or has failed.
+    /// Waits until little is left.
+    ///
+    /// # Errors
+    /// When it has failed, or a signal ends the start.
+    pub(super) fn wait_until_near(&self, go_on: &dyn Fn() -> Result<(), Ended>) -> Result<(), RunError> {
+        let mut outcome = lock(&self.state.outcome);
+        while *outcome == Outcome::Far {
+            go_on()?;
+            let waited = self.state.changed.wait_timeout(outcome, TURN);
+            outcome = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        match &*outcome {
+            Outcome::Failed(why) => Err(why.clone().into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until it is done, has failed, or is given up.
     pub(super) fn wait(&self) {
-        let pending = |outcome: &mut Outcome| matches!(outcome, Outcome::Pending);
-        let outcome = lock(&self.state.outcome);
-        drop(self.state.changed.wait_while(outcome, pending));
+        let state = &self.state;
+        let pending = |outcome: &mut Outcome| outcome.is_pending() && state.go_on().is_ok();
+        drop(state.changed.wait_while(lock(&state.outcome), pending));
+    }
+
+    /// Goes on unless it is given up.
+    pub(super) fn go_on(&self) -> Result<(), Ended> {
+        self.state.go_on()
+    }
+
+    /// Nobody wants it any more, and nobody waits for it.
+    pub(super) fn give_up(&self) {
+        // With the lock, so that nobody begins to wait between the two.
+        let _outcome = lock(&self.state.outcome);
+        self.state.is_given_up.store(true, Ordering::Relaxed);
+        self.state.changed.notify_all();
+    }
+}
+
+impl Outcome {
+    fn is_pending(&self) -> bool {
+        matches!(self, Self::Far | Self::Near)
     }
 }
 
 /// The end of the machine does not wait for what is left of it.
 impl Drop for Reach {
     fn drop(&mut self) {
-        self.state.is_given_up.store(true, Ordering::Relaxed);
+        self.give_up();
         if let Some(thread) = self.thread.take() {
             // A panic of its has been told.
             let _told = thread.join();
@@ -96,6 +142,15 @@ impl State {
         match self.is_given_up.load(Ordering::Relaxed) {
             true => Err(Ended),
             false => Ok(()),
+        }
+    }
+
+    /// What is left of it will take so long.
+    pub(super) fn expect(&self, left: Duration) {
+        let mut outcome = lock(&self.outcome);
+        if *outcome == Outcome::Far && left <= NEAR {
+            *outcome = Outcome::Near;
+            self.changed.notify_all();
         }
     }
 
@@ -126,17 +181,19 @@ impl BusMaster for Gate {
         if !on {
             return true;
         }
-        let pending = |outcome: &mut Outcome| matches!(outcome, Outcome::Pending);
-        let state = &self.0;
-        let waited = state
-            .changed
-            .wait_timeout_while(lock(&state.outcome), TURN, pending);
-        let is_ready = waited.is_ok_and(|(outcome, _)| matches!(*outcome, Outcome::Ready));
+        let is_ready = *lock(&self.0.outcome) == Outcome::Ready;
         if !is_ready {
             // Once more where it had failed before the guest was reset, which forgot it.
-            state.tell();
+            self.0.tell();
         }
         is_ready
+    }
+
+    fn wait_a_turn(&self) {
+        let outcome = lock(&self.0.outcome);
+        if *outcome != Outcome::Ready {
+            drop(self.0.changed.wait_timeout(outcome, TURN));
+        }
     }
 
     fn leave(&self) {}
@@ -160,7 +217,8 @@ mod tests {
             is_ready.recv().map_err(|_| RunError::from("nobody says so"))
         });
         let gate = reach.gate();
-        assert!(!gate.set_bus_master(true), "it waits, but not for long");
+        assert!(!gate.set_bus_master(true));
+        gate.wait_a_turn();
         assert!(
             gate.set_bus_master(false),
             "no device waits to be kept from memory"
@@ -176,10 +234,32 @@ mod tests {
         let events = events();
         let reach = Reach::begin(events.clone(), |_| Err("no memory".into()));
         reach.wait();
+        let refused = reach.wait_until_near(&|| Ok(())).expect_err("it failed");
+        assert_eq!(refused.to_string(), "no memory");
         let failed = Some(Event::Failed("no memory".to_owned()));
         while events.take() != failed {}
         assert!(!reach.gate().set_bus_master(true));
         assert_eq!(events.take(), failed, "also behind a reset, which forgets events");
+    }
+
+    #[test]
+    fn the_guest_starts_when_little_is_left() {
+        let (expected, expects) = channel();
+        let reach = Reach::begin(events(), move |state| {
+            for left in expects {
+                state.expect(left);
+            }
+            Ok(())
+        });
+        expected.send(NEAR * 2).expect("it hears");
+        let ended = reach.wait_until_near(&|| Err(Ended));
+        assert!(ended.expect_err("a signal ends it").is::<Ended>());
+        expected.send(NEAR).expect("it hears");
+        reach.wait_until_near(&|| Ok(())).expect("little is left");
+        assert!(!reach.gate().set_bus_master(true), "but something is");
+        reach.give_up();
+        reach.wait();
+        drop(expected);
     }
 
     #[test]

@@ -41,6 +41,9 @@ pub(in crate::machine) trait Iommu: Send + Sync {
     /// Devices have left: where none is there any more, no memory stays locked for them.
     fn vacate(&self);
 
+    /// The machine is at its end: what takes long is not waited for any more.
+    fn give_up(&self);
+
     /// The registers at [`layout::VTD`](crate::layout::VTD), if there are any.
     fn registers(&self) -> Option<Arc<dyn Device>>;
 

@@ -165,6 +165,8 @@ impl Iommu for Viommu {
 
     fn vacate(&self) {}
 
+    fn give_up(&self) {}
+
     fn ioapic_router(&self) -> Arc<dyn MsiRouter> {
         self.route(Source::Ioapic(RequesterId(u16::from(IOAPIC_BUS) << 8)))
     }
