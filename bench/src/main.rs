@@ -1,7 +1,8 @@
 //! `strait-bench`: measures VMMs on this host, shows and compares reports.
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -67,7 +68,7 @@ struct How {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "compare"], requires = "kernel")]
     initrd: Option<PathBuf>,
     /// Seconds after which a guest counts as hung.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, conflicts_with_all = ["show", "compare"])]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400), conflicts_with_all = ["show", "compare"])]
     limit: u64,
 }
 
@@ -89,16 +90,17 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         report: to,
     } = arguments;
     if let [old, new] = work.compare.as_slice() {
-        print(&comparison_table(&compare(
-            &Report::read(old)?,
-            &Report::read(new)?,
-        )))?;
+        print(&comparison_table(&compare(&read(old)?, &read(new)?)))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &work.show {
-        let report = Report::read(path)?;
+        let report = read(path)?;
         tell(&report, to)?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(folder) = &to {
+        // Before the device is taken from the host.
+        fs::create_dir_all(folder).with_context(|| format!("--report {} is no folder", folder.display()))?;
     }
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {
@@ -130,6 +132,12 @@ impl How {
 
 /// Writes the report where it is wanted, and prints the table. A file that cannot be written costs no figures: they are
 /// printed all the same.
+/// A report, by its file or by the folder that `--report` made.
+fn read(path: &Path) -> Result<Report> {
+    let file = path.is_dir().then(|| path.join("bench.json"));
+    Ok(Report::read(file.as_deref().unwrap_or(path))?)
+}
+
 fn tell(report: &Report, to: Option<PathBuf>) -> Result<()> {
     let written = to.map(|folder| report.write(&folder.join("bench.json")));
     print(&table(report))?;

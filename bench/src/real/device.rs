@@ -22,7 +22,16 @@ impl Device {
             [name.to_owned(), format!("0000:{name}")].map(|name| sysfs.join("bus/pci/devices").join(name));
         let by_interface = sysfs.join("class/net").join(name).join("device");
         let mut places = by_address.into_iter().chain([by_interface]);
-        let Some(place) = places.find_map(|place| fs::canonicalize(place).ok()) else {
+        let found = places.find_map(|place| fs::canonicalize(place).ok());
+        // What an interface belongs to may stand below the function, as virtio's devices do.
+        let is_function = |place: &&Path| {
+            let name = place.file_name().unwrap_or_default();
+            sysfs.join("bus/pci/devices").join(name).exists()
+        };
+        let place = found
+            .as_deref()
+            .and_then(|place| place.ancestors().find(is_function));
+        let Some(place) = place else {
             bail!("--device {name}: this host has no such PCI device; `strait host list` shows them");
         };
         let address = place
@@ -98,7 +107,9 @@ mod tests {
         fs::write(device.join("vendor"), "0x8086\n").expect("a file");
         fs::write(device.join("device"), "0x10c9\n").expect("a file");
         symlink(&device, all.join("0000:01:00.0")).expect("a link");
-        symlink(&device, interface.join("device")).expect("a link");
+        let part = device.join("virtio2");
+        fs::create_dir(&part).expect("a folder");
+        symlink(&part, interface.join("device")).expect("a link");
         let found =
             ["0000:01:00.0", "01:00.0", "enp1s0"].map(|name| Device::find(name, sysfs.path()).expect(name));
         assert!(

@@ -29,6 +29,14 @@ impl Image {
         }
     }
 
+    /// Whether both can be read.
+    pub(super) fn check(&self) -> Result<()> {
+        for (option, path) in [("--kernel", &self.kernel), ("--initrd", &self.initrd)] {
+            fs::File::open(path).with_context(|| format!("{option} {} cannot be read", path.display()))?;
+        }
+        Ok(())
+    }
+
     /// Made of this host.
     pub(super) fn of_this_host(device: &Device) -> Result<Self> {
         let release =

@@ -54,6 +54,7 @@ pub fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Report> {
         Some((kernel, initrd)) => Image::given(kernel, initrd),
         None => Image::of_this_host(&device)?,
     };
+    image.check()?;
     let look = Look::before(|file| fs::read_to_string(file).ok());
     let mut bench = Bench {
         options,
