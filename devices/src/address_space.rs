@@ -27,7 +27,7 @@ use space::Space;
 pub struct Mapping {
     /// Where the guest sees it.
     pub at: GuestAddress,
-    /// RAM or device memory.
+    /// RAM, device memory, or an image of registers.
     pub kind: MemoryKind,
     /// The host memory that stands there.
     pub backing: Arc<dyn HostBacking>,

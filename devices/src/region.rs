@@ -192,7 +192,7 @@ impl Region {
         self.len_bytes
     }
 
-    /// RAM or device memory.
+    /// RAM, device memory, or images of registers.
     pub fn kind(&self) -> MemoryKind {
         self.kind
     }
