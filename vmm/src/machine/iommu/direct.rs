@@ -85,7 +85,7 @@ impl Direct {
             let (memory, messages) = (memory.clone(), surroundings.user.outputs.messages.clone());
             Reach::begin(surroundings.events.clone(), move |state| {
                 match memory.map_all(&container, has_peers, messages, state) {
-                    Err(_) if is_left(&container) => Ok(()),
+                    Err(_) if state.go_on().is_ok() && is_left(&container) => Ok(()),
                     mapped => mapped,
                 }
             })
