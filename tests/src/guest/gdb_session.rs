@@ -11,17 +11,21 @@ pub(crate) const SOCKET: &str = "/run/gdb";
 /// Its file of symbols.
 pub(crate) const SYMBOLS: &str = "/run/guest.sym";
 
-/// The shell command that attaches gdb with [`SYMBOLS`] and executes a script.
+/// The shell command that attaches gdb with [`SYMBOLS`], which may be empty, and executes a script.
 pub(crate) fn command(script: &str) -> String {
-    command_with(&format!("file {SYMBOLS}\n"), script)
+    session(SYMBOLS, "", script)
 }
 
-/// The same with other commands before it attaches.
+/// The same with other commands before it attaches, and without the symbols.
 pub(crate) fn command_with(preparation: &str, script: &str) -> String {
+    session("", preparation, script)
+}
+
+fn session(symbols: &str, preparation: &str, script: &str) -> String {
     format!(
         "cat > /run/script << 'END'\nset pagination off\nset confirm off\n{preparation}\
          target remote {SOCKET}\n{script}\nEND\n\
-         HOME=/root gdb -nx -q -batch -x /run/script < /dev/null"
+         HOME=/root gdb -nx -q -batch -x /run/script {symbols} < /dev/null"
     )
 }
 
