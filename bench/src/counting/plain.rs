@@ -24,7 +24,7 @@ pub struct Boot {
 pub struct Runs {
     /// As it was while a guest waited.
     pub process: Option<Process>,
-    /// Round by round.
+    /// One start for each round, in the order of the rounds.
     pub boots: Vec<Boot>,
 }
 

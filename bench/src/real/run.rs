@@ -25,7 +25,7 @@ const BASELINE: &str = "qemu";
 /// What every guest's kernel is told.
 const CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
-/// What to measure.
+/// What is to be measured, as the command line says it.
 #[derive(Debug)]
 pub struct Options {
     /// Address or network interface of the device.

@@ -29,9 +29,9 @@ impl fmt::Display for MemorySize {
 /// A large page of the host's, of which the kernel keeps a pool (hugetlbfs).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageSize {
-    /// 2 MiB.
+    /// 2 MiB, a level of x86-64's page tables above 4 KiB.
     TwoMib,
-    /// 1 GiB.
+    /// 1 GiB, the level above that, where the CPU has it.
     OneGib,
 }
 
@@ -75,9 +75,9 @@ pub enum HugePages {
 /// RAM: how much, and of which memory of the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MemoryConfig {
-    /// All of it.
+    /// How much the guest has in all, in bytes.
     pub size: MemorySize,
-    /// Its pages.
+    /// Which of the host's pages it is made of.
     pub pages: HugePages,
     /// It is a file that other processes could map.
     pub is_shared: bool,
@@ -104,9 +104,9 @@ pub enum MemoryConfigError {
     /// RAM that is no whole number of them.
     #[error("{size} is no whole number of pages of {page}; give a multiple of {page}")]
     Whole {
-        /// All of RAM.
+        /// How much the guest has in all.
         size: MemorySize,
-        /// Its pages.
+        /// The pages of which that is no multiple.
         page: PageSize,
     },
     /// Neither a number nor a range.

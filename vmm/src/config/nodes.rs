@@ -16,7 +16,7 @@ impl Nodes {
         (self.first..=self.last).fold(0, |mask, node| mask | 1 << node)
     }
 
-    /// Their numbers.
+    /// The number of each, in ascending order.
     pub fn iter(self) -> impl Iterator<Item = u8> {
         self.first..=self.last
     }

@@ -26,7 +26,7 @@ pub enum MemoryError {
         start: u64,
         /// Its length in bytes.
         len: u64,
-        /// The pages.
+        /// The pages that were asked for; a block begins and ends with a whole one.
         page: PageSize,
     },
     /// The kernel does not take memory from these nodes.

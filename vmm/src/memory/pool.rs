@@ -26,7 +26,7 @@ pub enum PoolError {
          echo {total} > {}{otherwise}", path.display()
     )]
     TooFew {
-        /// The pages.
+        /// The pages that were asked for, of which each size has a pool of its own.
         page: PageSize,
         /// How many the guest takes.
         needed: u64,

@@ -40,9 +40,11 @@ pub(super) struct State {
 
 #[derive(Clone, PartialEq)]
 enum Outcome {
-    /// It takes long.
+    /// The rest takes longer than [`NEAR`]: the guest does not start yet.
     Far,
+    /// The guest may start.
     Near,
+    /// All RAM is mapped: devices may be bus masters.
     Ready,
     /// Devices reach nothing: the machine ends, for this reason.
     Failed(String),

@@ -22,7 +22,7 @@ const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
 const SUBSYSTEM: u16 = 0x2c;
 const INTERRUPT: u16 = 0x3c;
 
-/// Nobody answers.
+/// What a function that is not there reads as.
 const NOBODY: u32 = 0xffff_ffff;
 
 /// QEMU's address of a region that the guest does not let answer.
