@@ -58,6 +58,13 @@ impl RootComplex {
         }
     }
 
+    /// The 32 bits of configuration space at `register`, a multiple of 4; ones where no function answers.
+    pub fn register(&self, bdf: Bdf, register: u16) -> u32 {
+        let mut data = [0; 4];
+        self.read_config(bdf, register, &mut data);
+        u32::from_le_bytes(data)
+    }
+
     /// Writes the configuration space of `bdf`, under the same rules.
     pub fn write_config(&self, bdf: Bdf, register: u16, data: &[u8]) -> Effect {
         match self.function(bdf) {

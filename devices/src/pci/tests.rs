@@ -99,12 +99,6 @@ fn bdf(bus: u8, device: u8) -> Bdf {
     }
 }
 
-fn read(root: &RootComplex, bdf: Bdf, register: u16) -> u32 {
-    let mut data = [0; 4];
-    root.read_config(bdf, register, &mut data);
-    u32::from_le_bytes(data)
-}
-
 /// Counts.
 #[derive(Default)]
 struct Listener(AtomicU32);
@@ -137,11 +131,11 @@ fn a_port_tells_when_its_bus_gets_another_number() {
 #[test]
 fn only_what_is_there_answers() {
     let (root, _) = machine();
-    assert_eq!(read(&root, bdf(0, 0), 0), 0x0008_1b36);
-    assert_eq!(read(&root, bdf(0, 1), 0), 0x000c_1b36);
-    assert_eq!(read(&root, bdf(0, 2), 0), u32::MAX);
+    assert_eq!(root.register(bdf(0, 0), 0), 0x0008_1b36);
+    assert_eq!(root.register(bdf(0, 1), 0), 0x000c_1b36);
+    assert_eq!(root.register(bdf(0, 2), 0), u32::MAX);
     assert_eq!(
-        read(&root, bdf(1, 0), 0),
+        root.register(bdf(1, 0), 0),
         u32::MAX,
         "the port has no bus number yet"
     );
@@ -151,29 +145,29 @@ fn only_what_is_there_answers() {
 fn the_bus_number_in_the_port_routes() {
     let (root, _) = machine();
     let _none = root.write_config(bdf(0, 1), bridge::SECONDARY_BUS, &[7]);
-    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
-    assert_eq!(read(&root, bdf(7, 1), 0), u32::MAX, "a link has one device");
+    assert_eq!(root.register(bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(root.register(bdf(7, 1), 0), u32::MAX, "a link has one device");
     let _none = root.write_config(bdf(0, 1), bridge::SECONDARY_BUS, &[8]);
-    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    assert_eq!(root.register(bdf(7, 0), 0), u32::MAX);
 }
 
 #[test]
 fn firmware_places_every_bar_in_its_window() {
     let (root, _) = machine();
     configure(&root, windows(), &|_| Room::default(), &mut |_| {}).expect("plenty of room");
-    assert_eq!(read(&root, bdf(1, 0), header::BAR0), 0xc000_0000);
-    assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 8), 0x1001);
-    assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 12), 0xc);
-    assert_eq!(read(&root, bdf(1, 0), header::BAR0 + 16), 0x10);
-    let rom = read(&root, bdf(1, 0), header::ROM_BAR);
+    assert_eq!(root.register(bdf(1, 0), header::BAR0), 0xc000_0000);
+    assert_eq!(root.register(bdf(1, 0), header::BAR0 + 8), 0x1001);
+    assert_eq!(root.register(bdf(1, 0), header::BAR0 + 12), 0xc);
+    assert_eq!(root.register(bdf(1, 0), header::BAR0 + 16), 0x10);
+    let rom = root.register(bdf(1, 0), header::ROM_BAR);
     assert_eq!(rom, 0xc002_0000, "behind BAR 0, and not enabled");
     let port = bdf(0, 1);
-    assert_eq!(read(&root, port, bridge::PRIMARY_BUS), 0x0001_0100);
-    assert_eq!(read(&root, port, bridge::IO_BASE) & 0xffff, 0x1111);
-    assert_eq!(read(&root, port, bridge::MEMORY_BASE), 0xc000_c000);
-    assert_eq!(read(&root, port, bridge::PREFETCH_BASE), 0x0001_0001);
-    assert_eq!(read(&root, port, bridge::PREFETCH_BASE_UPPER), 0x10);
-    assert_eq!(read(&root, port, bridge::PREFETCH_BASE_UPPER + 4), 0x10);
+    assert_eq!(root.register(port, bridge::PRIMARY_BUS), 0x0001_0100);
+    assert_eq!(root.register(port, bridge::IO_BASE) & 0xffff, 0x1111);
+    assert_eq!(root.register(port, bridge::MEMORY_BASE), 0xc000_c000);
+    assert_eq!(root.register(port, bridge::PREFETCH_BASE), 0x0001_0001);
+    assert_eq!(root.register(port, bridge::PREFETCH_BASE_UPPER), 0x10);
+    assert_eq!(root.register(port, bridge::PREFETCH_BASE_UPPER + 4), 0x10);
 }
 
 #[test]
@@ -181,10 +175,10 @@ fn firmware_leaves_decoding_to_the_guest() {
     let (root, _) = machine();
     configure(&root, windows(), &|_| Room::default(), &mut |_| {}).expect("plenty of room");
     assert_eq!(
-        read(&root, bdf(1, 0), header::COMMAND) as u16 & command::MEMORY,
+        root.register(bdf(1, 0), header::COMMAND) as u16 & command::MEMORY,
         0
     );
-    assert_eq!(read(&root, bdf(0, 1), header::COMMAND) as u16 & 7, 7);
+    assert_eq!(root.register(bdf(0, 1), header::COMMAND) as u16 & 7, 7);
 }
 
 #[test]
@@ -224,7 +218,7 @@ fn an_empty_port_has_room_for_a_device_to_come() {
     let rooms = configure(&root, windows(), &wants, &mut |_| {}).expect("plenty of room");
     assert_eq!(rooms[0].memory_32, 1 << 20);
     assert_eq!(rooms[1], least);
-    assert_eq!(read(&root, bdf(0, 2), bridge::MEMORY_BASE), 0xc0f0_c000);
+    assert_eq!(root.register(bdf(0, 2), bridge::MEMORY_BASE), 0xc0f0_c000);
     let small = Room {
         memory_32: 64 << 10,
         ..least
@@ -260,8 +254,8 @@ fn a_secondary_bus_reset_resets_the_device_once() {
 #[test]
 fn acs_offers_what_makes_a_group_of_its_own() {
     let (root, _) = machine();
-    assert_eq!(read(&root, bdf(0, 1), 0x100), 0x0001_000d);
-    assert_eq!(read(&root, bdf(0, 1), 0x104) & 0x1d, 0x1d, "SV, RR, CR and UF");
+    assert_eq!(root.register(bdf(0, 1), 0x100), 0x0001_000d);
+    assert_eq!(root.register(bdf(0, 1), 0x104) & 0x1d, 0x1d, "SV, RR, CR and UF");
 }
 
 #[test]
@@ -311,10 +305,10 @@ fn a_guest_that_lets_go_ejects_the_device() {
         (sent.len(), sent[0].address, sent[0].data),
         (1, 0xfee0_1000, 0x41)
     );
-    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086, "it answers until then");
+    assert_eq!(root.register(bdf(7, 0), 0), 0x10c9_8086, "it answers until then");
     let effect = root.write_config(bdf(0, 1), 0x58, &0x17e9u16.to_le_bytes());
     assert!(matches!(effect, Effect::Eject(1)), "{effect:?}");
-    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    assert_eq!(root.register(bdf(7, 0), 0), u32::MAX);
     let _none = root.ports()[0].unplug();
     assert_eq!(Arc::strong_count(&card), 1, "the port kept nothing of it");
     assert!(root.ports()[0].function(DevFn::new(0, 0)).is_none());
@@ -327,9 +321,9 @@ fn a_slot_the_guest_switches_off_by_itself_keeps_its_device() {
     listen(&root);
     let _none = root.write_config(bdf(0, 1), 0x58, &0x17e9u16.to_le_bytes());
     assert_eq!(*card.resets.lock().expect("sound"), 1);
-    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    assert_eq!(root.register(bdf(7, 0), 0), u32::MAX);
     let _none = root.write_config(bdf(0, 1), 0x58, &0x11e9u16.to_le_bytes());
-    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(root.register(bdf(7, 0), 0), 0x10c9_8086);
 }
 
 /// Slot control of a guest that hears the button and the link, with power off and on.
@@ -348,10 +342,10 @@ fn a_device_comes_into_a_slot_that_the_guest_switches_on() {
     let card = Card::new();
     assert!(port.plug(vec![(0, card.clone() as Arc<dyn Function>)]));
     assert_eq!(router.sent().len(), sent + 1);
-    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX, "it has no power");
+    assert_eq!(root.register(bdf(7, 0), 0), u32::MAX, "it has no power");
     assert!(port.is_idle());
     let _none = root.write_config(bdf(0, 1), 0x58, &ON.to_le_bytes());
-    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(root.register(bdf(7, 0), 0), 0x10c9_8086);
     assert!(!port.is_idle());
     assert_eq!(*card.resets.lock().expect("sound"), 0, "it came fresh");
 }
@@ -375,7 +369,7 @@ fn a_device_that_comes_while_the_slot_goes_off_is_told_again_behind_it() {
     let _none = clear();
     let _none = control(ON & !0x300 | 0x100);
     let _none = clear();
-    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(root.register(bdf(7, 0), 0), 0x10c9_8086);
     let sent = router.sent().len();
     let _none = control(OFF & !0x300 | 0x100);
     let _none = clear();
@@ -396,7 +390,7 @@ fn a_guest_that_kept_its_device_may_switch_it_off_and_on() {
     let effect = root.write_config(bdf(0, 1), 0x58, &OFF.to_le_bytes());
     assert!(matches!(effect, Effect::Remap(_)), "{effect:?}");
     let _none = root.write_config(bdf(0, 1), 0x58, &ON.to_le_bytes());
-    assert_eq!(read(&root, bdf(7, 0), 0), 0x10c9_8086);
+    assert_eq!(root.register(bdf(7, 0), 0), 0x10c9_8086);
     assert_eq!(*card.resets.lock().expect("sound"), 1);
 }
 
@@ -406,10 +400,14 @@ fn a_device_is_pulled_from_a_guest_that_does_not_listen() {
     let _none = root.write_config(bdf(0, 1), bridge::SECONDARY_BUS, &[7]);
     assert!(!root.ports()[0].ask_to_unplug());
     let _none = root.ports()[0].unplug();
-    assert_eq!(read(&root, bdf(7, 0), 0), u32::MAX);
+    assert_eq!(root.register(bdf(7, 0), 0), u32::MAX);
     assert!(router.sent().is_empty());
     assert!(matches!(root.ports()[0].reset(), Effect::Remap(remaps) if remaps.is_empty()));
-    assert_eq!(read(&root, bdf(0, 1), 0x58) >> 22 & 1, 0, "the slot stays empty");
+    assert_eq!(
+        root.register(bdf(0, 1), 0x58) >> 22 & 1,
+        0,
+        "the slot stays empty"
+    );
 }
 
 #[test]
@@ -417,7 +415,7 @@ fn images_are_what_a_trap_would_read() {
     let (root, _) = machine();
     let trapped = |devfn| -> Vec<u8> {
         let registers = (0..4096).step_by(4);
-        let bytes = registers.map(|register| read(&root, Bdf { bus: 0, devfn }, register).to_le_bytes());
+        let bytes = registers.map(|register| root.register(Bdf { bus: 0, devfn }, register).to_le_bytes());
         bytes.flatten().collect()
     };
     let is_exact = || {

@@ -68,11 +68,7 @@ impl Scene for Still {
         for bus in 0..=self.last_bus {
             for devfn in (0..=u8::MAX).map(DevFn::from_byte) {
                 let bdf = Bdf { bus, devfn };
-                let register = |register| {
-                    let mut data = [0; 4];
-                    self.root.read_config(bdf, register, &mut data);
-                    u32::from_le_bytes(data)
-                };
+                let register = |register| self.root.register(bdf, register);
                 let ids = register(IDS);
                 if ids == NOBODY {
                     continue;

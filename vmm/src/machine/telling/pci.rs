@@ -58,11 +58,7 @@ impl Tree<'_> {
 
     /// The function at `bdf`, behind a root port or on the root's own bus.
     fn function(&self, bdf: Bdf, port: Option<u8>) -> Option<Value> {
-        let register = |register| {
-            let mut data = [0; 4];
-            self.root.read_config(bdf, register, &mut data);
-            u32::from_le_bytes(data)
-        };
+        let register = |register| self.root.register(bdf, register);
         let ids = register(IDS);
         if ids == NOBODY {
             return None;
