@@ -202,13 +202,13 @@ impl Region {
         &self.device
     }
 
-    /// A trapped read.
+    /// A read of the guest's that left it, counted.
     pub(crate) fn read(&self, offset: u64, data: &mut [u8]) {
         self.trapped.fetch_add(1, Ordering::Relaxed);
         self.device.read(offset, data);
     }
 
-    /// A trapped write.
+    /// A write of the guest's that left it, counted.
     pub(crate) fn write(&self, offset: u64, data: &[u8]) -> Effect {
         self.trapped.fetch_add(1, Ordering::Relaxed);
         self.device.write(offset, data)

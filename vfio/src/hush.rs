@@ -23,7 +23,7 @@ pub(crate) struct Hush {
     bdf: HostBdf,
     /// The function's driver in sysfs.
     driver: PathBuf,
-    /// Its configuration space.
+    /// Its configuration space in sysfs, of which the first 64 bytes are everybody's to read.
     config: PathBuf,
 }
 

@@ -1,4 +1,4 @@
-//! What was counted.
+//! What was counted of a run, by histogram and key, and the most frequent keys of several runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! The page.
+//! The page that a report becomes: its head, its chapters, and what they are drawn with, in one file.
 
 use std::fmt::Write;
 

@@ -7,7 +7,7 @@ use crate::words::number;
 /// Height of one VMM's part of a picture, in pixels: as a line of text.
 pub(super) const LINE: u32 = 22;
 
-/// Its middle.
+/// From a line's top to its middle, in units of the picture.
 pub(super) const MIDDLE: u32 = LINE / 2;
 
 /// Height of the numbers below a picture, in pixels.

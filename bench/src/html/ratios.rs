@@ -14,7 +14,7 @@ fn scale() -> Scale {
     Scale::new(-DOUBLINGS, DOUBLINGS)
 }
 
-/// One VMM's bar.
+/// The bar of one VMM: its ratio to the baseline, with the interval that is sure.
 pub(super) fn bar(metric: &Metric, vmm: &str, baseline: &str) -> String {
     let Some((seen, interval)) = ratio(metric.of(vmm), metric.of(baseline)) else {
         return Svg::new(LINE, "no ratio").finish();
@@ -51,7 +51,7 @@ fn arrow(svg: &mut Svg, seen: f64) {
     }
 }
 
-/// The numbers below.
+/// The scale below the bars, from a sixteenth of the baseline to sixteen times as much.
 pub(super) fn axis() -> String {
     let labels = [(-4.0, "1/16"), (-2.0, "1/4"), (0.0, "1"), (2.0, "4"), (4.0, "16")];
     let places = labels.map(|(doublings, label)| (scale().place(doublings), label.to_owned()));

@@ -12,7 +12,7 @@ pub(super) fn scale(metric: &Metric) -> Option<Scale> {
     Scale::over(metric.rounds.values().flatten().copied())
 }
 
-/// One VMM's dots.
+/// A dot for each round of one VMM, on the scale of all.
 pub(super) fn dots(metric: &Metric, vmm: &str, scale: Scale) -> String {
     let rounds = metric.of(vmm);
     let Some(middle) = median(rounds) else {

@@ -1,4 +1,4 @@
-//! Writing SVG.
+//! Shapes and words as SVG, with what a report says escaped.
 
 use std::fmt::{self, Display, Write};
 
@@ -50,21 +50,21 @@ impl Svg {
         ));
     }
 
-    /// A line across.
+    /// A horizontal line at this height.
     pub(super) fn across(&mut self, class: &str, [from, to]: [f64; 2], at: u32) {
         self.write(format_args!(
             r#"<line class="{class}" x1="{from:.2}%" x2="{to:.2}%" y1="{at}" y2="{at}"/>"#
         ));
     }
 
-    /// A line down.
+    /// A vertical line at this place.
     pub(super) fn down(&mut self, class: &str, at: f64, [from, to]: [u32; 2]) {
         self.write(format_args!(
             r#"<line class="{class}" x1="{at:.2}%" x2="{at:.2}%" y1="{from}" y2="{to}"/>"#
         ));
     }
 
-    /// A dot.
+    /// A small circle around this point.
     pub(super) fn dot(&mut self, class: &str, across: f64, down: u32) {
         self.write(format_args!(
             r#"<circle class="{class}" cx="{across:.2}%" cy="{down}" r="3.5"/>"#
@@ -84,7 +84,7 @@ impl Svg {
         ));
     }
 
-    /// The picture's text.
+    /// Closes the picture, and returns the element as it stands in the page.
     pub(super) fn finish(mut self) -> String {
         self.text.push_str("</svg>");
         self.text

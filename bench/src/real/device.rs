@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 /// A PCI device of this host.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Device {
-    /// `0000:01:00.0`.
+    /// Domain, bus, device and function, as in `0000:01:00.0`.
     pub(super) address: String,
     /// Vendor and device, `0x8086:0x10c9`.
     pub(super) ids: String,

@@ -20,7 +20,7 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// The given ones.
+    /// Kernel and initial file system that the user gives; they are not looked at here.
     pub(super) fn given(kernel: &Path, initrd: &Path) -> Self {
         Self {
             kernel: kernel.to_owned(),

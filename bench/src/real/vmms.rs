@@ -53,7 +53,7 @@ impl FromStr for Peer {
 }
 
 impl Peer {
-    /// This host's strait.
+    /// The strait that was found beside this program or on PATH.
     pub(super) fn strait(path: PathBuf) -> Self {
         Self {
             kind: Kind::Strait,

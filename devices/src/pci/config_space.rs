@@ -36,7 +36,7 @@ impl ConfigSpace {
         self
     }
 
-    /// What shows it.
+    /// The page in which a guest reads it without a trap, if there is one.
     pub(crate) fn image(&self) -> Option<&Arc<Image>> {
         self.image.as_ref()
     }

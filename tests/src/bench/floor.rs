@@ -58,7 +58,7 @@ impl<'a> Access<'a> {
         })
     }
 
-    /// Width in bytes.
+    /// How many bytes it read or wrote, by the digits that are told.
     fn len(&self) -> usize {
         (self.value.len() - 2) / 2
     }

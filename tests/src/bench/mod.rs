@@ -1,6 +1,6 @@
 //! Strait beside QEMU: the same kernel, initramfs and device, one after the other in one lab host,
 //! round after round, so that whatever disturbs the machine disturbs both. What is found is a report of
-//! `strait-bench`.
+//! `strait-bench`, which draws it and tells how sure each ratio is.
 
 mod behind_iommu;
 mod floor;

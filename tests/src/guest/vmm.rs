@@ -22,7 +22,7 @@ impl Vmm {
         }
     }
 
-    /// Its program's name.
+    /// What it is started by, to be found on PATH.
     pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Strait => "strait",

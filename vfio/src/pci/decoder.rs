@@ -11,7 +11,7 @@ use strait_devices::region::Region;
 pub struct Decoder {
     /// 0 to 5 for a BAR; [`ROM`](Self::ROM).
     pub index: u8,
-    /// Memory or ports.
+    /// Whether it decodes memory, of which width, or ports.
     pub kind: BarKind,
     /// Bytes it answers for.
     pub len_bytes: u64,

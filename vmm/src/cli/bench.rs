@@ -8,7 +8,7 @@ use std::{env, io};
 
 use clap::Args;
 
-/// The program's name.
+/// What `strait bench` starts, beside strait itself or on PATH.
 const PROGRAM: &str = "strait-bench";
 
 /// Why nothing is measured.
