@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::html::html;
 use crate::report::Report;
@@ -65,18 +66,20 @@ impl fmt::Display for FileError {
 impl std::error::Error for FileError {}
 
 impl Report {
-    /// Reads a report of this schema, whoever wrote it.
+    /// Reads a report of this schema, whoever wrote it: no word in it does anything to a terminal.
     ///
     /// # Errors
     /// When there is none, or one of another version.
     pub fn read(path: &Path) -> Result<Self, FileError> {
         let text = fs::read(path).map_err(|error| FileError::Read(path.to_owned(), error))?;
         let content = |error| FileError::Content(path.to_owned(), error);
-        let Head { schema } = serde_json::from_slice(&text).map_err(content)?;
+        let told: Value = serde_json::from_slice(&text).map_err(content)?;
+        let told = harmless(told);
+        let Head { schema } = Head::deserialize(&told).map_err(content)?;
         if schema != SCHEMA {
             return Err(FileError::Version(path.to_owned(), schema));
         }
-        serde_json::from_slice(&text).map_err(content)
+        Self::deserialize(told).map_err(content)
     }
 
     /// Writes the report, and beside it the page for people, `bench.html` beside `bench.json`. Folders are made, and
@@ -93,6 +96,22 @@ impl Report {
             .map_err(|error| FileError::Write(path.to_owned(), error.into()))?;
         replace(path, &text)?;
         replace(&path.with_extension("html"), html(self).as_bytes())
+    }
+}
+
+/// The same without the characters that a terminal obeys. What is read is nested no deeper than serde_json reads, 128.
+fn harmless(told: Value) -> Value {
+    let plain = |text: String| text.replace(char::is_control, " ");
+    match told {
+        Value::String(text) => Value::String(plain(text)),
+        Value::Array(all) => Value::Array(all.into_iter().map(harmless).collect()),
+        Value::Object(all) => {
+            let plain = all
+                .into_iter()
+                .map(|(name, value)| (plain(name), harmless(value)));
+            Value::Object(plain.collect())
+        }
+        other => other,
     }
 }
 
@@ -159,6 +178,32 @@ mod tests {
         fs::write(&path, "[]").expect("a file");
         let error = Report::read(&path).expect_err("no report").to_string();
         assert!(error.contains("is no report"), "{error}");
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_obeys_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.json");
+        let mut report = Report::new("qemu");
+        report.warnings.push("\u{1b}]0;title\u{7}\u{9b}2J".to_owned());
+        let metric = report.metric(Metric::new("a.b", "a\nb", "\r", Better::Lower));
+        metric.fail("str\u{1b}ait", "it\u{7f} hung");
+        report.write(&path).expect("a file");
+        let read = Report::read(&path).expect("a report");
+        assert_eq!(read.warnings, [" ]0;title  2J"]);
+        assert_eq!(
+            (read.metrics[0].title.as_str(), read.metrics[0].unit.as_str()),
+            ("a b", " ")
+        );
+        assert_eq!(read.metrics[0].unmeasured["str ait"], "it  hung");
+
+        let text = fs::read_to_string(&path).expect("a file");
+        fs::write(&path, text.replace("\"lower\"", r#""\u001b[31m""#)).expect("a file");
+        let error = Report::read(&path).expect_err("no such way").to_string();
+        assert!(
+            error.contains("[31m") && !error.contains(char::is_control),
+            "{error:?}"
+        );
     }
 
     #[test]

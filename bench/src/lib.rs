@@ -30,7 +30,7 @@ mod statistics;
 mod table;
 mod words;
 
-pub use compare::{Line, compare};
+pub use compare::{Comparison, Line, compare};
 pub use file::{FileError, SCHEMA};
 pub use host::Look;
 pub use html::html;

@@ -1,5 +1,8 @@
 //! `strait-bench`: measures VMMs on this host, shows and compares reports.
 
+mod cli;
+
+use std::env;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -9,10 +12,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use clap::{Args, Parser};
+use clap::{Args, CommandFactory, Parser};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use strait_bench::real::{Options, Peer, measure};
 use strait_bench::{Report, compare, comparison_table, table};
+
+use cli::{Describe, completions, manual};
 
 /// What a shell makes of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -23,9 +28,14 @@ const INTERRUPTED: u8 = 130;
     name = "strait-bench",
     version,
     about,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    disable_help_subcommand = true,
     after_help = "Example: sudo strait bench --device 01:00.0 --rounds 10 --report DIR"
 )]
 struct Arguments {
+    #[command(subcommand)]
+    describe: Option<Describe>,
     #[command(flatten)]
     work: Work,
     #[command(flatten)]
@@ -55,7 +65,7 @@ struct How {
     #[arg(long, value_name = "NAME=PATH", conflicts_with_all = ["show", "compare"])]
     peer: Vec<Peer>,
     /// How often each VMM is started; fewer than 6 have no intervals.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000), conflicts_with_all = ["show", "compare"])]
+    #[arg(long, default_value_t = 10, value_parser = cli::rounds, conflicts_with_all = ["show", "compare"])]
     rounds: u32,
     /// Measure this VMM alone.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["show", "compare"])]
@@ -68,12 +78,20 @@ struct How {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["show", "compare"], requires = "kernel")]
     initrd: Option<PathBuf>,
     /// Seconds after which a guest counts as hung.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=86_400), conflicts_with_all = ["show", "compare"])]
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = cli::seconds, conflicts_with_all = ["show", "compare"])]
     limit: u64,
 }
 
 fn main() -> ExitCode {
-    match run(Arguments::parse()) {
+    let ended = match cli::parse(env::args_os()) {
+        Ok(arguments) => run(arguments),
+        Err((help, 0)) => print(&help).map(|()| ExitCode::SUCCESS),
+        Err((refusal, code)) => {
+            let _ = io::stderr().write_all(refusal.as_bytes());
+            return ExitCode::from(code);
+        }
+    };
+    match ended {
         Ok(code) => code,
         Err(error) => {
             // That nobody reads it is no reason to fail in another way.
@@ -85,12 +103,27 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
     let Arguments {
+        describe,
         work,
         how,
         report: to,
     } = arguments;
+    if let Some(describe) = describe {
+        match describe {
+            Describe::Completions { shell } => print(&completions(&shell, Arguments::command()))?,
+            Describe::Man { folder } => manual(&folder, Arguments::command())?,
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     if let [old, new] = work.compare.as_slice() {
-        print(&comparison_table(&compare(&read(old)?, &read(new)?)))?;
+        let comparison = compare(&read(old)?, &read(new)?);
+        ensure!(
+            comparison.pairs > 0,
+            "--compare {} {}: they have no figure in common; compare reports of the same measurement",
+            old.display(),
+            new.display()
+        );
+        print(&comparison_table(&comparison))?;
         return Ok(ExitCode::SUCCESS);
     }
     if let Some(path) = &work.show {
@@ -130,14 +163,14 @@ impl How {
     }
 }
 
-/// Writes the report where it is wanted, and prints the table. A file that cannot be written costs no figures: they are
-/// printed all the same.
 /// A report, by its file or by the folder that `--report` made.
 fn read(path: &Path) -> Result<Report> {
     let file = path.is_dir().then(|| path.join("bench.json"));
     Ok(Report::read(file.as_deref().unwrap_or(path))?)
 }
 
+/// Writes the report where it is wanted, and prints the table. A file that cannot be written costs no figures: they are
+/// printed all the same.
 fn tell(report: &Report, to: Option<PathBuf>) -> Result<()> {
     let written = to.map(|folder| report.write(&folder.join("bench.json")));
     print(&table(report))?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use crate::compare::Line;
+use crate::compare::Comparison;
 use crate::report::{Metric, Report};
 use crate::statistics::{interval, median};
 use crate::words::{asked, bounds, heading, number};
@@ -32,10 +32,13 @@ pub fn table(report: &Report) -> String {
     text
 }
 
-/// A line for each metric and VMM of two reports.
-pub fn comparison_table(lines: &[Line]) -> String {
+/// What is doubtful of two reports, then a line for each metric and VMM.
+pub fn comparison_table(comparison: &Comparison) -> String {
     let mut text = String::new();
-    for line in lines {
+    for doubt in &comparison.doubts {
+        let _ = writeln!(text, "{doubt}");
+    }
+    for line in &comparison.lines {
         let shown = line.ratio.map_or_else(
             || "-".to_owned(),
             |(seen, interval)| format!("{}{}", number(seen), bounds(interval)),

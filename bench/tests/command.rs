@@ -113,6 +113,128 @@ fn what_does_not_belong_together_is_refused() {
 }
 
 #[test]
+fn a_value_that_cannot_be_meant_is_refused_in_one_line() {
+    for (words, line) in [
+        (
+            &["--device", "x", "--limit", "soon"][..],
+            "--limit soon: is not a whole number from 1 to 86400;",
+        ),
+        (
+            &["--device", "x", "--rounds", "0"],
+            "--rounds 0: is not a whole number from 1 to 1000;",
+        ),
+        (
+            &["--device", "x", "--peer", "bochs=/\u{1b}[2J"],
+            "--peer bochs=/ [2J: `bochs` is none of strait, qemu,",
+        ),
+        (&["--devise", "x"], "unexpected argument '--devise' found;"),
+    ] {
+        let output = bench(words).output().expect("it starts");
+        assert_eq!(output.status.code(), Some(2));
+        let said = said(&output);
+        assert!(said.starts_with(&format!("strait-bench: {line}")), "{said}");
+        assert!(said.ends_with("; `strait-bench --help` explains\n"), "{said}");
+        assert_eq!(said.matches(char::is_control).count(), 1, "{said:?}");
+    }
+}
+
+#[test]
+fn a_comparison_tells_what_is_doubtful_and_refuses_what_has_nothing_in_common() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = report(folder.path());
+    let whole = fs::read_to_string(&path).expect("a report");
+    let other = folder.path().join("other.json");
+    let (old, new) = (path.as_str(), other.to_string_lossy().into_owned());
+    fs::write(
+        &other,
+        whole.replace("\"is_complete\": true", "\"is_complete\": false"),
+    )
+    .expect("a file");
+    let output = bench(&["--compare", old, &new]).output().expect("it starts");
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).starts_with("NEW is a part: "));
+
+    fs::write(&other, whole.replace("start.wall", "start.other")).expect("a file");
+    let output = bench(&["--compare", old, &new]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).ends_with("no figure in common; compare reports of the same measurement\n"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
+fn a_shell_is_offered_every_option_and_devices_where_one_is_meant() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = bench(&["completions", shell]).output().expect("it starts");
+        let script = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{}", said(&output));
+        assert!(
+            script.contains("compare") && script.contains("initrd"),
+            "{script}"
+        );
+    }
+    assert_eq!(
+        bench(&["completions", "tcsh"])
+            .status()
+            .expect("it starts")
+            .code(),
+        Some(2)
+    );
+    assert_eq!(
+        offered("strait-bench --device "),
+        "0000:01:00.0 enp3s0 0000:02:00.0"
+    );
+    assert_eq!(offered("strait-bench --device 02"), "02:00.0");
+    assert_eq!(offered("strait-bench --device=01:"), "00.0");
+    assert_eq!(offered("strait-bench --init"), "--initrd");
+}
+
+/// What bash offers for the last word of `line`, on a host with a NIC and a disk.
+fn offered(line: &str) -> String {
+    let script = bench(&["completions", "bash"]).output().expect("it starts");
+    let script = [
+        r"strait() { printf '0000:01:00.0\tNIC\nenp3s0\tNIC\n0000:02:00.0\tNVMe\n'; }",
+        &String::from_utf8_lossy(&script.stdout),
+        r#"
+        COMP_LINE=$1 COMP_POINT=${#1}
+        read -ra COMP_WORDS <<< "$1"
+        [[ $1 == *" " ]] && COMP_WORDS+=("")
+        COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+        _strait_bench_with_devices strait-bench "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+        echo "${COMPREPLY[*]}""#,
+    ]
+    .join("\n");
+    let bash = Command::new("bash").args(["-c", &script, "bash", line]).output();
+    String::from_utf8_lossy(&bash.expect("bash").stdout)
+        .trim()
+        .to_owned()
+}
+
+#[test]
+fn the_manual_page_has_every_option() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("man1");
+    let output = bench(&["man", &place.to_string_lossy()])
+        .output()
+        .expect("it starts");
+    assert!(output.status.success(), "{}", said(&output));
+    let page = fs::read_to_string(place.join("strait-bench.1")).expect("a page");
+    assert!(
+        page.contains(".SH NAME") && page.contains(r"\-\-initrd"),
+        "{page}"
+    );
+    let output = bench(&["man", "/proc/man1"]).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        said(&output).starts_with("strait-bench: /proc/man1: the manual page cannot be written"),
+        "{}",
+        said(&output)
+    );
+}
+
+#[test]
 fn the_page_has_every_option_and_no_other() {
     let help = bench(&["--help"]).output().expect("it starts");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
