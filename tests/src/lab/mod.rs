@@ -28,4 +28,4 @@ pub(crate) use monitor::Monitor;
 pub(crate) use outside::Outside;
 pub(crate) use pace::Pace;
 pub(crate) use qemu::Console;
-pub(crate) use share::{Share, build_strait};
+pub(crate) use share::{Share, build_program, build_strait};

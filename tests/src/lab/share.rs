@@ -217,22 +217,27 @@ fn remove_abandoned() {
     }
 }
 
-/// Builds the binary under test as a user would, and says where cargo put it.
+/// Builds the binary under test.
 pub(crate) fn build_strait() -> Result<PathBuf> {
-    progress::step("Building strait (release)", || {
+    build_program("strait")
+}
+
+/// Builds a package's program of the same name as a user would, and says where cargo put it.
+pub(crate) fn build_program(name: &str) -> Result<PathBuf> {
+    progress::step(&format!("Building {name} (release)"), || {
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let output = Command::new(cargo)
-            .args(["build", "--release", "--package", "strait", "--bin", "strait"])
+            .args(["build", "--release", "--package", name, "--bin", name])
             .arg("--message-format=json-render-diagnostics")
             .current_dir(workspace())
             .output()
             .context("Cannot start cargo")?;
         if !output.status.success() {
             eprintln!("\n{}", String::from_utf8_lossy(&output.stderr));
-            bail!("strait does not build");
+            bail!("{name} does not build");
         }
         let messages = String::from_utf8_lossy(&output.stdout);
-        executable_in(&messages).context("cargo did not say where it put strait")
+        executable_in(&messages).with_context(|| format!("cargo did not say where it put {name}"))
     })
 }
 

@@ -1,6 +1,7 @@
 //! The scenarios: what the project promises, each tried in the lab and followed by a look at what was left on the
 //! host. How to write one is told in tests/README.md.
 
+mod instructions;
 mod lab;
 mod runner;
 mod session;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::instructions;
 use super::session::Session;
 use super::unit_tests::{self, Counts};
 use super::{Scenario, all};
@@ -27,6 +28,7 @@ pub(crate) struct Selection {
 /// Prints the scenarios. A reader who has seen enough may leave.
 pub(crate) fn list() -> Result<()> {
     let mut text = format!("{UNIT:22} the unit tests of every package\n");
+    text += &format!("{:22} {}\n", instructions::NAME, instructions::ABOUT);
     for Scenario {
         name, about, full, ..
     } in all()
@@ -46,12 +48,12 @@ pub(crate) fn list() -> Result<()> {
 pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
     let scenarios = select(selection)?;
     // First of all: what is missing for it is said before anything is built.
-    let session = (!scenarios.is_empty())
-        .then(|| Session::new(selection, &scenarios))
+    let counts_instructions = selection.wants(instructions::NAME);
+    let session = (!scenarios.is_empty() || counts_instructions)
+        .then(|| Session::new(selection, &scenarios, counts_instructions))
         .transpose()?;
     let mut counts = Counts::default();
-    let everything = selection.names.is_empty() && selection.lane.is_none();
-    if everything || selection.names.iter().any(|name| name == UNIT) {
+    if selection.wants(UNIT) {
         counts = unit_tests::run()?;
         println!(
             "{UNIT:22} {} passed, {} failed, {} skipped",
@@ -59,7 +61,12 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
         );
     }
     if let Some(session) = session {
-        session.run(&scenarios, &mut counts)?;
+        if counts_instructions {
+            session.count_instructions(&mut counts);
+        }
+        if !scenarios.is_empty() {
+            session.run(&scenarios, &mut counts)?;
+        }
     }
     let Counts {
         passed,
@@ -74,14 +81,28 @@ pub(crate) fn test(selection: &Selection) -> Result<ExitCode> {
     })
 }
 
-/// Named ones and those of a lane, whatever their tier; otherwise the tier. A name may be a prefix and `*`.
-fn select(selection: &Selection) -> Result<Vec<Scenario>> {
-    let matches = |pattern: &str, name: &str| match pattern.strip_suffix('*') {
+impl Selection {
+    /// Whether something that needs no lab machine is to be run: by its name, or with everything.
+    fn wants(&self, name: &str) -> bool {
+        let everything = self.names.is_empty() && self.lane.is_none();
+        everything || self.names.iter().any(|pattern| matches(pattern, name))
+    }
+}
+
+fn matches(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
         Some(prefix) => name.starts_with(prefix),
         None => name == pattern,
-    };
+    }
+}
+
+/// Named ones and those of a lane, whatever their tier; otherwise the tier. A name may be a prefix and `*`.
+fn select(selection: &Selection) -> Result<Vec<Scenario>> {
     for pattern in &selection.names {
-        let known = pattern == UNIT || all().iter().any(|scenario| matches(pattern, &scenario.name));
+        let known = [UNIT, instructions::NAME]
+            .iter()
+            .any(|name| matches(pattern, name))
+            || all().iter().any(|scenario| matches(pattern, &scenario.name));
         if !known {
             bail!("There is no scenario {pattern}; `cargo lab test --list` names them all");
         }

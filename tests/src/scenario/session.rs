@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::instructions;
 use super::runner::Selection;
 use super::unit_tests::Counts;
 use super::{Kind, Lab, Scenario, Skip};
@@ -24,7 +25,11 @@ pub(super) struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Prepares the lab, without building or booting anything yet.
-    pub(super) fn new(selection: &'a Selection, scenarios: &[Scenario]) -> Result<Self> {
+    pub(super) fn new(
+        selection: &'a Selection,
+        scenarios: &[Scenario],
+        counts_instructions: bool,
+    ) -> Result<Self> {
         let mut supplies = Supplies::prepare()?;
         if scenarios.iter().any(|scenario| scenario.further_kernel)
             && let Err(error) = supplies.add_further_kernels()
@@ -41,6 +46,9 @@ impl<'a> Session<'a> {
         {
             eprintln!("  There is no kernel with debug information: {error:#}");
         }
+        if counts_instructions && let Err(error) = supplies.add_valgrind() {
+            eprintln!("  There is no valgrind: {error:#}");
+        }
         let further = further::ALL.map(|further| further.series);
         let usual = [HOST_SERIES, OLD_SERIES, debug_kernel::SERIES];
         let mut series: Vec<_> = usual.into_iter().chain(further).collect();
@@ -52,6 +60,13 @@ impl<'a> Session<'a> {
             series,
             supplies,
         })
+    }
+
+    /// Runs what needs no lab host.
+    pub(super) fn count_instructions(&self, counts: &mut Counts) {
+        let start = Instant::now();
+        let verdict = instructions::hold(&self.supplies, &self.logs);
+        self.count(instructions::NAME, verdict, start.elapsed().as_secs_f64(), counts);
     }
 
     /// Runs scenarios in their order and counts them.
@@ -67,7 +82,7 @@ impl<'a> Session<'a> {
             for scenario in here.iter().filter(|scenario| scenario.kind == kind) {
                 let start = Instant::now();
                 let verdict = self.run_in(&mut host, strait.as_deref(), scenario)?;
-                self.count(scenario, verdict, start.elapsed().as_secs_f64(), counts);
+                self.count(&scenario.name, verdict, start.elapsed().as_secs_f64(), counts);
             }
         }
         if !skipped.is_empty() {
@@ -144,8 +159,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn count(&self, scenario: &Scenario, verdict: Result<()>, seconds: f64, counts: &mut Counts) {
-        let name = &scenario.name;
+    fn count(&self, name: &str, verdict: Result<()>, seconds: f64, counts: &mut Counts) {
         match verdict {
             Ok(()) => {
                 counts.passed += 1;

@@ -14,9 +14,11 @@ mod needs;
 pub(crate) mod progress;
 pub(crate) mod qmp_client;
 pub(crate) mod root;
+mod valgrind;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
@@ -74,6 +76,8 @@ pub(crate) const OLD_SERIES: &str = "6.1";
 /// Stamps of what joins the tree when it is wanted.
 const FURTHER: &str = "kernels";
 const DEBUG: &str = "debug-kernel";
+/// Stamp of what stands beside it.
+const VALGRIND: &str = "valgrind";
 
 /// The prepared tree.
 pub(crate) struct Supplies {
@@ -179,6 +183,21 @@ impl Supplies {
             cache.share()?;
         }
         Ok(())
+    }
+
+    /// The same for valgrind, which stands beside the tree.
+    pub(crate) fn add_valgrind(&mut self) -> Result<()> {
+        let recipe = valgrind::recipe(&self.release);
+        self.add(VALGRIND, &recipe, "Adding valgrind", |cache, release, _| {
+            valgrind::build(cache, release)
+        })
+    }
+
+    /// The program that counts instructions of what is named behind it, where it was added.
+    pub(crate) fn callgrind(&self) -> Option<Command> {
+        let recipe = valgrind::recipe(&self.release);
+        let is_there = self.cache.is_stamped(VALGRIND, &recipe);
+        is_there.then(|| valgrind::callgrind(&self.cache))
     }
 
     /// Those that are complete.

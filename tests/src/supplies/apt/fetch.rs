@@ -47,6 +47,14 @@ impl Apt {
         Ok(listing.lines().filter_map(Package::parse).collect())
     }
 
+    /// The newest of this package without what it depends on.
+    pub(crate) fn alone(&self, name: &str) -> Result<Vec<Package>> {
+        let mut download = self.command("apt-get");
+        let listing = command::output(download.args(["--print-uris", "download", name]))
+            .with_context(|| format!("Cannot find {name} in the configured Debian sources"))?;
+        Ok(listing.lines().filter_map(Package::parse).collect())
+    }
+
     /// The packages of the newest kernel of a series such as `6.12`, or of its flavour as `6.12-rt`: none if this Debian
     /// has no such kernel.
     pub(crate) fn kernel(&self, series: &str) -> Result<Vec<Package>> {
