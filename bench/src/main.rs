@@ -5,6 +5,7 @@ mod cli;
 use std::env;
 use std::fs;
 use std::io::{self, Write};
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -80,6 +81,12 @@ struct How {
     /// Seconds after which a guest counts as hung.
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = cli::seconds, conflicts_with_all = ["show", "compare"])]
     limit: u64,
+    /// Stream to and from an iperf3 server there, where the device is a NIC; the port is 5201 unless it is named.
+    #[arg(long, value_name = "HOST[:PORT]", value_parser = cli::server, conflicts_with_all = ["show", "compare"])]
+    net_peer: Option<SocketAddrV4>,
+    /// Write to the NVMe drive that is measured, too: what is on it is lost.
+    #[arg(long, conflicts_with_all = ["show", "compare"])]
+    destroy_data: bool,
 }
 
 fn main() -> ExitCode {
@@ -159,6 +166,8 @@ impl How {
             only: self.only,
             image: self.kernel.zip(self.initrd),
             limit: Duration::from_secs(self.limit),
+            net_peer: self.net_peer,
+            destroys_data: self.destroy_data,
         }
     }
 }

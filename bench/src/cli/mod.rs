@@ -6,4 +6,4 @@ mod value;
 
 pub(crate) use describe::{Describe, completions, manual};
 pub(crate) use refusal::parse;
-pub(crate) use value::{rounds, seconds};
+pub(crate) use value::{rounds, seconds, server};

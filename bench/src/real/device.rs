@@ -13,9 +13,24 @@ pub(super) struct Device {
     pub(super) address: String,
     /// Vendor and device, `0x8086:0x10c9`.
     pub(super) ids: String,
+    /// Base class, subclass and interface (PCI 3.0 §6.2.1), `0x020000`.
+    pub(super) class: u32,
 }
 
+/// An Ethernet controller.
+const NIC: u32 = 0x02_0000;
+/// An NVMe drive.
+const NVME: u32 = 0x01_0802;
+
 impl Device {
+    pub(super) fn is_nic(&self) -> bool {
+        self.class == NIC
+    }
+
+    pub(super) fn is_nvme(&self) -> bool {
+        self.class == NVME
+    }
+
     /// Finds a device by its address, with or without the domain, or by its network interface.
     pub(super) fn find(name: &str, sysfs: &Path) -> Result<Self> {
         let by_address =
@@ -45,7 +60,10 @@ impl Device {
             Ok::<_, anyhow::Error>(text.trim().to_owned())
         };
         let ids = format!("{}:{}", id("vendor")?, id("device")?);
-        Ok(Self { address, ids })
+        let class = id("class")?;
+        let class = u32::from_str_radix(class.trim_start_matches("0x"), 16);
+        let class = class.with_context(|| format!("--device {name}: its class is no number"))?;
+        Ok(Self { address, ids, class })
     }
 
     /// Gives it to vfio-pci, by the rules of `strait host bind`: a device in use is refused.
@@ -106,6 +124,7 @@ mod tests {
         }
         fs::write(device.join("vendor"), "0x8086\n").expect("a file");
         fs::write(device.join("device"), "0x10c9\n").expect("a file");
+        fs::write(device.join("class"), "0x020000\n").expect("a file");
         symlink(&device, all.join("0000:01:00.0")).expect("a link");
         let part = device.join("virtio2");
         fs::create_dir(&part).expect("a folder");
@@ -115,7 +134,7 @@ mod tests {
         assert!(
             found
                 .iter()
-                .all(|one| one.address == "0000:01:00.0" && one.ids == "0x8086:0x10c9")
+                .all(|one| one.address == "0000:01:00.0" && one.ids == "0x8086:0x10c9" && one.is_nic())
         );
         let error = Device::find("02:00.0", sysfs.path())
             .expect_err("there is none")

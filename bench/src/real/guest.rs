@@ -25,6 +25,17 @@ pub(super) struct Ended {
     pub(super) ready_s: f64,
     /// The guest's uptime then, in seconds.
     pub(super) init_s: f64,
+    /// Parts of its work by their names: the numbers that it told, or why there are none.
+    pub(super) parts: Vec<(String, Result<Vec<f64>, String>)>,
+}
+
+/// Where a guest is, for who looks at its VMM then.
+#[derive(Debug, PartialEq)]
+pub(super) enum Moment<'a> {
+    /// It does nothing until this is over.
+    Waits,
+    /// It began this part of its work, which goes on meanwhile.
+    Works(&'a str),
 }
 
 /// Why there is no figure of a guest.
@@ -36,12 +47,12 @@ pub(super) enum Trouble {
     Failed(String),
 }
 
-/// Runs a VMM to its end, and calls `waits` with its process where the guest waits to be looked at.
+/// Runs a VMM to its end, and calls `looks` with its process where there is something to be looked at.
 pub(super) fn run(
     words: &[String],
     limit: Duration,
     interrupted: &AtomicBool,
-    mut waits: impl FnMut(u32),
+    mut looks: impl FnMut(Moment<'_>, u32),
 ) -> Result<Ended, Trouble> {
     let failed = |what: &str, error: io::Error| Trouble::Failed(format!("{what}: {error}"));
     let errors = tempfile::tempfile().map_err(|error| failed("no file for its messages", error))?;
@@ -79,10 +90,12 @@ pub(super) fn run(
             }
             Some(("driver", name)) => driver = Some(name.to_owned()),
             Some(("waits", _)) => {
-                waits(vmm.child.id());
+                looks(Moment::Waits, vmm.child.id());
                 vmm.type_line()
                     .map_err(|error| failed("does not take what is typed", error))?;
             }
+            Some(("begins", part)) => looks(Moment::Works(part), vmm.child.id()),
+            Some((verdict @ ("did" | "failed"), told)) => ended.parts.extend(outcome(verdict, told)),
             _ => {}
         }
     }
@@ -103,6 +116,16 @@ pub(super) fn run(
     }
 }
 
+/// A part's name, then its numbers or why there are none. Numbers that are none are left to who wants them.
+fn outcome(verdict: &str, told: &str) -> Option<(String, Result<Vec<f64>, String>)> {
+    let (name, rest) = told.split_once(' ').unwrap_or((told, ""));
+    let said = match verdict {
+        "did" => Ok(rest.split(' ').filter_map(|word| word.parse().ok()).collect()),
+        _ => Err(rest.replace(char::is_control, " ")),
+    };
+    (!name.is_empty()).then(|| (name.to_owned(), said))
+}
+
 /// The last line that a VMM said.
 fn last_words(mut errors: std::fs::File) -> String {
     use std::io::Seek;
@@ -114,7 +137,7 @@ fn last_words(mut errors: std::fs::File) -> String {
     let text = String::from_utf8_lossy(&text);
     let last = text.lines().rev().find(|line| !line.trim().is_empty());
     match (read, last) {
-        (Ok(_), Some(line)) => line.trim().to_owned(),
+        (Ok(_), Some(line)) => line.trim().replace(char::is_control, " "),
         _ => "it said nothing".to_owned(),
     }
 }
@@ -233,7 +256,7 @@ mod tests {
 
     fn shell(script: &str, limit: Duration) -> Result<Ended, Trouble> {
         let words = ["/bin/sh", "-c", script].map(str::to_owned);
-        run(&words, limit, &AtomicBool::new(false), |_| {})
+        run(&words, limit, &AtomicBool::new(false), |_, _| {})
     }
 
     fn why(script: &str, limit: Duration) -> String {
@@ -260,10 +283,39 @@ mod tests {
             "echo BENCH init 1; echo BENCH driver x; echo BENCH waits; read -r _",
         ];
         let mut looked = 0;
-        let ended = run(&words.map(str::to_owned), LONG, &AtomicBool::new(false), |_| {
-            looked += 1;
-        });
+        let ended = run(
+            &words.map(str::to_owned),
+            LONG,
+            &AtomicBool::new(false),
+            |moment, _| {
+                assert_eq!(moment, Moment::Waits);
+                looked += 1;
+            },
+        );
         assert!(ended.is_ok() && looked == 1, "{ended:?}");
+    }
+
+    #[test]
+    fn the_parts_of_a_guests_work_are_told_with_numbers_or_reasons() {
+        let script = "echo BENCH init 1; echo BENCH driver x; echo BENCH begins sent; echo BENCH did sent 345.5 70; \
+                      echo BENCH failed answer nobody there; echo BENCH did odd x";
+        let words = ["/bin/sh", "-c", script].map(str::to_owned);
+        let mut begun = Vec::new();
+        let ended = run(&words, LONG, &AtomicBool::new(false), |moment, _| {
+            if let Moment::Works(part) = moment {
+                begun.push(part.to_owned());
+            }
+        });
+        assert_eq!(begun, ["sent"]);
+        let expected = [
+            ("sent", Ok(vec![345.5, 70.0])),
+            ("answer", Err("nobody there".to_owned())),
+            ("odd", Ok(Vec::new())),
+        ];
+        assert_eq!(
+            ended.expect("an end").parts,
+            expected.map(|(name, said)| (name.to_owned(), said))
+        );
     }
 
     #[test]
@@ -284,7 +336,7 @@ mod tests {
             why("exec >&-; sleep 1000", Duration::from_millis(200)),
             "did not come to its end in 0 s"
         );
-        let absent = run(&["/nowhere".to_owned()], LONG, &AtomicBool::new(false), |_| {});
+        let absent = run(&["/nowhere".to_owned()], LONG, &AtomicBool::new(false), |_, _| {});
         assert!(matches!(absent, Err(Trouble::Failed(why)) if why.starts_with("cannot be started")));
     }
 
@@ -301,7 +353,7 @@ mod tests {
     fn whoever_interrupts_ends_the_guest_too() {
         let words = ["/bin/sh", "-c", "sleep 1000"].map(str::to_owned);
         assert_eq!(
-            run(&words, LONG, &AtomicBool::new(true), |_| {}).err(),
+            run(&words, LONG, &AtomicBool::new(true), |_, _| {}).err(),
             Some(Trouble::Interrupted)
         );
     }

@@ -11,6 +11,7 @@ use super::device::Device;
 
 const BUILD: &str = include_str!("../../../resources/bench/build.sh");
 const INIT: &str = include_str!("../../../resources/bench/guest-init.sh");
+const DHCP: &str = include_str!("../../../resources/bench/guest-dhcp.sh");
 
 /// Kernel and initial file system; what was made for them goes with this value.
 pub(super) struct Image {
@@ -37,8 +38,8 @@ impl Image {
         Ok(())
     }
 
-    /// Made of this host.
-    pub(super) fn of_this_host(device: &Device) -> Result<Self> {
+    /// Made of this host, with a program of it that the guest works with.
+    pub(super) fn of_this_host(device: &Device, program: Option<&str>) -> Result<Self> {
         let release =
             fs::read_to_string("/proc/sys/kernel/osrelease").context("cannot tell which kernel runs")?;
         let kernel = PathBuf::from(format!("/boot/vmlinuz-{}", release.trim()));
@@ -49,11 +50,14 @@ impl Image {
         );
         let folder = tempfile::tempdir().context("cannot make a folder for the guest")?;
         let place = |name: &str| folder.path().join(name);
-        fs::write(place("init"), INIT).context("cannot write the guest's first program")?;
+        for (name, text) in [("init", INIT), ("dhcp", DHCP)] {
+            fs::write(place(name), text).context("cannot write the guest's first program")?;
+        }
         let initrd = place("initrd");
         let output = Command::new("/bin/sh")
             .args(["-c", BUILD, "build", &device.address])
-            .args([&place("init"), &initrd])
+            .args([folder.path(), &initrd])
+            .args(program)
             .output()
             .context("cannot start /bin/sh")?;
         let said = String::from_utf8_lossy(&output.stderr);

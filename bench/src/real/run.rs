@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 
+use super::at_work::{self, Found};
 use super::device::Device;
-use super::guest::{Ended, Trouble, run};
+use super::guest::{Ended, Moment, Trouble, run};
 use super::image::Image;
 use super::vmms::{MEMORY_MIB, Peer, on_path};
+use super::work::Work;
 use crate::counting::{
     BOOT, Boot, Figures, MAPPINGS, Process, Runs, Sheet, StartTrace, Trace, svm_exit, vmx_exit,
 };
@@ -40,6 +43,10 @@ pub struct Options {
     pub image: Option<(PathBuf, PathBuf)>,
     /// What a guest may take before it counts as hung.
     pub limit: Duration,
+    /// An iperf3 server that a guest with a NIC streams to.
+    pub net_peer: Option<SocketAddrV4>,
+    /// Whether the drive that is passed may be written to.
+    pub destroys_data: bool,
 }
 
 /// Measures, and gives the device back whatever happens. A report that is not complete was interrupted.
@@ -49,12 +56,14 @@ pub struct Options {
 pub fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Report> {
     let strait = beside_or_on_path("strait").context("strait is neither beside strait-bench nor on PATH")?;
     let device = Device::find(&options.device, Path::new("/sys"))?;
+    let work = Work::of(&device, options.net_peer, options.destroys_data).map_err(Error::msg)?;
     let vmms = chosen(options, strait.clone())?;
     let image = match &options.image {
         Some((kernel, initrd)) => Image::given(kernel, initrd),
-        None => Image::of_this_host(&device)?,
+        None => Image::of_this_host(&device, None)?,
     };
     image.check()?;
+    let work = work.map(|work| (work, image_for(options, &device, &work)));
     let look = Look::before(|file| fs::read_to_string(file).ok());
     let mut bench = Bench {
         options,
@@ -62,7 +71,9 @@ pub fn measure(options: &Options, interrupted: &AtomicBool) -> Result<Report> {
         image,
         vmms,
         interrupted,
+        work,
         figures: Figures::default(),
+        found: Vec::new(),
         failed: BTreeMap::new(),
         doubts: Vec::new(),
     };
@@ -105,13 +116,29 @@ fn chosen(options: &Options, strait: PathBuf) -> Result<Vec<Peer>> {
     Ok(vmms)
 }
 
+/// The guest that works has its program with it, so that the others start as small as ever.
+fn image_for(options: &Options, device: &Device, work: &Work) -> Result<Image, String> {
+    let program = work.program();
+    if options.image.is_some() {
+        return Err("a guest of --kernel and --initrd is only started; leave them out".to_owned());
+    }
+    if on_path(program).is_none() {
+        return Err(format!("{program} is not on this host's PATH; install it"));
+    }
+    Image::of_this_host(device, Some(program)).map_err(|error| format!("{error:#}"))
+}
+
 struct Bench<'a> {
     options: &'a Options,
     device: Device,
     image: Image,
     vmms: Vec<Peer>,
     interrupted: &'a AtomicBool,
+    /// What guests do with the device, and what they are started from then, or why they are not.
+    work: Option<(Work, Result<Image, String>)>,
     figures: Figures<Runs>,
+    /// What guests at work told, each with its VMM.
+    found: Vec<(&'static str, Found)>,
     /// Why a VMM is not measured any more.
     failed: BTreeMap<&'static str, String>,
     doubts: Vec<String>,
@@ -137,6 +164,29 @@ impl Bench<'_> {
                     started,
                 )?;
             }
+        }
+        self.work()
+    }
+
+    /// Lets each VMM's guest work in turn.
+    fn work(&mut self) -> Result<(), Interrupted> {
+        let Some((work, Ok(_))) = self.work else {
+            return Ok(());
+        };
+        for (round, subject) in Order::abba(self.vmms.len(), self.options.rounds).turns() {
+            let vmm = self.vmms[subject].clone();
+            if self.failed.contains_key(vmm.name()) {
+                continue;
+            }
+            let words = self.words_at_work(&vmm);
+            let done = at_work::measure(&work, &words, self.options.limit, self.interrupted);
+            let done = done.map(|(found, seconds)| {
+                self.found
+                    .extend(found.into_iter().map(|found| (vmm.name(), found)));
+                seconds
+            });
+            let what = format!("{}, round {round} of {}", work.name(), self.options.rounds);
+            self.note(vmm.name(), &what, done)?;
         }
         Ok(())
     }
@@ -164,12 +214,23 @@ impl Bench<'_> {
         vmm.command(&self.image, &self.device, &cmdline)
     }
 
+    fn words_at_work(&self, vmm: &Peer) -> Vec<String> {
+        let Some((work, Ok(image))) = &self.work else {
+            return Vec::new();
+        };
+        let cmdline = format!("{CMDLINE} bench_device={}{}", self.device.ids, work.words());
+        vmm.command(image, &self.device, &cmdline)
+    }
+
     /// One guest that waits until its VMM's process was looked at.
     fn look(&mut self, vmm: &Peer) -> Result<f64, Trouble> {
         let mut trace = Trace::start(&ThisHost, MAPPINGS).ok();
         let mut process = None;
         let words = self.words(vmm, " bench_waits=1");
-        let ended = run(&words, self.options.limit, self.interrupted, |pid| {
+        let ended = run(&words, self.options.limit, self.interrupted, |moment, pid| {
+            if moment != Moment::Waits {
+                return;
+            }
             let ram = 0..MEMORY_MIB << 20;
             let maps = trace
                 .take()
@@ -200,12 +261,13 @@ impl Bench<'_> {
         let words = self.words(vmm, "");
         let traces =
             Trace::start(&ThisHost, BOOT).and_then(|trace| Ok((trace, StartTrace::start(&ThisHost)?)));
-        let ended = run(&words, self.options.limit, self.interrupted, |_| {})?;
+        let ended = run(&words, self.options.limit, self.interrupted, |_, _| {})?;
         let noted = traces.and_then(|(trace, start)| Ok((trace.finish()?, start.finish()?)));
         let Ended {
             wall_s,
             ready_s,
             init_s,
+            ..
         } = ended;
         let (counts, phases) = match noted {
             Ok((counts, moments)) => (Some(counts), Some(moments.phases(ready_s, wall_s))),
@@ -241,6 +303,21 @@ impl Bench<'_> {
             report.commands.insert(vmm.name().to_owned(), words.join(" "));
         }
         Runs::fill(&mut Sheet::new(&mut report, &self.figures), |runs| runs, kvm_exit);
+        if let Some((work, image)) = &self.work {
+            for part in work.parts() {
+                let metric = report.metric((part.metric)());
+                for vmm in self.vmms.iter().filter(|_| image.is_err()) {
+                    metric.fail(vmm.name(), image.as_ref().err().map_or("", String::as_str));
+                }
+            }
+        }
+        for (vmm, (metric, figure)) in self.found {
+            let metric = report.metric(metric);
+            match figure {
+                Ok(value) => metric.add(vmm, value),
+                Err(why) => metric.fail(vmm, &why),
+            }
+        }
         for metric in &mut report.metrics {
             for (vmm, why) in &self.failed {
                 metric.fail(vmm, why);

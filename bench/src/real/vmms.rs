@@ -131,6 +131,7 @@ mod tests {
         let device = Device {
             address: "0000:01:00.0".to_owned(),
             ids: String::new(),
+            class: 0,
         };
         for (name, kind) in KINDS {
             let peer = Peer {
@@ -162,6 +163,7 @@ mod tests {
         let device = Device {
             address: "0000:01:00.0".to_owned(),
             ids: String::new(),
+            class: 0,
         };
         // QEMU ends with "attempt to add duplicate property 'port'" where it is called so.
         let words = qemu.command(&image, &device, "").join(" ");

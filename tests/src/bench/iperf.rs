@@ -11,15 +11,15 @@ use crate::supplies::guests::STREAM_PROGRAM;
 use crate::supplies::root::Root;
 
 /// A server, killed with this value.
-pub(super) struct Iperf {
+pub(crate) struct Iperf {
     /// The TCP port.
-    pub(super) port: u16,
+    pub(crate) port: u16,
     server: Child,
 }
 
 impl Iperf {
     /// Starts the one of the lab's tree on a free port.
-    pub(super) fn start(root: &Root) -> Result<Self> {
+    pub(crate) fn start(root: &Root) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").context("Cannot listen on the loopback")?;
         let port = listener
             .local_addr()

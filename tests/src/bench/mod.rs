@@ -6,7 +6,7 @@ mod behind_iommu;
 mod floor;
 mod hot_add;
 mod inner;
-mod iperf;
+pub(crate) mod iperf;
 mod large_maps;
 mod locked;
 mod plain;

@@ -10,6 +10,7 @@ use crate::agent::Agent;
 use crate::agent::protocol::Finished;
 use crate::guest::{Boot, Guest, GuestConfig, Interface, Vmm, judge};
 use crate::lab::{Assigned, LabHost, Logs, Outside};
+use crate::supplies::root::Root;
 
 /// Why a scenario cannot be tried here; it is returned as an error, and counted as skipped.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Lab<'a> {
     pub(crate) host: &'a LabHost,
     pub(crate) vmm: Vmm,
     pub(crate) outside: &'a Outside,
+    /// The tree that the lab host has as its root.
+    pub(crate) root: &'a Root,
     pub(crate) logs: &'a Logs,
     /// The scenario's name, under which its consoles are kept.
     pub(crate) name: &'a str,

@@ -58,6 +58,7 @@ scenarios![
     host_command,
     bad_input,
     odd_machines,
+    bench_host,
     amd_iommu,
     zoo,
     hand_over,
@@ -88,6 +89,8 @@ pub(crate) struct Scenario {
     pub(crate) qmp_client: bool,
     /// Its guest's kernel is the one with debug information, which is built for it.
     pub(crate) debug_kernel: bool,
+    /// It measures a drive with fio, which is fetched for it.
+    pub(crate) fio: bool,
     /// Which machine it runs on.
     pub(crate) kind: Kind,
     /// Parts of what the host's kernel says because of it, though nothing is wrong.
@@ -113,6 +116,7 @@ impl Scenario {
             further_kernel: false,
             qmp_client: false,
             debug_kernel: false,
+            fio: false,
             kind: Kind::Whole,
             expected_warnings: &[],
             run: Box::new(run),
@@ -146,6 +150,11 @@ impl Scenario {
 
     fn with_debug_kernel(mut self) -> Self {
         self.debug_kernel = true;
+        self
+    }
+
+    fn with_fio(mut self) -> Self {
+        self.fio = true;
         self
     }
 

@@ -46,6 +46,11 @@ impl<'a> Session<'a> {
         {
             eprintln!("  There is no kernel with debug information: {error:#}");
         }
+        if scenarios.iter().any(|scenario| scenario.fio)
+            && let Err(error) = supplies.add_fio()
+        {
+            eprintln!("  There is no fio: {error:#}");
+        }
         if counts_instructions && let Err(error) = supplies.add_valgrind() {
             eprintln!("  There is no valgrind: {error:#}");
         }
@@ -122,6 +127,7 @@ impl<'a> Session<'a> {
             host,
             vmm: self.selection.vmm,
             outside: &self.outside,
+            root: &self.supplies.root,
             logs: &self.logs,
             name: &scenario.name,
             deadline: Instant::now() + host.pace.stretch(scenario.limit),

@@ -5,6 +5,7 @@ pub(crate) mod cache;
 pub(crate) mod command;
 pub(crate) mod debug_kernel;
 mod emulator;
+pub(crate) mod fio;
 pub(crate) mod further;
 pub(crate) mod guests;
 pub(crate) mod initramfs;
@@ -76,6 +77,7 @@ pub(crate) const OLD_SERIES: &str = "6.1";
 /// Stamps of what joins the tree when it is wanted.
 const FURTHER: &str = "kernels";
 const DEBUG: &str = "debug-kernel";
+const FIO: &str = "fio";
 /// Stamp of what stands beside it.
 const VALGRIND: &str = "valgrind";
 
@@ -111,6 +113,7 @@ impl Supplies {
                 cache.remove_stamp("qmp-client")?;
                 cache.remove_stamp(FURTHER)?;
                 cache.remove_stamp(DEBUG)?;
+                cache.remove_stamp(FIO)?;
                 build(&cache, &release)?;
                 cache.write_stamp("root", &recipe)?;
             }
@@ -183,6 +186,11 @@ impl Supplies {
             cache.share()?;
         }
         Ok(())
+    }
+
+    /// The same for fio.
+    pub(crate) fn add_fio(&mut self) -> Result<()> {
+        self.add(FIO, &fio::recipe(&self.release), "Adding fio", fio::build)
     }
 
     /// The same for valgrind, which stands beside the tree.
