@@ -66,7 +66,7 @@ echo all is refused
 const INTERRUPTED: &str = r#"
 for signal in INT TERM; do
     rm -rf /tmp/part
-    strait-bench --device 01:00.0 --rounds 9 --only strait --report /tmp/part > /tmp/out 2> /tmp/err & bench=$!
+    strait-bench --device 01:00.0 --rounds 9 --limit 3000 --only strait --report /tmp/part > /tmp/out 2> /tmp/err & bench=$!
     until grep -q 'round 1 of 9, strait' /tmp/err; do kill -0 $bench || fail "it ended: $(cat /tmp/err)"; sleep 0.2; done
     kill -$signal $bench
     found=0; wait $bench || found=$?
@@ -74,7 +74,7 @@ for signal in INT TERM; do
     is 0000:01:00.0 igb
     says /tmp/part/bench.json '"is_complete": false'
     says /tmp/out 'did not come to its end'
-    ! pgrep -f 'strait run' || fail "a guest is left"
+    ! pgrep -x strait || fail "a guest is left"
 done
 code 0 strait bench --compare /tmp/part /tmp/part
 says /tmp/out 'OLD is a part'
@@ -83,7 +83,8 @@ echo it was interrupted
 
 /// The NIC under load, beside a VMM that crashes.
 const NIC: &str = r#"
-code 0 strait bench --device 01:00.0 --rounds 2 --peer cloud-hypervisor=/tmp/crash --net-peer 10.0.2.2:$PORT --report /tmp/nic
+code 0 strait bench --device 01:00.0 --rounds 1 --limit 3000 --peer cloud-hypervisor=/tmp/crash \
+    --net-peer 10.0.2.2:$PORT --report /tmp/nic
 cat /tmp/err; cat /tmp/out
 is 0000:01:00.0 igb
 says /tmp/out '^guest sends to the peer by iperf3, Mbit/s'
@@ -99,13 +100,13 @@ noise() { dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=8 oflag=direct 2> /dev/
 hash() { dd if=/dev/nvme0n1 bs=1M count=8 iflag=direct 2> /dev/null | sha256sum; }
 until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
 noise; before=$(hash)
-code 0 strait bench --device 02:00.0 --rounds 1 --report /tmp/drive
+code 0 strait bench --device 02:00.0 --rounds 1 --limit 3000 --report /tmp/drive
 cat /tmp/err; cat /tmp/out
 is 0000:02:00.0 nvme
 until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
 [ "$(hash)" = "$before" ] || fail "the drive was written to"
 ! grep -q 'writes' /tmp/out || fail "there are rows of writes: $(cat /tmp/out)"
-code 0 strait bench --device 02:00.0 --rounds 1 --only strait --destroy-data
+code 0 strait bench --device 02:00.0 --rounds 1 --limit 3000 --only strait --destroy-data
 cat /tmp/out
 until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
 [ "$(hash)" != "$before" ] || fail "the drive was not written to"
@@ -137,32 +138,54 @@ const WRITES: [&str; 2] = [
 ];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    vec![
+    let scenarios = vec![
         Scenario::new(
             "bench-host",
-            "`strait bench` measures a NIC and a drive, gives them back whatever happens, and says what is wrong",
-            900,
-            bench,
+            "`strait bench` says what is wrong, and gives a NIC back when it is interrupted",
+            600,
+            |lab| {
+                take_program(lab)?;
+                run(lab, BAD_INPUT)?;
+                run(lab, INTERRUPTED).map(drop)
+            },
+        ),
+        Scenario::new(
+            "bench-host-nic",
+            "`strait bench --net-peer` measures a NIC under load, beside a VMM that crashes",
+            600,
+            |lab| {
+                take_program(lab)?;
+                let iperf = Iperf::start(lab.root)?;
+                let said = run(lab, &format!("PORT={}\n{NIC}", iperf.port))?;
+                figures(&said, &OF_THE_NIC, &["strait", "qemu"])
+            },
+        ),
+        Scenario::new(
+            "bench-host-nvme",
+            "`strait bench` reads a drive by fio, and writes to it only with --destroy-data",
+            600,
+            drive,
         )
-        .full()
-        .strait_only()
         .with_fio(),
-    ]
+    ];
+    let scenarios = scenarios.into_iter();
+    scenarios.map(|scenario| scenario.full().strait_only()).collect()
 }
 
-fn bench(lab: &Lab<'_>) -> Result<()> {
-    let program = build_program("strait-bench")?;
-    fs::copy(&program, lab.host.file("bin/strait-bench")).context("Cannot copy strait-bench")?;
+fn drive(lab: &Lab<'_>) -> Result<()> {
     let has_fio = lab.agent.sh(&format!("[ -x /{FOLDER}/usr/bin/fio ]")).is_ok();
     ensure!(has_fio, Skip("the lab has no fio".to_owned()));
-    run(lab, BAD_INPUT)?;
-    run(lab, INTERRUPTED)?;
-    let iperf = Iperf::start(lab.root)?;
-    let said = run(lab, &format!("PORT={}\n{NIC}", iperf.port))?;
-    figures(&said, &OF_THE_NIC, &["strait", "qemu"])?;
+    take_program(lab)?;
     let said = run(lab, &format!("FIO={FOLDER}\n{DRIVE}"))?;
     figures(&said, &READS, &["strait", "qemu"])?;
     figures(&said, &WRITES, &["strait"])
+}
+
+/// Builds strait-bench, and puts it beside strait.
+fn take_program(lab: &Lab<'_>) -> Result<()> {
+    let program = build_program("strait-bench")?;
+    let copied = fs::copy(&program, lab.host.file("bin/strait-bench"));
+    copied.map(drop).context("Cannot copy strait-bench")
 }
 
 fn run(lab: &Lab<'_>, script: &str) -> Result<String> {
