@@ -8,6 +8,7 @@ device=$1
 own=$2
 image=$3
 program=${4:-}
+loader=/lib64/ld-linux-x86-64.so.2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 busybox=$(command -v busybox) || { echo "busybox is not on PATH; install busybox-static" >&2; exit 1; }
@@ -34,17 +35,16 @@ done < "$work/modules/files"
 if [ "$program" ]; then
     mkdir -p "$work/tools/lib"
     cp -L "$(command -v "$program")" "$work/tools/$program"
-    ldd "$work/tools/$program" > "$work/needs"
-    # `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f...)`; the loader has no arrow.
+    [ -e "$loader" ] || { echo "$loader is not there, which $program is to be started by" >&2; exit 1; }
+    cp -L "$loader" "$work/tools/loader"
+    # `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f...)`; the loader has no arrow, and ldd is not on every host.
+    "$loader" --list "$work/tools/$program" > "$work/needs"
     awk '$2 == "=>" && $3 ~ /^\// { print $3 }' "$work/needs" | while read -r library; do
         cp -L "$library" "$work/tools/lib"
         # A thread that is cancelled loads this one by its name.
         helper=$(dirname "$library")/libgcc_s.so.1
         [ ! -e "$helper" ] || cp -L "$helper" "$work/tools/lib"
     done
-    loader=$(awk '$1 ~ /\/ld-linux/ { print $1 } $3 ~ /\/ld-linux/ { print $3 }' "$work/needs" | head -n 1)
-    [ "$loader" ] || { echo "$program has no loader that ldd names" >&2; exit 1; }
-    cp -L "$loader" "$work/tools/loader"
     rm "$work/needs"
 fi
 cd "$work"

@@ -95,7 +95,7 @@ code 0 strait bench --compare /tmp/nic /tmp/nic
 
 /// The drive by fio: read without a change, then written.
 const DRIVE: &str = r#"
-export PATH=/$FIO/usr/bin:$PATH LD_LIBRARY_PATH=/$FIO/usr/lib/x86_64-linux-gnu
+export PATH=/$FIO/usr/bin:$PATH LD_LIBRARY_PATH=/$FIO/usr/lib/x86_64-linux-gnu:/$FIO/usr/lib/x86_64-linux-gnu/ceph
 noise() { dd if=/dev/urandom of=/dev/nvme0n1 bs=1M count=8 oflag=direct 2> /dev/null; }
 hash() { dd if=/dev/nvme0n1 bs=1M count=8 iflag=direct 2> /dev/null | sha256sum; }
 until [ -b /dev/nvme0n1 ]; do sleep 0.1; done
