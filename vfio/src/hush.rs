@@ -5,6 +5,8 @@
 //! (`do_pci_enable_device`, drivers/pci/pci.c). A function that is not reset goes on with what its guest began, and may
 //! raise its wire for good. On a line that it shares with another, the kernel then gives up the line, and with it the
 //! other (`note_interrupt`, kernel/irq/spurious.c). So the bit is set behind the closing, where this process may do so.
+//! A function that is suspended meanwhile gets back what was saved when it was (`pci_pm_runtime_resume`,
+//! drivers/pci/pci-driver.c), as late as when its driver is unbound: it is kept awake while the bit is set.
 //! It disturbs no later owner: each enables the function first, which clears the bit, and nobody can own it before its
 //! group is given up (`iommu_group_claim_dma_owner`, drivers/iommu/iommu.c). Where the host unbinds the function, the kernel gives
 //! the group up by itself: then nothing is written, and of the register only the byte with this bit ever is.
@@ -25,6 +27,8 @@ pub(crate) struct Hush {
     driver: PathBuf,
     /// Its configuration space in sysfs, of which the first 64 bytes are everybody's to read.
     config: PathBuf,
+    /// Whether the kernel may suspend it, in sysfs.
+    power: PathBuf,
 }
 
 /// The register's upper byte, in which the bit is.
@@ -37,6 +41,7 @@ impl Hush {
             bdf,
             driver: sysfs.join("driver"),
             config: sysfs.join("config"),
+            power: sysfs.join("power/control"),
         }
     }
 
@@ -60,6 +65,7 @@ impl Drop for Hush {
         if !start.has_wire() {
             return;
         }
+        let _awake = Awake::keep(&self.power);
         match start.silence(&self.config) {
             Err(error) if start.is_raised() => log::warn!(
                 "{0} has no way to be reset and goes on raising its interrupt wire, which cannot be silenced: {error}; \
@@ -68,6 +74,25 @@ impl Drop for Hush {
             ),
             Err(error) => log::debug!("{}: the interrupt wire stays on: {error}", self.bdf),
             Ok(()) => {}
+        }
+    }
+}
+
+/// Keeps a function awake until dropped, where the kernel would suspend it (Documentation/ABI/testing/sysfs-devices-power).
+struct Awake<'a>(Option<&'a Path>);
+
+impl<'a> Awake<'a> {
+    /// Where this process may not, the function is as it was.
+    fn keep(power: &'a Path) -> Self {
+        let may_suspend = fs::read_to_string(power).is_ok_and(|text| text.trim() == "auto");
+        Self((may_suspend && fs::write(power, "on").is_ok()).then_some(power))
+    }
+}
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        if let Some(power) = self.0 {
+            let _ = fs::write(power, "auto");
         }
     }
 }
@@ -148,6 +173,24 @@ mod tests {
     #[test]
     fn one_that_does_not_answer_is_left_alone() {
         assert_eq!(closed(0xffff, 0xffff, 0xff).u16(4), 0xffff);
+    }
+
+    #[test]
+    fn what_may_be_suspended_is_awake_meanwhile_and_may_be_afterwards() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let power = folder.path().join("control");
+        fs::write(&power, "auto\n").expect("written");
+        let awake = Awake::keep(&power);
+        assert_eq!(fs::read_to_string(&power).expect("there"), "on");
+        drop(awake);
+        assert_eq!(fs::read_to_string(&power).expect("there"), "auto");
+        fs::write(&power, "on\n").expect("written");
+        drop(Awake::keep(&power));
+        assert_eq!(
+            fs::read_to_string(&power).expect("there"),
+            "on\n",
+            "it was kept awake before"
+        );
     }
 
     #[test]

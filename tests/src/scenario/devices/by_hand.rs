@@ -85,9 +85,17 @@ fn left_raised(lab: &Lab<'_>) -> Result<()> {
         let said = lab.agent.sh(&format!("setpci -s {} {name}", EDU.at()))?;
         u16::from_str_radix(said.trim(), 16).with_context(|| format!("`{said}` is no number"))
     };
-    let (command, status) = (register("COMMAND")?, register("STATUS")?);
-    ensure!(status & 1 << 3 != 0, "Nothing is raised: the status is {status:#06x}");
-    ensure!(command & 1 << 10 != 0, "The wire is not silent: the command register is {command:#06x}");
+    let is_silent = |when: &str| -> Result<()> {
+        let (command, status) = (register("COMMAND")?, register("STATUS")?);
+        ensure!(status & 1 << 3 != 0, "{when}: nothing is raised: the status is {status:#06x}");
+        ensure!(command & 1 << 10 != 0, "{when}: the wire is not silent: the command register is {command:#06x}");
+        Ok(())
+    };
+    let driver = |verb: &str| lab.agent.sh(&format!("echo {} > /sys/bus/pci/drivers/vfio-pci/{verb}", EDU.at()));
+    is_silent("The guest has ended")?;
+    driver("unbind")?;
+    is_silent("vfio-pci has given it up")?;
+    driver("bind")?;
     lab.run(&config, |guest| {
         guest.sh(&format!("{AT}\ndevmem $((at + 0x64)) 32 1\n{LISTEN}"))?;
         says(guest, &format!("{AT}\n{INTERRUPTS}"), "10")
