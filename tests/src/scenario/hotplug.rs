@@ -88,6 +88,14 @@ pub(super) fn scenarios() -> Vec<Scenario> {
         )
         .strait_only()
         .full(),
+        Scenario::new(
+            "hotplug-between",
+            "a device comes and goes while the guest is reset, paused, or has not let go of it; kill -9 in each state",
+            600,
+            between,
+        )
+        .strait_only()
+        .full(),
     ]
 }
 
@@ -401,5 +409,55 @@ fn gone(lab: &Lab<'_>) -> Result<()> {
         ensure!(said["id"] == "nic", "The VMM says {said}");
         lab.eth0().up(guest, "igbvf")?;
         lab.eth0().ping(guest)
+    })
+}
+
+fn between(lab: &Lab<'_>) -> Result<()> {
+    let nic = lab.take(NIC.at())?;
+    let add = add(lab, &nic, "nic");
+    let works = |guest: &mut Guest<'_>, when: &'static str| -> Result<()> {
+        lab.eth0().up(guest, "igb").context(when)?;
+        lab.eth0().ping(guest).context(when)
+    };
+    let from_the_start = GuestConfig {
+        devices: vec![nic.clone()],
+        ..guest(1)
+    };
+    lab.start(&from_the_start, |guest| {
+        guest.ready()?;
+        works(guest, "It was there at the start")?;
+        ask(lab, &[&delete(&nic), DELETED])?;
+        guest.sh("[ ! -e /sys/class/net/eth0 ]")?;
+        ask(lab, &[&add, "system_reset"]).context("It comes while the guest is reset")?;
+        guest.ready()?;
+        works(guest, "It came while the guest was reset")?;
+        ask(lab, &[&delete("nic"), "system_reset", DELETED]).context("A reset before the guest let go of it")?;
+        guest.ready()?;
+        ask(lab, &["stop", &add, "cont"]).context("It comes to a guest that stands still")?;
+        works(guest, "It came while the guest stood still")?;
+        ask(lab, &["stop", &pull("nic"), DELETED, "system_reset", "cont"])?;
+        guest.ready()?;
+        ask(lab, &[&add])?;
+        works(guest, "It was pulled out of a guest that stood still and was reset")?;
+        guest.power_off().map(drop)
+    })?;
+    for (state, words) in [
+        ("paused", vec!["stop"]),
+        ("asked for its device", vec![&*delete("nic")]),
+        ("about to lose its device", vec![&*pull("nic")]),
+        ("being reset", vec!["system_reset"]),
+    ] {
+        lab.start(&guest(1), |guest| {
+            guest.ready()?;
+            ask(lab, &[&add])?;
+            lab.eth0().up(guest, "igb")?;
+            ask(lab, &words)?;
+            guest.kill()
+        })
+        .with_context(|| format!("A guest is {state}, and its VMM killed"))?;
+    }
+    lab.run(&guest(1), |guest| {
+        ask(lab, &[&add])?;
+        works(guest, "Behind four killed VMMs")
     })
 }

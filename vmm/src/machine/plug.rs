@@ -54,7 +54,7 @@ impl Platform {
             .collect::<Result<_, _>>()?;
         configs.iter().try_for_each(|config| self.check_new(config))?;
         let reception = self.reception.clone().ok_or(PlugError::NoSlots)?;
-        let port = self.free_port().ok_or(PlugError::Full)?;
+        let port = self.free_port(reception.slots).ok_or(PlugError::Full)?;
         let seats = seats(&configs, port)?;
         let present: Vec<HostBdf> = self.passed.iter().map(|passed| passed.device.bdf()).collect();
         let iommu = self.iommu.clone();
@@ -96,14 +96,18 @@ impl Platform {
         Ok(())
     }
 
-    /// The first port without a device. One that a device is just leaving for the host is free: the next device is
-    /// opened when that one is gone.
-    fn free_port(&self) -> Option<u8> {
+    /// A port without a device: one of the last `slots`, which always have room for a device to come, else one that a
+    /// device of the start has left, whose room lasts until the guest is reset. One that a device is just leaving for the
+    /// host is free: the next device is opened when that one is gone.
+    fn free_port(&self, slots: u8) -> Option<u8> {
         let is_taken = |port: &u8| {
             self.passed.iter().any(|passed| passed.seat.port == *port)
                 || self.coming.iter().any(|coming| coming.port == *port)
         };
-        (1..=self.ports).find(|port| !is_taken(port))
+        let others = self.ports - slots;
+        (others + 1..=self.ports)
+            .chain(1..=others)
+            .find(|port| !is_taken(port))
     }
 
     /// Does what follows from a job that is done.
