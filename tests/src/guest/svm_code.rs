@@ -55,7 +55,8 @@ const MAKE_GUEST: &[&[u8]] = &[
 
 /// `mov eax, VMCB; vmrun`
 const RUN: &[u8] = &[0xb8, 0x00, 0x10, 0x30, 0x00, 0x0f, 0x01, 0xd8];
-const RUN_LEN: usize = 3;
+/// Bytes of VMRUN.
+pub(crate) const VMRUN_LEN: u32 = 3;
 
 /// A guest that resets the machine from within a guest of its own: switches SVM on, makes a guest without any exit but
 /// VMRUN, which it must have, and enters it; the chipset's reset is that guest's. Started again, it looks whether EFER is
@@ -114,7 +115,7 @@ pub(crate) fn runs_again_and_again() -> Vec<u8> {
 pub(crate) fn vmrun_at() -> u32 {
     let program = runs_again_and_again();
     let at = program.windows(RUN.len()).position(|bytes| bytes == RUN);
-    let behind = at.map_or(0, |at| at + RUN.len() - RUN_LEN);
+    let behind = at.map_or(0, |at| at + RUN.len() - VMRUN_LEN as usize);
     ENTRY + u32::try_from(behind).unwrap_or_default()
 }
 
@@ -138,7 +139,7 @@ mod tests {
 
         let program = runs_again_and_again();
         let vmrun = (vmrun_at() - ENTRY) as usize;
-        assert_eq!(program[vmrun..vmrun + RUN_LEN], [0x0f, 0x01, 0xd8]);
+        assert_eq!(program[vmrun..vmrun + VMRUN_LEN as usize], [0x0f, 0x01, 0xd8]);
         let end = program.len() - SAY_K.len() - POWER_OFF.len();
         let back = i32::from_le_bytes(program[end - 4..end].try_into().expect("4 bytes"));
         let again = end.checked_add_signed(back as isize).expect("inside");

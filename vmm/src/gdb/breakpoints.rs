@@ -143,6 +143,17 @@ pub(super) struct Watch {
     pub(super) access: Access,
 }
 
+impl Watch {
+    /// The instruction at an address is reached. Its length is 1 (SDM vol. 3 §18.2.4).
+    pub(super) fn instruction(address: u64) -> Self {
+        Self {
+            address,
+            len: 1,
+            access: Access::Execute,
+        }
+    }
+}
+
 /// The debug registers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Hardware([Option<Watch>; REGISTERS]);

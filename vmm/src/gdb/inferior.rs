@@ -20,6 +20,8 @@ use crate::kvm::vcpu::{DebugExit, Vcpu};
 /// Bytes that a linear address tells apart by themselves: what is behind is on another page.
 const PAGE: u64 = 4096;
 
+/// DR6: a debug register found what it is for (SDM vol. 3 §18.2.3).
+const FOUND: u64 = 0xf;
 /// DR6: the exception came behind a step.
 const STEPPED: u64 = 1 << 14;
 
@@ -116,15 +118,22 @@ impl Inferior {
         let returned = std::mem::take(&mut self.returned);
         for vcpu in &self.vcpus {
             let action = self.actions.get(&vcpu.id()).copied().unwrap_or(Action::Continue);
+            let is_stepped = action != Action::Continue;
             // KVM steps a guest of the guest as well, and the outer one has met its end by it (Linux 6.12, AMD): a step
-            // that leads there lasts until something else stops the guest.
-            let steps = action != Action::Continue && !is_in_inner_guest(vcpu);
+            // that leads there lasts until the outer one goes on, for which it takes a debug register, or something else stops
+            // the guest.
+            let outer = vcpu.outer();
+            let steps = is_stepped && outer.is_none();
+            let mut hardware = self.hardware.clone();
+            if let Some(outer) = outer.filter(|_| is_stepped) {
+                hardware.insert(Watch::instruction(outer.rip));
+            }
             let control = DebugControl {
                 traps_breakpoints: !self.software.is_empty(),
                 steps,
                 blocks_interrupts: steps && self.can_block && self.modes.steps_block_interrupts,
                 returns_breakpoint: returned.contains(&vcpu.id()),
-                registers: self.hardware.values(),
+                registers: hardware.values(),
             };
             vcpu.note_pause();
             if let Err(error) = vcpu.set_debug(&control) {
@@ -218,13 +227,15 @@ impl Inferior {
     }
 
     /// A stop in a guest of the guest: what gdb set is meant for the outer one. A breakpoint instruction there is that
-    /// guest's own, a step goes on until the vCPU is back, and what a debug register found is passed by once (RF).
+    /// guest's own, a step goes on until the vCPU is back, and an instruction that a debug register found, which may be one
+    /// for such a step, is passed by once (RF).
     fn pass_over(&mut self, exit: DebugExit) {
         if exit.exception == 3 {
             self.returned.push(exit.vcpu);
         }
-        let is_instruction = |watch: &Watch| watch.access == Access::Execute;
-        if self.hardware.hit(exit.dr6).as_ref().is_some_and(is_instruction)
+        let is_access = |watch: Watch| watch.access != Access::Execute;
+        if exit.dr6 & FOUND != 0
+            && !self.hardware.hit(exit.dr6).is_some_and(is_access)
             && let Some(vcpu) = self.vcpu(tid(exit.vcpu))
             && let Ok(mut registers) = vcpu.registers()
         {
@@ -268,8 +279,8 @@ impl Inferior {
             return Some(GuestAddress(linear));
         }
         let vcpu = self.vcpu(thread).or(self.vcpus.first())?;
-        match vcpu.outer_tables() {
-            Some(tables) => walk::translate(&self.memory, tables, linear),
+        match vcpu.outer() {
+            Some(outer) => walk::translate(&self.memory, outer.tables, linear),
             None => vcpu.translate(linear),
         }
     }
@@ -288,7 +299,7 @@ impl Inferior {
 }
 
 fn is_in_inner_guest(vcpu: &Vcpu) -> bool {
-    vcpu.outer_tables().is_some()
+    vcpu.outer().is_some()
 }
 
 /// gdb counts threads from 1.

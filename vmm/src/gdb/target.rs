@@ -222,20 +222,11 @@ impl SwBreakpoint for Inferior {
 
 impl HwBreakpoint for Inferior {
     fn add_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
-        Ok(self.hardware.insert(at_instruction(address)))
+        Ok(self.hardware.insert(Watch::instruction(address)))
     }
 
     fn remove_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
-        Ok(self.hardware.remove(at_instruction(address)))
-    }
-}
-
-/// The length of an instruction's watch is 1 (SDM vol. 3 §18.2.4).
-fn at_instruction(address: u64) -> Watch {
-    Watch {
-        address,
-        len: 1,
-        access: Access::Execute,
+        Ok(self.hardware.remove(Watch::instruction(address)))
     }
 }
 

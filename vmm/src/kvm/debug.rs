@@ -16,23 +16,45 @@ use super::vm::Vm;
 /// IA32_KERNEL_GS_BASE, which no structure of KVM's has.
 const KERNEL_GS_BASE: u32 = 0xc000_0102;
 
-/// Where page tables are, and how many levels they have.
+/// Where page tables are, and of which kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tables {
+    /// Whether there are any.
+    pub cr0: u64,
     /// The first of them.
     pub cr3: u64,
-    /// The number of levels.
+    /// How large entries and pages may be, and how many levels there are.
     pub cr4: u64,
+    /// They are those of 64-bit mode (EFER.LMA).
+    pub is_long: bool,
+}
+
+/// How the guest goes on when a guest of its own has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// By which it reaches memory.
+    pub tables: Tables,
+    /// The linear address of its next instruction.
+    pub rip: u64,
 }
 
 /// In the control block that KVM tells of a vCPU in a guest of the guest, the save area is the outer guest's
 /// (`svm_get_nested_state`); places by APM vol. 2 appendix B.
+const VMCB_EFER: usize = 0x4d0;
 const VMCB_CR4: usize = 0x548;
 const VMCB_CR3: usize = 0x550;
+const VMCB_CR0: usize = 0x558;
+const VMCB_RIP: usize = 0x578;
+const EFER_LMA: u64 = 1 << 10;
 
 /// What the outer guest goes on with, in a layout that KVM keeps for the sake of migration (`vmx_check_vmcs12_offsets`).
+const VMCS12_HOST_CR0: usize = 584;
 const VMCS12_HOST_CR3: usize = 592;
 const VMCS12_HOST_CR4: usize = 600;
+const VMCS12_HOST_RIP: usize = 672;
+const VMCS12_EXIT_CONTROLS: usize = 768;
+/// The outer guest is in 64-bit mode (SDM vol. 3 §25.7.1, "host address-space size").
+const TO_LONG_MODE: u64 = 1 << 9;
 
 /// How a vCPU goes on under a debugger.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,32 +157,41 @@ impl Vcpu {
         self.fd().set_guest_debug(&debug)
     }
 
-    /// Where the guest's own tables are while it runs a guest of the guest; nothing where it does not. New kernels note
+    /// How the guest goes on when it runs a guest of the guest now; nothing where it does not. New kernels note
     /// that down with each exit (KVM_RUN_X86_GUEST_MODE), but Linux 6.1 does not; all tell it with the nested state.
-    pub fn outer_tables(&self) -> Option<Tables> {
+    pub fn outer(&self) -> Option<Outer> {
         let mut state = KvmNestedStateBuffer::empty();
         self.fd().nested_state(&mut state).ok()??;
         if u32::from(state.flags) & KVM_STATE_NESTED_GUEST_MODE == 0 {
             return None;
         }
-        let (bytes, cr3, cr4) = match u32::from(state.format) {
+        match u32::from(state.format) {
             KVM_STATE_NESTED_FORMAT_SVM => {
                 // SAFETY: the format says which part KVM filled in, and it is bytes of any value.
                 let bytes: &[u8] = unsafe { &state.data.svm.vmcb12 };
-                (bytes, VMCB_CR3, VMCB_CR4)
+                let tables = Tables {
+                    cr0: word(bytes, VMCB_CR0)?,
+                    cr3: word(bytes, VMCB_CR3)?,
+                    cr4: word(bytes, VMCB_CR4)?,
+                    is_long: word(bytes, VMCB_EFER)? & EFER_LMA != 0,
+                };
+                let rip = word(bytes, VMCB_RIP)?;
+                Some(Outer { tables, rip })
             }
             KVM_STATE_NESTED_FORMAT_VMX => {
                 // SAFETY: as above.
                 let bytes: &[u8] = unsafe { &state.data.vmx.vmcs12 };
-                (bytes, VMCS12_HOST_CR3, VMCS12_HOST_CR4)
+                let tables = Tables {
+                    cr0: word(bytes, VMCS12_HOST_CR0)?,
+                    cr3: word(bytes, VMCS12_HOST_CR3)?,
+                    cr4: word(bytes, VMCS12_HOST_CR4)?,
+                    is_long: word(bytes, VMCS12_EXIT_CONTROLS)? & TO_LONG_MODE != 0,
+                };
+                let rip = word(bytes, VMCS12_HOST_RIP)?;
+                Some(Outer { tables, rip })
             }
-            _ => return None,
-        };
-        let word = |at: usize| Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?));
-        Some(Tables {
-            cr3: word(cr3)?,
-            cr4: word(cr4)?,
-        })
+            _ => None,
+        }
     }
 
     /// It stood still for a time that the guest did not see: Linux's watchdogs take no offence (KVM_KVMCLOCK_CTRL,
@@ -177,6 +208,11 @@ impl Vcpu {
             _ => "running",
         }
     }
+}
+
+/// Eight bytes of a structure that KVM filled in.
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
 /// Whether KVM can hold interrupts back while a vCPU steps, as it can since Linux 5.16.
