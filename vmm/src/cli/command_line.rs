@@ -11,6 +11,7 @@ use super::ctl::CtlArgs;
 use super::failure::USAGE;
 use super::host::HostArgs;
 use super::man::ManArgs;
+use super::qemu;
 use super::run::RunArgs;
 use super::symbols::SymbolsArgs;
 
@@ -70,7 +71,9 @@ pub(super) fn parse_from(words: impl IntoIterator<Item = impl Into<OsString>>) -
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (error.render().to_string(), 0),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.render().to_string(), USAGE),
         _ => {
-            let (says, command) = (one_line(&error.render().to_string()), command_of(&words));
+            let command = command_of(&words);
+            let hint = (command == "strait run").then(|| qemu::hint(&words)).flatten();
+            let says = hint.unwrap_or_else(|| one_line(&error.render().to_string()));
             (format!("strait: {says}; `{command} --help` explains"), USAGE)
         }
     })
@@ -132,6 +135,25 @@ mod tests {
         ] {
             let message = refusal(line);
             assert!(message.ends_with(help), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn an_option_of_qemus_is_known_for_one() {
+        for (line, says) in [
+            (
+                "strait run -smp 4",
+                "strait: -smp is an option of QEMU's; type here --cpus N; `strait run --help` explains",
+            ),
+            (
+                "strait run -k vmlinuz -mem-path /dev/hugepages",
+                "strait: -mem-path is",
+            ),
+            ("strait run -device vfio-pci,host=01:00.0", "strait: -device is"),
+            ("strait run -kernel vmlinuz", "strait: -kernel is"),
+        ] {
+            let message = refusal(line);
+            assert!(message.starts_with(says), "{line}: {message}");
         }
     }
 

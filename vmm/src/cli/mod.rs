@@ -7,6 +7,7 @@ mod ctl;
 mod failure;
 pub mod host;
 mod man;
+mod qemu;
 mod run;
 mod screen;
 mod symbols;
