@@ -96,13 +96,18 @@ fn run_on(config: &Config, host: CheckedHost, user: &User, status: &mut Status) 
     user.signals.go_on()?;
     let mut event_loop = EventLoop::new(user);
     let _raw_mode = RawMode::enter()?;
+    let mut board = Board::build(&platform)?;
+    // Behind the first memory slots: since Linux 6.18 each change of them waits for the kernel to be done with zones that
+    // were registered shortly before, 10 ms (`kvm_io_bus_register_dev`, virt/kvm/kvm_main.c).
+    platform.vm.note_index_writes()?;
     loop {
-        let mut board = Board::build(&platform)?;
         match platform.run_guest(&mut board, &mut event_loop, status)? {
             Next::Restart => board.reset_devices(),
             Next::End(outcome) => return Ok(outcome),
         }
         user.signals.go_on()?;
+        drop(board);
+        board = Board::build(&platform)?;
     }
 }
 

@@ -119,7 +119,6 @@ impl Platform {
     /// Says which step failed and what to do; [`Ended`](crate::signals::Ended) after a signal.
     pub fn build(config: &Config, host: CheckedHost, user: &User) -> Result<Self, RunError> {
         let vm = Vm::new(&host.system)?;
-        vm.note_index_writes()?;
         let has_devices = !config.devices.is_empty() || config.hotplug.is_some();
         let groups = has_devices.then(|| vm.vfio_groups()).transpose()?;
         let groups: Option<Arc<dyn GroupListener>> = groups.map(|groups| Arc::new(groups) as _);
@@ -138,12 +137,7 @@ impl Platform {
             let messages = user.outputs.messages.clone();
             ram::populate(&ram, messages, Style::of_stderr(), &|_| user.signals.go_on())?.finish();
         }
-        let space = Arc::new(AddressSpace::new());
-        let slots = Arc::new(MemorySlots::new(&vm));
-        space.add_listener(slots.clone())?;
-        for (start, backing) in ram.blocks() {
-            space.add(Place::Memory(start), Region::ram(backing))?;
-        }
+        let (space, slots) = map(&vm, &ram)?;
         let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
         let control = config::listen(config.name.as_ref(), config.qmp.as_ref())?;
         let events = Arc::new(Events::new()?);
@@ -159,18 +153,11 @@ impl Platform {
         let (iommu, passed) = plan.connect(config, opened, &surroundings)?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;
         install_kick()?;
-        let reception = groups.filter(|_| empty > 0).map(|groups| Reception {
-            slots: empty,
-            room: host.room,
-            groups,
-            memory_bytes: config.memory.size.bytes(),
-            apart,
-            signals: user.signals.clone(),
-        });
+        let reception = groups.and_then(|groups| Reception::new(config, &host, groups, user));
         let has_power_button = control.is_some() || config.stop_timeout.is_some();
         Ok(Self {
             porter: Porter::new(events.clone()),
-            about: About::new(config),
+            about: About::new(config, &host.ram),
             numbers: control.as_ref().and_then(|_| KvmNumbers::open(&vm, &vcpus)),
             vcpus,
             debugger,
@@ -333,4 +320,15 @@ impl Platform {
             .extend(threads.into_iter().filter_map(VcpuThread::join));
         self.vcpus.sort_by_key(Vcpu::id);
     }
+}
+
+/// Guest physical memory with RAM in it, and the slots by which KVM has it.
+fn map(vm: &Vm, ram: &GuestRam) -> Result<(Arc<AddressSpace>, Arc<MemorySlots>), RunError> {
+    let space = Arc::new(AddressSpace::new());
+    let slots = Arc::new(MemorySlots::new(vm));
+    space.add_listener(slots.clone())?;
+    for (start, backing) in ram.blocks() {
+        space.add(Place::Memory(start), Region::ram(backing))?;
+    }
+    Ok((space, slots))
 }

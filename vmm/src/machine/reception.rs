@@ -7,15 +7,16 @@ use strait_vfio::host::{Host, HostBdf, Root, RunningKernel};
 use strait_vfio::{Device, GroupListener};
 
 use super::error::RunError;
-use super::host;
+use super::host::{self, CheckedHost};
 use super::iommu::Iommu;
 use super::managed::Borrowed;
 use super::passthrough::{self, Opened};
 use super::seat::Seat;
-use crate::config::DeviceConfig;
+use crate::config::{Config, DeviceConfig};
 use crate::control::Ticket;
 use crate::open_files;
 use crate::signals::Signals;
+use crate::user::User;
 
 /// What is needed for a device to come.
 #[derive(Clone)]
@@ -42,6 +43,24 @@ pub(super) struct Coming {
 }
 
 impl Reception {
+    /// None where the guest was made without slots for devices to come.
+    pub(super) fn new(
+        config: &Config,
+        host: &CheckedHost,
+        groups: Arc<dyn GroupListener>,
+        user: &User,
+    ) -> Option<Self> {
+        let slots = config.hotplug.map_or(0, |hotplug| hotplug.slots);
+        (slots > 0).then(|| Self {
+            slots,
+            room: host.room,
+            groups,
+            memory_bytes: config.memory.size.bytes(),
+            apart: config.viommu.is_some(),
+            signals: user.signals.clone(),
+        })
+    }
+
     /// Takes devices from the host, opens them, and lets them reach memory. `present` are in the guest.
     ///
     /// # Errors

@@ -72,6 +72,7 @@ impl Facts for Telling<'_> {
             "pid": std::process::id(),
             "uptime-seconds": about.began.elapsed().as_secs(),
             "memory-bytes": about.memory_bytes,
+            "memory": about.memory,
             "devices": self.platform.passed.iter().map(device).collect::<Vec<Value>>(),
             "locked-bytes": statistics::locked_bytes(),
             "process": statistics::of_this_process(),

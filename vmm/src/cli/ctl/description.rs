@@ -17,6 +17,10 @@ pub(super) struct Description {
     /// The program that runs it.
     pub(super) version: String,
     pub(super) memory_bytes: Option<u64>,
+    /// The size of its pages, where they are of the host's pool of large pages.
+    pub(super) memory_pages: Option<String>,
+    /// The host's nodes that its memory is of, where they were chosen.
+    pub(super) memory_nodes: Option<String>,
     pub(super) locked_bytes: Option<u64>,
     pub(super) uptime_seconds: Option<u64>,
     /// The thread of each vCPU.
@@ -51,11 +55,27 @@ impl Description {
             pid: strait["pid"].as_u64(),
             version: version(&guest.version),
             memory_bytes: strait["memory-bytes"].as_u64(),
+            memory_pages: text(&strait["memory"]["pages"]),
+            memory_nodes: text(&strait["memory"]["nodes"]),
             locked_bytes: strait["locked-bytes"].as_u64(),
             uptime_seconds: strait["uptime-seconds"].as_u64(),
             cpu_threads: threads.filter_map(|cpu| cpu["thread-id"].as_u64()).collect(),
             devices: devices(&strait),
         })
+    }
+
+    /// How much memory it has, and of what.
+    pub(super) fn memory(&self) -> Option<String> {
+        let pages = self
+            .memory_pages
+            .as_ref()
+            .map(|pages| format!(", in pages of {pages}"));
+        let nodes = self
+            .memory_nodes
+            .as_ref()
+            .map(|nodes| format!(", host-nodes {nodes}"));
+        let size = bytes(self.memory_bytes?);
+        Some(size + &pages.unwrap_or_default() + &nodes.unwrap_or_default())
     }
 }
 

@@ -144,7 +144,7 @@ impl InfoArgs {
         facts.extend(described.pid.map(|pid| ("process", pid.to_string())));
         facts.push(("program", described.version.clone()));
         facts.push(("CPUs", described.cpu_threads.len().to_string()));
-        facts.extend(described.memory_bytes.map(|memory| ("memory", bytes(memory))));
+        facts.extend(described.memory().map(|memory| ("memory", memory)));
         facts.extend(described.locked_bytes.map(|locked| ("locked", bytes(locked))));
         for (what, value) in facts {
             screen.line(format!("  {what:8} {value}"))?;

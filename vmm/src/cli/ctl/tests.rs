@@ -112,6 +112,7 @@ fn facts() -> Answers {
             "x-query-strait",
             returns(json!({
                 "name": "web", "pid": 4242, "uptime-seconds": 61, "memory-bytes": 512 << 20, "locked-bytes": 0,
+                "memory": {"pages": "2M", "shared": true, "nodes": "0-1"},
                 "devices": [{"id": "net0", "host": "0000:01:00.0", "path": "0000:02:00.0"}],
             })),
         ),
@@ -144,7 +145,7 @@ fn a_guest_is_described_to_people_and_to_programs() {
     assert_eq!(
         ctl(&folder, "info").expect("the only guest"),
         "web\n  state    paused\n  for      1 min 1 s\n  process  4242\n  program  strait 0.1.0\n  CPUs     2\n  \
-         memory   512 MiB\n  locked   0 KiB\n  device   net0 (0000:01:00.0) is 0000:02:00.0 in the guest\n"
+         memory   512 MiB, in pages of 2M, host-nodes 0-1\n  locked   0 KiB\n  device   net0 (0000:01:00.0) is 0000:02:00.0 in the guest\n"
     );
     fs::remove_file(folder.path().join("web.sock")).expect("a socket");
     FakeGuest::start(folder.path(), "web", facts());
