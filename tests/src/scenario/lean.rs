@@ -6,29 +6,20 @@ use super::control::{HEAR, ask, with_socket};
 use super::{Lab, Scenario};
 use crate::guest::{Guest, GuestConfig, complaints, says};
 use crate::lab::devices::{NIC, RTL8139};
-use crate::supplies::{HOST_SERIES, OLD_SERIES};
+use crate::supplies::OLD_SERIES;
 
 const LEAN: &[&str] = &["--machine", "lean"];
 
 pub(super) fn scenarios() -> Vec<Scenario> {
-    let of = |name: &str, series: &'static str, cpus| {
-        let about = format!("a lean machine with {cpus} CPUs and {series}: NICs by messages and by wire, over a reboot");
-        Scenario::new(name, about, 300, move |lab| nics(lab, series, cpus)).strait_only()
+    let of = |name: &str, cpus| {
+        let about = format!("a lean machine with {cpus} CPUs: NICs by messages and by wire, over a reboot");
+        Scenario::new(name, about, 300, move |lab| nics(lab, cpus)).strait_only()
     };
     vec![
-        of("lean", HOST_SERIES, 2),
-        of("lean-smp-4", HOST_SERIES, 4).full(),
-        Scenario::new("lean-6.1", "a lean machine with Debian's 6.1 kernel: a NIC at work, over a reboot", 200, |lab| {
-            lab.needs_kernel(OLD_SERIES)?;
-            let config = GuestConfig {
-                series: OLD_SERIES,
-                ..GuestConfig::default()
-            };
-            one_nic(lab, config)
-        })
-        .strait_only()
-        .full(),
-        of("lean-7", "7", 1).full().with_further_kernel(),
+        of("lean", 2),
+        of("lean-smp-4", 4).full(),
+        with_kernel("lean-6.1", "Debian's 6.1 kernel", OLD_SERIES),
+        with_kernel("lean-7", "the newest kernel of Debian's backports", "7").with_further_kernel(),
         Scenario::new(
             "lean-viommu",
             "a lean machine with an IOMMU of its own, strict: a NIC at work, over a reboot",
@@ -48,10 +39,21 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     ]
 }
 
-fn nics(lab: &Lab<'_>, series: &'static str, cpus: u32) -> Result<()> {
-    lab.needs_kernel(series)?;
+fn with_kernel(name: &str, kernel: &str, series: &'static str) -> Scenario {
+    let about = format!("a lean machine with {kernel}: a NIC at work, over a reboot");
+    let run = move |lab: &Lab<'_>| {
+        lab.needs_kernel(series)?;
+        let config = GuestConfig {
+            series,
+            ..GuestConfig::default()
+        };
+        one_nic(lab, config)
+    };
+    Scenario::new(name, about, 200, run).strait_only().full()
+}
+
+fn nics(lab: &Lab<'_>, cpus: u32) -> Result<()> {
     let config = GuestConfig {
-        series,
         cpus,
         initrd: "devices",
         more: LEAN,
