@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::bench::Part;
 use crate::demo::Show;
 use crate::guest::Vmm;
 use crate::lab::{Kind, Lane};
@@ -67,6 +68,9 @@ enum Command {
         /// Only one of them.
         #[arg(long, value_enum)]
         vmm: Option<Vmm>,
+        /// Only these parts of a guest with a NIC; all if none is named.
+        #[arg(long, value_enum, conflicts_with = "nested")]
+        part: Vec<Part>,
         /// Guests with an IOMMU of their own and guests of guests instead; writes bench-nested.json and .html.
         #[arg(long)]
         nested: bool,
@@ -127,9 +131,14 @@ pub(crate) fn run() -> Result<ExitCode> {
             live,
         }),
         Command::Demo { show, vmm } => demo::demo(show, vmm),
-        Command::Bench { rounds, vmm, nested } => {
+        Command::Bench {
+            rounds,
+            vmm,
+            part,
+            nested,
+        } => {
             let both = vec![Vmm::Strait, Vmm::Qemu];
-            bench::bench(nested, rounds, &vmm.map_or(both, |vmm| vec![vmm]))
+            bench::bench(nested, rounds, &vmm.map_or(both, |vmm| vec![vmm]), &part)
         }
         Command::Shell => shell::shell(),
         Command::Run {

@@ -5,6 +5,7 @@
 
 mod counts;
 mod figures;
+mod floors;
 mod names;
 mod phases;
 mod plain;
@@ -14,6 +15,7 @@ mod trace;
 
 pub use counts::Counts;
 pub use figures::Figures;
+pub use floors::{Floors, Launch, Launched, PROGRAM as FLOOR, Probe, least};
 pub use names::{svm_exit, vmx_exit};
 pub use phases::{Moments, StartTrace};
 pub use plain::{Boot, Runs};

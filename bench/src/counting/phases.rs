@@ -112,6 +112,16 @@ impl Moments {
         })
     }
 
+    /// Seconds until the last of RAM was mapped for DMA.
+    pub fn dma_ready_s(self) -> f64 {
+        self.mapped
+    }
+
+    /// Seconds until the guest's first instruction.
+    pub fn first_instruction_s(self) -> f64 {
+        self.run
+    }
+
     /// The length in seconds of each phase, with when the guest's first program ran and when all was over.
     pub fn phases(self, ready: f64, end: f64) -> [f64; COUNT] {
         let Self { map, mapped, run } = self;

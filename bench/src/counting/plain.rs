@@ -1,6 +1,7 @@
 //! A guest from its start to its end, and its VMM's process meanwhile.
 
 use super::counts::Counts;
+use super::floors::Floors;
 use super::names;
 use super::phases::{COUNT as PHASE_COUNT, FIRST_INSTRUCTION, PHASES};
 use super::process::Process;
@@ -26,6 +27,8 @@ pub struct Runs {
     pub process: Option<Process>,
     /// One start for each round, in the order of the rounds.
     pub boots: Vec<Boot>,
+    /// What a start takes at best; in the same rounds, of Strait alone.
+    pub floors: Floors,
 }
 
 impl Runs {
@@ -49,6 +52,7 @@ impl Runs {
         let init = less("start.init", "guest's uptime at its first program", "s");
         sheet.row(init, |runs| of(runs).boot(|boot| Some(boot.init_s)));
         Self::fill_exits(sheet, of, kvm_exit);
+        Floors::fill(sheet, |runs| &of(runs).floors);
         Self::fill_process(sheet, of);
     }
 

@@ -37,6 +37,12 @@ impl<'a, R> Sheet<'a, R> {
         }
     }
 
+    /// Something of what was measured of one VMM.
+    pub fn of<T>(&self, vmm: &str, find: impl Fn(&R) -> T) -> Option<T> {
+        let (_, runs) = self.figures.all().find(|(name, _)| *name == vmm)?;
+        Some(find(runs))
+    }
+
     /// Says what is asked of Strait for a metric that is there.
     pub fn ask(&mut self, id: &str, asked: Asked) {
         let named = self.report.metrics.iter_mut().filter(|metric| metric.id == id);
@@ -44,14 +50,14 @@ impl<'a, R> Sheet<'a, R> {
     }
 
     /// Gives a metric that is there the floor that `value` finds in what was measured of any VMM; `probe` says what it is.
-    pub fn floor(&mut self, id: &str, probe: &str, value: impl Fn(&R) -> Option<u64>) {
+    pub fn floor(&mut self, id: &str, probe: &str, value: impl Fn(&R) -> Option<f64>) {
         let Some(value) = self.figures.all().find_map(|(_, runs)| value(runs)) else {
             return;
         };
         for metric in self.report.metrics.iter_mut().filter(|metric| metric.id == id) {
             metric.floor = Some(Floor {
                 probe: probe.to_owned(),
-                value: value as f64,
+                value,
             });
         }
     }

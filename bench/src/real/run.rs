@@ -16,7 +16,8 @@ use super::image::Image;
 use super::vmms::{MEMORY_MIB, Peer, on_path};
 use super::work::Work;
 use crate::counting::{
-    BOOT, Boot, Figures, MAPPINGS, Process, Runs, Sheet, StartTrace, Trace, svm_exit, vmx_exit,
+    BOOT, Boot, FLOOR, Figures, Launch, MAPPINGS, Probe, Process, Runs, Sheet, StartTrace, Trace, svm_exit,
+    vmx_exit,
 };
 use crate::host::Look;
 use crate::order::Order;
@@ -157,6 +158,7 @@ impl Bench<'_> {
         for (round, subject) in Order::abba(self.vmms.len(), self.options.rounds).turns() {
             let vmm = self.vmms[subject].clone();
             if !self.failed.contains_key(vmm.name()) {
+                self.floor(&vmm);
                 let started = self.start(&vmm);
                 self.note(
                     vmm.name(),
@@ -166,6 +168,28 @@ impl Bench<'_> {
             }
         }
         self.work()
+    }
+
+    /// What a start takes at best, in each round of Strait's.
+    fn floor(&mut self, vmm: &Peer) {
+        if vmm.name() != "strait" {
+            return;
+        }
+        let Some(program) = beside_or_on_path(FLOOR) else {
+            return self.doubt(format!(
+                "There is no floor of a start: {FLOOR} is neither beside strait-bench nor on PATH."
+            ));
+        };
+        let launch = Launch {
+            memory_mib: MEMORY_MIB,
+            files: [&self.image.kernel, &self.image.initrd].map(|path| path.display().to_string()),
+            device: self.device.address.clone(),
+        };
+        let program = program.display().to_string();
+        let floors = &mut self.figures.of(vmm.name()).floors;
+        if let Err(error) = floors.measure(&Probe::new(&ThisHost, &program), &launch) {
+            self.doubt(format!("The floor of a start cannot be measured: {error:#}."));
+        }
     }
 
     /// Lets each VMM's guest work in turn.

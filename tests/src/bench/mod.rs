@@ -3,6 +3,7 @@
 //! `strait-bench`, which draws it and tells how sure each ratio is.
 
 mod behind_iommu;
+mod dma_ready;
 mod floor;
 mod hot_add;
 mod inner;
@@ -10,6 +11,7 @@ pub(crate) mod iperf;
 mod large_maps;
 mod locked;
 mod plain;
+mod probes;
 mod start;
 mod traffic;
 mod vectors;
@@ -18,6 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use strait_bench::counting::{Figures, Sheet};
 use strait_bench::{Look, Order, Report, Shell, table};
 
@@ -31,9 +34,24 @@ use iperf::Iperf;
 /// A nested run takes one to two minutes on a quiet machine, everything else less.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// Measures a guest with a NIC, or with `is_nested` one with an IOMMU of its own. Prints a table and writes
-/// a file.
-pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCode> {
+/// A part of what is measured of a guest with a NIC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Part {
+    /// Its start to its end.
+    Start,
+    /// Its memory, until the NIC may reach all of it.
+    Dma,
+    /// A NIC that comes while it runs.
+    HotAdd,
+    /// Its NIC under load.
+    Streams,
+    /// What an interrupt vector costs.
+    Vectors,
+}
+
+/// Measures `parts` of a guest with a NIC, all if there are none; or with `is_nested` one with an IOMMU of its own. Prints a
+/// table and writes a file.
+pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm], parts: &[Part]) -> Result<ExitCode> {
     let supplies = Supplies::prepare()?;
     let logs = Logs::open()?;
     let iperf = Iperf::start(&supplies.root)?;
@@ -46,6 +64,7 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm]) -> Result<ExitCo
         iperf: &iperf,
         rounds,
         vmms,
+        parts,
     };
     if is_nested {
         bench.report("bench-nested.json", behind_iommu::measure, behind_iommu::fill)?;
@@ -63,6 +82,7 @@ struct Bench<'a> {
     iperf: &'a Iperf,
     rounds: u32,
     vmms: &'a [Vmm],
+    parts: &'a [Part],
 }
 
 impl<'a> Bench<'a> {
@@ -92,6 +112,11 @@ impl<'a> Bench<'a> {
         let broken: Vec<String> = report.broken().iter().map(ToString::to_string).collect();
         ensure!(broken.is_empty(), "{}", broken.join("; "));
         Ok(())
+    }
+
+    /// Whether a part is to be measured.
+    fn wants(&self, part: Part) -> bool {
+        self.parts.is_empty() || self.parts.contains(&part)
     }
 
     /// Calls `work` for each VMM in turn, round after round, there and back again. It returns a figure to show.

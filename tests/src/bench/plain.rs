@@ -2,15 +2,17 @@
 
 use anyhow::{Context, Result};
 use strait_bench::Asked;
-use strait_bench::counting::{self, Boot, Counts, Figures, Sheet, less, more, svm_exit};
+use strait_bench::counting::{self, Boot, Counts, Figures, Sheet, least, less, more, svm_exit};
 
-use super::Bench;
+use super::dma_ready::{self, PAGES, Ready};
 use super::floor;
 use super::hot_add;
+use super::probes;
 use super::start;
 use super::traffic::{self, Stream, Traffic};
 use super::vectors::{self, SetUp};
-use crate::guest::Vmm;
+use super::{Bench, Part};
+use crate::guest::{GuestConfig, Vmm};
 use crate::lab::Assigned;
 use crate::lab::devices::NIC;
 
@@ -22,6 +24,9 @@ pub(super) struct Runs {
     lean: counting::Runs,
     /// Exits that no VMM can save; of Strait alone.
     floor: Option<u64>,
+    /// MiB of a guest whose memory is there for DMA, and how long that took, by its pages.
+    ready_mib: u64,
+    ready: [Ready; PAGES.len()],
     /// Seconds for a NIC to come.
     hot_adds: Vec<f64>,
     streams: Vec<Traffic>,
@@ -36,34 +41,71 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
             .with_context(|| format!("Looking at {} failed", vmm.name()))?;
         figures.of(vmm.name()).starts.process = Some(process);
     }
+    probes::prepare(bench)?;
+    if bench.wants(Part::Start) {
+        starts(bench, figures, &nic.bdf)?;
+    }
+    if bench.wants(Part::Dma) {
+        until_dma(bench, figures, &nic.bdf)?;
+    }
+    if bench.wants(Part::HotAdd) {
+        bench.rounds("hot add", |vmm| {
+            let seconds = hot_add::measure(bench, vmm, &nic.bdf)?;
+            figures.of(vmm.name()).hot_adds.push(seconds);
+            Ok(format!("{seconds:.2} s"))
+        })?;
+    }
+    if bench.wants(Part::Streams) {
+        bench.rounds("streams", |vmm| {
+            let traffic = traffic::measure(bench, vmm, &nic.bdf, None)?;
+            let shown = traffic.to_string();
+            figures.of(vmm.name()).streams.push(traffic);
+            Ok(shown)
+        })?;
+    }
+    nic.restore()?;
+    if bench.wants(Part::Vectors) {
+        for vmm in bench.vmms {
+            figures.of(vmm.name()).vectors = vectors::measure(bench, *vmm)
+                .with_context(|| format!("Counting for the vectors of {} failed", vmm.name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Starts of each VMM, and in the same rounds what can be had at best.
+fn starts(bench: &Bench<'_>, figures: &mut Figures<Runs>, nic: &str) -> Result<()> {
     bench.rounds("boot", |vmm| {
         if vmm == Vmm::Strait {
-            let lean = start::measure(bench, vmm, &nic.bdf, &["--machine", "lean"])?;
-            figures.of(vmm.name()).lean.boots.push(lean);
+            let runs = figures.of(vmm.name());
+            let launch = probes::like(&GuestConfig::default(), nic);
+            runs.starts.floors.measure(&probes::probe(bench), &launch)?;
+            let lean = start::measure(bench, vmm, nic, &["--machine", "lean"])?;
+            runs.lean.boots.push(lean);
         }
-        let boot = start::measure(bench, vmm, &nic.bdf, &[])?;
+        let boot = start::measure(bench, vmm, nic, &[])?;
         let shown = format!("{:.2} s", boot.wall_s);
         figures.of(vmm.name()).starts.boots.push(boot);
         Ok(shown)
     })?;
     if bench.vmms.contains(&Vmm::Strait) {
-        figures.of(Vmm::Strait.name()).floor = Some(floor::measure(bench, &nic.bdf)?);
+        figures.of(Vmm::Strait.name()).floor = Some(floor::measure(bench, nic)?);
     }
-    bench.rounds("hot add", |vmm| {
-        let seconds = hot_add::measure(bench, vmm, &nic.bdf)?;
-        figures.of(vmm.name()).hot_adds.push(seconds);
-        Ok(format!("{seconds:.2} s"))
-    })?;
-    bench.rounds("streams", |vmm| {
-        let traffic = traffic::measure(bench, vmm, &nic.bdf, None)?;
-        let shown = traffic.to_string();
-        figures.of(vmm.name()).streams.push(traffic);
-        Ok(shown)
-    })?;
-    nic.restore()?;
-    for vmm in bench.vmms {
-        figures.of(vmm.name()).vectors = vectors::measure(bench, *vmm)
-            .with_context(|| format!("Counting for the vectors of {} failed", vmm.name()))?;
+    Ok(())
+}
+
+fn until_dma(bench: &Bench<'_>, figures: &mut Figures<Runs>, nic: &str) -> Result<()> {
+    let ready_mib = dma_ready::size(bench)?;
+    for (index, pages) in PAGES.into_iter().enumerate() {
+        bench.rounds(&format!("DMA to {ready_mib} MiB of {}", pages.title), |vmm| {
+            let runs = figures.of(vmm.name());
+            runs.ready_mib = ready_mib;
+            if !pages.is_for(vmm) {
+                return Ok("is not asked".to_owned());
+            }
+            let seconds = dma_ready::measure(bench, vmm, nic, pages, ready_mib, &mut runs.ready[index])?;
+            Ok(format!("{seconds:.2} s"))
+        })?;
     }
     Ok(())
 }
@@ -77,8 +119,9 @@ pub(super) fn fill(sheet: &mut Sheet<'_, Runs>) {
         runs.lean(|boot| Some(boot.counts.as_ref()?.total("userspace_exits") as f64))
     });
     for id in ["exits.userspace", "lean.userspace"] {
-        sheet.floor(id, floor::ABOUT, |runs| runs.floor);
+        sheet.floor(id, floor::ABOUT, |runs| runs.floor.map(|count| count as f64));
     }
+    dma_ready(sheet);
     sheet.ask("start.wall", Asked::RatioAtMost(0.79));
     sheet.ask("exits.userspace", Asked::AtMost(1150.0));
     sheet.ask("process.private", Asked::AtMost(8192.0));
@@ -89,6 +132,20 @@ pub(super) fn fill(sheet: &mut Sheet<'_, Runs>) {
     network(sheet);
     for (index, count) in vectors::COUNTS.into_iter().enumerate() {
         enabled(sheet, index, count);
+    }
+}
+
+/// From the start until a device may reach all memory.
+fn dma_ready(sheet: &mut Sheet<'_, Runs>) {
+    let memory_mib = sheet.of("strait", |runs| runs.ready_mib).unwrap_or_default();
+    for (index, pages) in PAGES.into_iter().enumerate() {
+        let id = format!("dma.{}", pages.name);
+        let title = format!(
+            "start of the VMM until a device may reach {memory_mib} MiB in {}",
+            pages.title
+        );
+        sheet.row(less(&id, &title, "s"), |runs| runs.ready[index].vmm_s.clone());
+        sheet.floor(&id, dma_ready::FLOOR, |runs| least(&runs.ready[index].floor_s));
     }
 }
 
