@@ -71,8 +71,8 @@ const INTERRUPTS: &str = "rm -f /run/goes-on; (while sleep 1; do
     rm /run/goes-on; sleep 10; pkill -INT -x gdb
 done) > /dev/null 2>&1 &";
 
-/// Another VMM in L1 maps memory for a drive again and again meanwhile, and is stopped and ended.
-const MAPS: &str = "(while :; do
+/// Another VMM in L1 maps memory for a drive again and again, and is stopped and ended, when L2 has had time to start.
+const MAPS: &str = "(until pidof strait; do sleep 1; done; sleep 60; while :; do
     timeout 8 strait run --kernel /lab/guest/vmlinuz-* --initrd /lab/guest/inner-* --memory 300M \
         --device 0000:02:00.0 --gdb unix:/run/other -S
 done) < /dev/null > /dev/null 2>&1 &";
