@@ -79,9 +79,7 @@ struct Gdb(UnixStream);
 
 impl Gdb {
     fn connect(path: &Path) -> Self {
-        let socket = UnixStream::connect(path).expect("a connection");
-        socket.set_read_timeout(Some(LIMIT)).expect("a socket");
-        Self(socket)
+        Self(line_to(path))
     }
 
     fn send(&mut self, text: &str) {
@@ -348,12 +346,21 @@ fn nonsense_ends_the_debugger_and_not_the_guest() {
     );
 }
 
+/// A line to who listens at a socket, which is there a moment before somebody does.
+fn line_to(path: &Path) -> UnixStream {
+    let mut line = None;
+    until("somebody listens", || {
+        line = UnixStream::connect(path).ok();
+        line.is_some()
+    });
+    let line = line.expect("somebody listens");
+    line.set_read_timeout(Some(LIMIT)).expect("a socket");
+    line
+}
+
 /// A client of the control socket, past its greeting.
 fn qmp(path: &Path) -> BufReader<UnixStream> {
-    until("there is a control socket", || path.exists());
-    let stream = UnixStream::connect(path).expect("a connection");
-    stream.set_read_timeout(Some(LIMIT)).expect("a socket");
-    let mut qmp = BufReader::new(stream);
+    let mut qmp = BufReader::new(line_to(path));
     qmp.read_line(&mut String::new()).expect("a greeting");
     say(&mut qmp, "qmp_capabilities");
     qmp
