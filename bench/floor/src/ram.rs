@@ -1,6 +1,7 @@
 //! Memory for a guest.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use clap::ValueEnum;
@@ -18,7 +19,7 @@ pub enum Pages {
 }
 
 /// Bytes that a CPU takes from the host at a time.
-const PIECE: usize = 64 << 20;
+const PIECE: usize = 32 << 20;
 
 /// Anonymous memory of this process.
 pub(crate) struct Ram(Mapping);
@@ -41,18 +42,22 @@ impl Ram {
         self.0.bytes()
     }
 
-    /// Takes all of it from the host, on all CPUs.
+    /// Takes all of it from the host, on all CPUs: each takes the next piece, so that none waits for a slower one.
     pub(crate) fn populate(&self) -> io::Result<()> {
         let cpus = thread::available_parallelism().map_or(1, usize::from);
         let (start, len) = (self.0.address(), self.0.len());
-        let share = len.div_ceil(cpus).next_multiple_of(PIECE);
+        let next = AtomicUsize::new(0);
+        let take = || {
+            loop {
+                let at = next.fetch_add(PIECE, Ordering::Relaxed);
+                if at >= len {
+                    return Ok(());
+                }
+                sys::populate(start + at, PIECE.min(len - at))?;
+            }
+        };
         thread::scope(|scope| {
-            let parts = (0..len)
-                .step_by(share)
-                .map(|at| (start + at, share.min(len - at)));
-            let threads: Vec<_> = parts
-                .map(|(start, len)| scope.spawn(move || sys::populate(start, len)))
-                .collect();
+            let threads: Vec<_> = (0..cpus).map(|_| scope.spawn(take)).collect();
             threads
                 .into_iter()
                 .try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into())))
