@@ -100,6 +100,9 @@ impl<'a> Bench<'a> {
         report.is_complete = outcome.is_ok();
         look.tell(&mut report);
         fill(&mut Sheet::new(&mut report, &figures));
+        if !self.parts.is_empty() {
+            report.metrics.retain(|metric| !metric.rounds.is_empty());
+        }
         let path = self.logs.path(file);
         print!("{}", table(&report));
         report.write(&path)?;
