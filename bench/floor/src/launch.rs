@@ -18,8 +18,8 @@ use crate::ram::{Pages, Ram};
 #[derive(Debug, Args)]
 pub struct Launch {
     /// Memory in MiB.
-    #[arg(long, default_value_t = 512)]
-    memory: usize,
+    #[arg(long, default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    memory: u32,
     /// The pages that memory is made of.
     #[arg(long, value_enum, default_value_t = Pages::Ordinary)]
     pages: Pages,
@@ -64,8 +64,8 @@ impl Launch {
         let mut took = Took::default();
         let kvm = Kvm::new().context("cannot open /dev/kvm")?;
         let vm = kvm.create_vm()?;
-        let len = self.memory << 20;
-        let mut ram = Ram::new(len, self.pages).context("cannot get memory")?;
+        let len = (self.memory as usize) << 20;
+        let mut ram = Ram::new(len, self.pages).with_context(|| self.no_memory())?;
         let device = timed(&mut took.device, || {
             self.device.as_deref().map(Device::open).transpose()
         })?;
@@ -85,6 +85,20 @@ impl Launch {
         match vcpu.run()? {
             VcpuExit::Hlt => Ok(took),
             exit => bail!("the guest left with {exit:?}, not with HLT"),
+        }
+    }
+}
+
+impl Launch {
+    fn no_memory(&self) -> String {
+        let memory = self.memory;
+        match self.pages {
+            Pages::Ordinary => format!("cannot get {memory} MiB of memory"),
+            Pages::TwoMib => format!(
+                "cannot get {memory} MiB of the host's pool; it must have {} free pages: \
+                 /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+                memory.div_ceil(2)
+            ),
         }
     }
 }

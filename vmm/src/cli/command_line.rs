@@ -143,7 +143,7 @@ mod tests {
         for (line, says) in [
             (
                 "strait run -smp 4",
-                "strait: -smp is an option of QEMU's; type here --cpus N; `strait run --help` explains",
+                "strait: -smp is an option of QEMU's; type --cpus N; `strait run --help` explains",
             ),
             (
                 "strait run -k vmlinuz -mem-path /dev/hugepages",

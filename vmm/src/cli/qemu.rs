@@ -4,28 +4,28 @@ use std::ffi::OsString;
 
 /// QEMU's words for an option, and what to type here. Words that are right here too (`-m`, `-s`, `-S`) are none of these.
 const OPTIONS: &[(&[&str], &str)] = &[
-    (&["kernel"], "--kernel FILE"),
-    (&["initrd"], "--initrd FILE"),
-    (&["append"], "--cmdline TEXT"),
-    (&["smp"], "--cpus N"),
-    (&["cpu"], "--cpu host, with nested=off where it is wanted"),
-    (&["device"], "--device ADDRESS, as in --device 01:00.0"),
-    (&["name"], "--name NAME"),
+    (&["kernel"], "type --kernel FILE"),
+    (&["initrd"], "type --initrd FILE"),
+    (&["append"], "type --cmdline TEXT"),
+    (&["smp"], "type --cpus N"),
+    (&["cpu"], "type --cpu host, with nested=off where it is wanted"),
+    (&["device"], "type --device ADDRESS, as in --device 01:00.0"),
+    (&["name"], "type --name NAME"),
     (
         &["qmp", "monitor", "mon", "chardev"],
-        "--qmp PATH, or --name NAME and `strait ctl`",
+        "type --qmp PATH, or --name NAME and `strait ctl`",
     ),
-    (&["gdb"], "--gdb tcp:HOST:PORT, or -s"),
-    (&["no-reboot"], "--no-reboot"),
+    (&["gdb"], "type --gdb tcp:HOST:PORT, or -s"),
+    (&["no-reboot"], "type --no-reboot"),
     (
         &["object", "mem-path", "mem-prealloc", "numa"],
-        "--memory SIZE,hugepages=2M,prealloc=on,host-nodes=N, with the keys that are wanted",
+        "type --memory SIZE,hugepages=2M,prealloc=on,host-nodes=N, with the keys that are wanted",
     ),
     (
         &["machine", "M"],
-        "nothing, or --machine lean; a guest's IOMMU is --viommu intel",
+        "leave it out, or type --machine lean; a guest's IOMMU is --viommu intel",
     ),
-    (&["enable-kvm", "accel"], "nothing: KVM is always used"),
+    (&["enable-kvm", "accel"], "leave it out: KVM is always used"),
     (
         &[
             "nographic",
@@ -36,15 +36,15 @@ const OPTIONS: &[(&[&str], &str)] = &[
             "no-user-config",
             "daemonize",
         ],
-        "nothing: the guest's console is this terminal, and there are no other devices than those of --device",
+        "leave it out: the guest's console is this terminal, and there are no other devices than those of --device",
     ),
     (
         &["netdev", "nic", "net", "drive", "blockdev", "cdrom", "hda"],
-        "nothing: there are no virtual disks and NICs; pass one of the host's with --device ADDRESS",
+        "leave it out: there are no virtual disks and NICs; pass one of the host's with --device ADDRESS",
     ),
     (
         &["bios", "pflash"],
-        "nothing: there is no firmware; a kernel is booted with --kernel FILE",
+        "leave it out: there is no firmware; a kernel is booted with --kernel FILE",
     ),
 ];
 
@@ -57,7 +57,7 @@ pub(super) fn hint(words: &[OsString]) -> Option<String> {
         .find_map(|word| {
             let name = word.strip_prefix('-').filter(|name| !name.starts_with('-'))?;
             let (_, here) = OPTIONS.iter().find(|(names, _)| names.contains(&name))?;
-            Some(format!("{word} is an option of QEMU's; type here {here}"))
+            Some(format!("{word} is an option of QEMU's; {here}"))
         })
 }
 
