@@ -60,15 +60,26 @@ pub struct Moments {
     map: f64,
     mapped: f64,
     run: f64,
+    /// As far as was noted down.
+    ready: f64,
 }
 
 impl<'a> StartTrace<'a> {
     /// Begins with nothing noted down.
     pub fn start(shell: &'a dyn Shell) -> Result<Self> {
+        Self::begin(shell, "echo traceoff > events/kvm/kvm_entry/trigger")
+    }
+
+    /// The same until it is finished, for a VMM that maps memory beside its guest's start. Each exit of the guest is noted
+    /// down then: it is for VMMs that have few.
+    pub fn start_whole(shell: &'a dyn Shell) -> Result<Self> {
+        Self::begin(shell, "echo 8192 > buffer_size_kb")
+    }
+
+    fn begin(shell: &'a dyn Shell, first: &str) -> Result<Self> {
         let trace = Self { shell };
         shell.sh(&format!(
-            "set -e\nmkdir -p {INSTANCE}; cd {INSTANCE}\n\
-             echo traceoff > events/kvm/kvm_entry/trigger\n\
+            "set -e\nmkdir -p {INSTANCE}; cd {INSTANCE}\n{first}\n\
              for event in sched/sched_process_exec syscalls/sys_enter_ioctl syscalls/sys_exit_ioctl; do\n\
                  echo 1 > events/$event/enable\ndone"
         ))?;
@@ -105,16 +116,23 @@ impl Moments {
         let mapped = lines[last..].iter().find(|line| line.is_answer_to(&lines[last]));
         let mapped = mapped.unwrap_or(&lines[run]);
         let since = |line: &Line<'_>| line.seconds - start;
+        // A vCPU's own mappings are of what its guest moves.
+        let is_of_ram = |line: &Line<'_>| line.asks(MAP) && !line.is_of_vcpu();
+        let last_of_ram = lines.iter().rposition(is_of_ram).unwrap_or(run);
+        let ready = lines[last_of_ram..]
+            .iter()
+            .find(|line| line.is_answer_to(&lines[last_of_ram]));
         Some(Self {
             map: since(&lines[map]),
             mapped: since(mapped),
             run: since(&lines[run]),
+            ready: since(ready.unwrap_or(&lines[run])),
         })
     }
 
-    /// Seconds until the last of RAM was mapped for DMA.
+    /// Seconds until the last of RAM was mapped for DMA, where that was noted down; else as [`Self::first_instruction_s`].
     pub fn dma_ready_s(self) -> f64 {
-        self.mapped
+        self.ready
     }
 
     /// Seconds until the guest's first instruction.
@@ -124,7 +142,7 @@ impl Moments {
 
     /// The length in seconds of each phase, with when the guest's first program ran and when all was over.
     pub fn phases(self, ready: f64, end: f64) -> [f64; COUNT] {
-        let Self { map, mapped, run } = self;
+        let Self { map, mapped, run, .. } = self;
         [map, mapped - map, run - mapped, ready - run, end - ready]
     }
 }
@@ -157,6 +175,11 @@ impl<'a> Line<'a> {
         command.is_some_and(|command| command & 0xffff == low)
     }
 
+    /// By the names that VMMs give to the threads of CPUs.
+    fn is_of_vcpu(&self) -> bool {
+        self.thread.starts_with("vcpu") || self.thread.starts_with("CPU ")
+    }
+
     fn is_answer_to(&self, other: &Line<'_>) -> bool {
         self.thread == other.thread && self.what.starts_with("sys_ioctl ->")
     }
@@ -183,6 +206,20 @@ mod tests {
         let moments = Moments::parse(TRACE).expect("a start");
         let phases = moments.phases(3.0, 4.0).map(|seconds| (seconds * 1000.0).round());
         assert_eq!(phases, [200.0, 300.0, 250.0, 2250.0, 1000.0]);
+    }
+
+    #[test]
+    fn memory_that_is_mapped_beside_the_guests_start_is_waited_for() {
+        let beside = "\
+           reach-74      [000] .....  100.800000: sys_ioctl(fd: 7, cmd: 3b71, arg: 7ffc0)
+           vcpu0-73      [001] .....  100.900000: sys_ioctl -> 0x0
+           reach-74      [000] .....  101.000000: sys_ioctl -> 0x0
+           vcpu0-73      [001] .....  102.000000: sys_ioctl(fd: 7, cmd: 3b71, arg: 7ffc0)
+           vcpu0-73      [001] .....  102.500000: sys_ioctl -> 0x0
+";
+        let ready = |trace: &str| Moments::parse(trace).expect("a start").dma_ready_s();
+        assert!((ready(TRACE) - 0.5).abs() < 1e-6);
+        assert!((ready(&(TRACE.to_owned() + beside)) - 1.0).abs() < 1e-6);
     }
 
     #[test]

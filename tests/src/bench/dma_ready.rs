@@ -103,7 +103,11 @@ pub(super) fn measure(
     if is_first {
         probe(into)?;
     }
-    let trace = StartTrace::start(bench.agent)?;
+    // QEMU maps all of it first, and has too many exits to be noted down.
+    let trace = match vmm {
+        Vmm::Strait => StartTrace::start_whole(bench.agent)?,
+        Vmm::Qemu => StartTrace::start(bench.agent)?,
+    };
     bench.with_guest(vmm, &config, |guest| guest.expect_end(0))?;
     let seconds = trace.finish()?.dma_ready_s();
     into.vmm_s.push(seconds);
