@@ -115,14 +115,35 @@ pub(super) fn reserved_regions(root: &Root, number: u32) -> Vec<ReservedRegion> 
 
 /// Address bits of unit `name`.
 pub(super) fn width_bits(root: &Root, name: &str) -> Option<u32> {
-    let register = |file: &str| {
-        let text = root.text(format!("sys/class/iommu/{name}/{file}"))?;
-        // Behind a colon there is a second register.
-        let first = text.split(':').next().unwrap_or_default();
-        u64::from_str_radix(first.trim_start_matches("0x"), 16).ok()
-    };
-    let vtd = register("intel-iommu/cap").map(vtd_width);
-    vtd.or_else(|| amd_width(register("amd-iommu/features")?))
+    let vtd = register(root, name, VTD).map(vtd_width);
+    vtd.or_else(|| amd_width(register(root, name, AMD)?))
+}
+
+/// MiB of the largest page that unit `name` maps, 0 for none beyond 4 KiB. AMD's map every power of two (AMD I/O
+/// Virtualization Technology §2.2.3).
+pub(super) fn largest_page_mib(root: &Root, name: &str) -> Option<u32> {
+    let vtd = register(root, name, VTD).map(vtd_largest_page_mib);
+    vtd.or_else(|| register(root, name, AMD).map(|_| 1024))
+}
+
+/// Where the kernel shows what a unit can do.
+const VTD: &str = "intel-iommu/cap";
+const AMD: &str = "amd-iommu/features";
+
+fn register(root: &Root, name: &str, file: &str) -> Option<u64> {
+    let text = root.text(format!("sys/class/iommu/{name}/{file}"))?;
+    // Behind a colon there is a second register.
+    let first = text.split(':').next().unwrap_or_default();
+    u64::from_str_radix(first.trim_start_matches("0x"), 16).ok()
+}
+
+/// SLLPS, bits 37:34 of the capability register: bit 34 for 2 MiB, bit 35 for 1 GiB (VT-d §11.4.2).
+fn vtd_largest_page_mib(capability: u64) -> u32 {
+    match (capability >> 35 & 1, capability >> 34 & 1) {
+        (1, _) => 1024,
+        (_, 1) => 2,
+        _ => 0,
+    }
 }
 
 /// MGAW, bits 21:16 of the capability register, plus one (VT-d §11.4.2).
@@ -209,6 +230,25 @@ mod tests {
         assert!(told.starts_with("dmesg | grep AMD-Vi says why"), "{told}");
         let told = remapping_remedy(&amd(&["IVRS"], "intremap=off").root());
         assert!(told.starts_with("take intremap=off"), "{told}");
+    }
+
+    #[test]
+    fn units_tell_their_largest_page() {
+        let host = amd(&["IVRS"], "quiet");
+        host.file("sys/class/iommu/ivhd0/amd-iommu/features", "29d3:0\n");
+        assert_eq!(largest_page_mib(&host.root(), "ivhd0"), Some(1024));
+        for (capability, mib) in [
+            ("c0000000100000", 0),
+            ("d2008440660462", 2),
+            ("d2008c40660462", 1024),
+        ] {
+            host.file(
+                "sys/class/iommu/dmar0/intel-iommu/cap",
+                &format!("{capability}\n"),
+            );
+            assert_eq!(largest_page_mib(&host.root(), "dmar0"), Some(mib), "{capability}");
+        }
+        assert_eq!(largest_page_mib(&host.root(), "dmar1"), None);
     }
 
     #[test]

@@ -122,7 +122,17 @@ fn width(root: &Root, wishes: &Wishes) -> Finding {
     };
     // RAM is split around a hole of at most 1 GiB below 4 GiB.
     let end = wishes.memory_bytes + (1 << 30);
-    let evidence = format!("{bits} address bits");
+    let page = iommu::units(root)
+        .iter()
+        .filter_map(|unit| iommu::largest_page_mib(root, unit))
+        .min();
+    let page = match page {
+        None => String::new(),
+        Some(0) => ", pages of 4 KiB alone".to_owned(),
+        Some(1024) => ", pages of up to 1 GiB".to_owned(),
+        Some(mib) => format!(", pages of up to {mib} MiB"),
+    };
+    let evidence = format!("{bits} address bits{page}");
     match end.checked_shr(bits).unwrap_or(0) {
         0 => Finding::pass("iommu-width", question, evidence),
         _ => Finding::pass("iommu-width", question, evidence).fail("give the guest less memory"),

@@ -144,7 +144,7 @@ fn every_illness_is_named_with_its_cure() {
     assert!(text.contains("FAIL Does the firmware offer an IOMMU?"), "{text}");
     let text = about(&|host| host.file("sys/class/iommu/dmar0/intel-iommu/cap", "c0000000100000\n"));
     assert!(
-        text.contains("17 address bits -> give the guest less memory"),
+        text.contains("17 address bits, pages of 4 KiB alone -> give the guest less memory"),
         "{text}"
     );
     let text = about(&|host| host.file("proc/interrupts", "24: 0 PCI-MSI\n"));
