@@ -74,6 +74,17 @@ pub(super) fn size(bench: &Bench<'_>) -> Result<u64> {
     Ok(size.unwrap_or(512))
 }
 
+/// Touches as much of the lab host's memory once: the machine below it gives that at the first touch, and whoever comes first
+/// would pay for all.
+pub(super) fn warm_up(bench: &Bench<'_>, nic: &str, memory_mib: u64) -> Result<()> {
+    let config = GuestConfig {
+        memory_mib,
+        ..GuestConfig::default()
+    };
+    let launch = probes::like(&config, nic);
+    probes::probe(bench).launch(&launch, "--dma").map(drop)
+}
+
 /// One start of each, the probe first or last by turns. Seconds of the VMM.
 pub(super) fn measure(
     bench: &Bench<'_>,

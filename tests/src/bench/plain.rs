@@ -96,6 +96,7 @@ fn starts(bench: &Bench<'_>, figures: &mut Figures<Runs>, nic: &str) -> Result<(
 
 fn until_dma(bench: &Bench<'_>, figures: &mut Figures<Runs>, nic: &str) -> Result<()> {
     let ready_mib = dma_ready::size(bench)?;
+    dma_ready::warm_up(bench, nic, ready_mib)?;
     for (index, pages) in PAGES.into_iter().enumerate() {
         bench.rounds(&format!("DMA to {ready_mib} MiB of {}", pages.title), |vmm| {
             let runs = figures.of(vmm.name());
