@@ -171,7 +171,7 @@ fn a_shell_is_offered_every_option_and_devices_where_one_is_meant() {
         let script = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "{}", said(&output));
         assert!(
-            script.contains("compare") && script.contains("initrd"),
+            script.contains("compare") && script.contains("initrd") && script.contains("strait host names"),
             "{script}"
         );
     }

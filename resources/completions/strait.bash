@@ -1,4 +1,14 @@
 
+# What strait-bench takes, as it says itself, for the words behind `strait bench`.
+_strait_bench_words() {
+    [[ $(type -t _strait_bench_with_devices) ]] || eval "$(strait bench completions bash 2>/dev/null)"
+    [[ $(type -t _strait_bench_with_devices) ]] || return
+    local line=${COMP_LINE:0:COMP_POINT}
+    local COMP_LINE="strait-bench ${line#*[[:space:]]bench[[:space:]]}"
+    local COMP_POINT=${#COMP_LINE} COMP_CWORD=$((COMP_CWORD - 1)) COMP_WORDS=(strait-bench "${COMP_WORDS[@]:2}")
+    _strait_bench_with_devices strait-bench "${@:2}"
+}
+
 # Devices where a device is wanted, drivers where a driver is, guests and what is asked of them behind ctl; everything
 # else as generated above.
 _strait_with_devices() {
@@ -8,7 +18,10 @@ _strait_with_devices() {
     # bash takes a colon for the end of a word, so what is before the last one is there already.
     local colons=""
     [[ $word == *:* && $COMP_WORDBREAKS == *:* ]] && colons=${word%"${word##*:}"}
-    if [[ $line =~ [[:space:]]host[[:space:]].*--driver[[:space:]=]+[^[:space:]]*$ ]]; then
+    if [[ $line =~ ^[^[:space:]]+[[:space:]]+bench[[:space:]] ]]; then
+        _strait_bench_words "$@"
+        return
+    elif [[ $line =~ [[:space:]]host[[:space:]].*--driver[[:space:]=]+[^[:space:]]*$ ]]; then
         names=$(ls /sys/bus/pci/drivers 2>/dev/null)
     elif [[ $line =~ [[:space:]]host[[:space:]]+vf[[:space:]]+[^-[:space:]][^[:space:]]*[[:space:]] && $word != -* ]]; then
         # How many virtual functions: no name.

@@ -10,8 +10,10 @@ use clap_complete::aot::generate;
 
 const NAME: &str = "strait-bench";
 
-/// Devices where one is wanted, by strait's own list of them.
+// Devices where one is wanted, by strait's own list of them.
 const BASH_DEVICES: &str = include_str!("../../../resources/completions/strait-bench.bash");
+const ZSH_DEVICES: &str = include_str!("../../../resources/completions/devices.zsh");
+const FISH_DEVICES: &str = include_str!("../../../resources/completions/strait-bench.fish");
 
 /// What is asked of the program about itself.
 #[derive(Debug, Subcommand)]
@@ -36,10 +38,17 @@ pub(crate) enum Describe {
 /// The script by which a shell completes `command`.
 pub(crate) fn completions(shell: &str, command: Command) -> String {
     match shell {
-        "zsh" => generated(Shell::Zsh, command),
-        "fish" => generated(Shell::Fish, command),
+        "zsh" => zsh(&generated(Shell::Zsh, command)),
+        "fish" => generated(Shell::Fish, command) + FISH_DEVICES,
         _ => generated(Shell::Bash, command) + BASH_DEVICES,
     }
+}
+
+/// Functions must be there before the last lines of the script call them, and behind its first line, which zsh reads.
+fn zsh(script: &str) -> String {
+    script
+        .replace(":DEVICE:_default'", ":DEVICE:_strait_devices'")
+        .replacen('\n', &format!("\n{ZSH_DEVICES}\n"), 1)
 }
 
 fn generated(shell: Shell, mut command: Command) -> String {

@@ -5,7 +5,10 @@ use clap_complete::Shell;
 use clap_complete::aot::generate;
 
 const BASH_DEVICES: &str = include_str!("../../../resources/completions/strait.bash");
-const ZSH_DEVICES: &str = include_str!("../../../resources/completions/strait.zsh");
+const ZSH_DEVICES: &str = concat!(
+    include_str!("../../../resources/completions/devices.zsh"),
+    include_str!("../../../resources/completions/strait.zsh")
+);
 const FISH_DEVICES: &str = include_str!("../../../resources/completions/strait.fish");
 
 /// Print a completion script.
@@ -31,8 +34,8 @@ impl CompletionsArgs {
     }
 }
 
-/// In zsh every argument has its own way of completion; those that are devices or guests get ours. Functions must be
-/// there before the last lines of the script call them.
+/// In zsh every argument has its own way of completion; those that are devices, guests or another program's get ours.
+/// Functions must be there before the last lines of the script call them.
 fn zsh(command: Command) -> String {
     let script = generated(Shell::Zsh, command);
     let lines = script.lines().map(|line| {
@@ -41,6 +44,7 @@ fn zsh(command: Command) -> String {
         match () {
             () if is_device => line.replace(":_default'", ":_strait_devices'"),
             () if line.contains("guest -- ") => line.replace(":_default'", ":_strait_guests'"),
+            () if line.contains("*::arguments -- ") => line.replace(":_default'", ":_strait_bench'"),
             () => line.to_owned(),
         }
     });
@@ -81,12 +85,13 @@ mod tests {
 
     /// What bash offers for the last word of `line`, on a host with a NIC, a disk and a guest.
     fn offered(line: &str) -> String {
-        let devices = r"strait() {
+        let devices = r#"strait() {
             case $1 in
                 ctl) printf 'web\tpaused\n';;
+                bench) echo '_strait_bench_with_devices() { COMPREPLY=("$# $* at $COMP_CWORD of $COMP_LINE"); }';;
                 *) printf '0000:01:00.0\tNIC\nenp3s0\tNIC\n0000:02:00.0\tNVMe\n';;
             esac
-        }";
+        }"#;
         let ask = r#"
             COMP_LINE=$1 COMP_POINT=${#1}
             read -ra COMP_WORDS <<< "$1"
@@ -144,11 +149,24 @@ mod tests {
     }
 
     #[test]
+    fn behind_bench_bash_asks_what_the_other_program_would_be_asked() {
+        assert_eq!(
+            offered("strait bench --only strait --dev"),
+            "3 strait-bench --dev strait at 3 of strait-bench --only strait --dev"
+        );
+        assert_eq!(
+            offered("strait bench "),
+            "3 strait-bench  bench at 1 of strait-bench"
+        );
+    }
+
+    #[test]
     fn zsh_asks_for_devices_where_they_are_meant() {
         let script = script("zsh");
         assert!(script.starts_with("#compdef strait\n"));
         assert!(script.matches(":_strait_devices'").count() >= 8, "{script}");
         assert!(script.contains(":_strait_guests'"), "{script}");
+        assert_eq!(script.matches(":_strait_bench'").count(), 1, "{script}");
         assert_eq!(script.matches("\n    _strait__subcmd__ctl_commands\n").count(), 1);
         assert!(script.contains("\n_strait__subcmd__ctl_commands() {"), "{script}");
     }
