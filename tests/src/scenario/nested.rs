@@ -24,7 +24,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
     let about = |what| format!("{what} passed on by a guest: the inner guest pings, then the outer one");
     vec![
         physical("nested-strait", about("the NIC"), Vmm::Strait).with_strait_inside(),
-        physical("nested-qemu", about("the NIC, with QEMU inside,"), Vmm::Qemu),
+        physical("nested-qemu", about("the NIC, with QEMU inside,"), Vmm::Qemu).full(),
         virtual_function("nested-vf", about("a virtual function"), Vmm::Strait).with_strait_inside(),
         virtual_function(
             "nested-vf-qemu",
