@@ -15,11 +15,11 @@ pub const PIECE_BYTES: u64 = 1 << 30;
 
 /// Mirrors the guest's memory map into a domain, IOVA = guest physical address.
 ///
-/// RAM must be mapped. BARs are mapped so that one device can reach another (peer to peer); a BAR that
-/// cannot be is a warning, for most guests never need it.
+/// RAM must be mapped. BARs are mapped so that one device can reach another (peer to peer), and a device its own:
+/// `sym53c8xx` tells its chip the address of the scripts in the chip's memory, and QEMU's chip fetches them by DMA. A
+/// BAR that cannot be mapped is a warning, for most guests never need it.
 pub struct Identity {
     domain: Arc<dyn Domain>,
-    peers: bool,
     go_on: GoOn,
     /// Addresses where something is mapped, so that what failed is not unmapped.
     mapped: Mutex<BTreeSet<u64>>,
@@ -29,11 +29,10 @@ pub struct Identity {
 pub type GoOn = Box<dyn Fn() -> Result<(), MapError> + Send + Sync>;
 
 impl Identity {
-    /// Mirrors RAM, and the BARs too if there are `peers` that could use them.
-    pub fn new(domain: Arc<dyn Domain>, peers: bool, go_on: GoOn) -> Self {
+    /// Mirrors RAM and BARs into `domain`, in which nothing is mapped yet.
+    pub fn new(domain: Arc<dyn Domain>, go_on: GoOn) -> Self {
         Self {
             domain,
-            peers,
             go_on,
             mapped: Mutex::default(),
         }
@@ -91,9 +90,6 @@ impl Identity {
 
 impl MapListener for Identity {
     fn map(&self, mapping: &Mapping) -> Result<(), MapError> {
-        if mapping.kind == MemoryKind::Device && !self.peers {
-            return Ok(());
-        }
         let at = mapping.at.0;
         // The lock is held over the calls, so that map and unmap of a place keep their order.
         let mut mapped = lock(&self.mapped);
@@ -108,7 +104,7 @@ impl MapListener for Identity {
             Err(error) if mapping.kind == MemoryKind::Ram => Err(error),
             Err(error) => {
                 log::warn!(
-                    "DMA from other devices to {} at {at:#x} will not work: {error}",
+                    "DMA to {} at {at:#x} will not work, which few devices need: {error}",
                     mapping.name
                 );
                 Ok(())
@@ -133,8 +129,8 @@ mod tests {
 
     use super::*;
 
-    fn identity(domain: &Arc<FakeDomain>, peers: bool) -> Identity {
-        Identity::new(domain.clone(), peers, Box::new(|| Ok(())))
+    fn identity(domain: &Arc<FakeDomain>) -> Identity {
+        Identity::new(domain.clone(), Box::new(|| Ok(())))
     }
 
     fn mapping(at: u64, kind: MemoryKind) -> Mapping {
@@ -157,7 +153,7 @@ mod tests {
     #[test]
     fn ram_that_is_mapped_already_is_not_mapped_again() {
         let domain = FakeDomain::new();
-        let identity = identity(&domain, true);
+        let identity = identity(&domain);
         let ram = [mapping(0, MemoryKind::Ram), mapping(0x4000, MemoryKind::Ram)];
         identity.map_ram(&ram).expect("mapped");
         let before = domain.mappings();
@@ -169,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn ram_and_peer_bars_are_mapped_at_their_guest_address() {
+    fn ram_and_bars_are_mapped_at_their_guest_address() {
         let domain = FakeDomain::new();
-        let identity = identity(&domain, true);
+        let identity = identity(&domain);
         identity.map(&mapping(0x10_0000, MemoryKind::Ram)).expect("free");
         identity
             .map(&mapping(0xc000_0000, MemoryKind::Device))
@@ -185,19 +181,9 @@ mod tests {
     }
 
     #[test]
-    fn bars_stay_out_when_nobody_could_use_them() {
-        let domain = FakeDomain::new();
-        let identity = identity(&domain, false);
-        let bar = mapping(0xc000_0000, MemoryKind::Device);
-        identity.map(&bar).expect("ignored");
-        identity.unmap(&bar);
-        assert!(domain.mappings().is_empty());
-    }
-
-    #[test]
     fn a_bar_that_cannot_be_mapped_is_no_error_and_is_not_unmapped() {
         let domain = FakeDomain::new();
-        let identity = identity(&domain, true);
+        let identity = identity(&domain);
         domain.set_refused(true);
         let bar = mapping(0xc000_0000, MemoryKind::Device);
         identity.map(&bar).expect("a warning");
@@ -210,16 +196,17 @@ mod tests {
     #[test]
     fn what_was_mapped_is_unmapped() {
         let domain = FakeDomain::new();
-        let identity = identity(&domain, true);
+        let identity = identity(&domain);
         let ram = mapping(0, MemoryKind::Ram);
         identity.map(&ram).expect("free");
         identity.unmap(&ram);
         assert!(domain.mappings().is_empty());
     }
+
     #[test]
     fn large_ram_is_mapped_in_pieces_and_unmapped_as_one() {
         let domain = FakeDomain::new();
-        let identity = identity(&domain, true);
+        let identity = identity(&domain);
         let ram = mapping_of(0, (2 << 30) + 0x1000, MemoryKind::Ram);
         identity.map(&ram).expect("free");
         let lens: Vec<_> = domain.mappings().iter().map(|m| m.len_bytes).collect();
@@ -235,7 +222,7 @@ mod tests {
             0 => Err("ended".into()),
             _ => Ok(()),
         };
-        let identity = Identity::new(domain.clone(), true, Box::new(go_on));
+        let identity = Identity::new(domain.clone(), Box::new(go_on));
         let error = identity
             .map(&mapping_of(0, 4 << 30, MemoryKind::Ram))
             .expect_err("given up after two");

@@ -140,7 +140,7 @@ mod tests {
                 .add(Place::Memory(start), Region::ram(backing))
                 .expect("free");
         }
-        let identity = Identity::new(FakeDomain::new(), false, Box::new(|| Err(Ended.into())));
+        let identity = Identity::new(FakeDomain::new(), Box::new(|| Err(Ended.into())));
         let mapped = space.add_listener(Arc::new(identity)).map_err(RunError::from);
         assert!(is_end(&*mapped.expect_err("ended")));
     }

@@ -148,7 +148,6 @@ impl Platform {
             user,
             events: &events,
             ports,
-            is_open: empty > 0,
         };
         let (iommu, passed) = plan.connect(config, opened, &surroundings)?;
         let vcpus = vcpu::all(&vm, &host.system, &host.cpuid, config.cpus)?;

@@ -5,7 +5,6 @@ use std::ops::Range;
 
 use super::machine::{BAR, Machine, PAGE, Piece, SLOTS, WINDOW, joined};
 use crate::dma::Access;
-use crate::region::MemoryKind;
 
 /// Table entries that a reference reads at most; what needs more is not compared.
 const PATIENCE: u32 = 1 << 14;
@@ -128,10 +127,8 @@ fn decode(machine: &Machine, entry: u64, level: u32) -> Option<(u64, bool)> {
 
 /// The parts of a page that are memory, outside the interrupt window.
 fn push(machine: &Machine, found: &mut Vec<Piece>, iova: u64, target: u64, len: u64, access: Access) {
-    let peers = machine.domains.len() > 1;
     for slot in SLOTS {
-        let is_there = slot != BAR || machine.has_bar();
-        if !is_there || slot.kind == MemoryKind::Device && !peers {
+        if slot == BAR && !machine.has_bar() {
             continue;
         }
         for (first, end) in [(0, WINDOW.0), (WINDOW.1, u64::MAX)] {

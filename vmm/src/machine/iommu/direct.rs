@@ -80,11 +80,10 @@ impl Direct {
             shared: Mutex::default(),
         });
         let first = opened.first().map(|first| first.container.clone());
-        let has_peers = opened.len() > 1 || surroundings.is_open;
         let reach = first.map(|container| {
             let (memory, messages) = (memory.clone(), surroundings.user.outputs.messages.clone());
             Reach::begin(surroundings.events.clone(), move |state| {
-                match memory.map_all(&container, has_peers, messages, state) {
+                match memory.map_all(&container, messages, state) {
                     Err(_) if state.go_on().is_ok() && is_left(&container) => Ok(()),
                     mapped => mapped,
                 }
@@ -127,7 +126,6 @@ impl Memory {
     fn map_all(
         &self,
         container: &Arc<Container>,
-        has_peers: bool,
         messages: Arc<Output>,
         state: &Arc<reach::State>,
     ) -> Result<(), RunError> {
@@ -143,7 +141,7 @@ impl Memory {
                 false => state.go_on(),
             }
         })?;
-        let mirror = self.mirror(container, has_peers, pinning(state.clone(), bytes))?;
+        let mirror = self.mirror(container, pinning(state.clone(), bytes))?;
         populated.finish();
         self.mirror_into(container, mirror)
     }
@@ -152,10 +150,9 @@ impl Memory {
     fn mirror(
         &self,
         container: &Arc<Container>,
-        has_peers: bool,
         go_on: impl Fn() -> Result<(), Ended> + Send + Sync + 'static,
     ) -> Result<Identity, RunError> {
-        let mirror = Identity::new(container.clone(), has_peers, Box::new(move || Ok(go_on()?)));
+        let mirror = Identity::new(container.clone(), Box::new(move || Ok(go_on()?)));
         mirror.map_ram(&self.pieces())?;
         Ok(mirror)
     }
@@ -230,9 +227,7 @@ impl Iommu for Direct {
             .ram
             .populate(|_| Ok::<(), RunError>(signals.go_on()?))?;
         let signals = signals.clone();
-        let mirror = self
-            .memory
-            .mirror(&first.container, true, move || signals.go_on())?;
+        let mirror = self.memory.mirror(&first.container, move || signals.go_on())?;
         self.memory.mirror_into(&first.container, mirror)
     }
 

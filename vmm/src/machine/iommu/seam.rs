@@ -69,6 +69,4 @@ pub(in crate::machine) struct Surroundings<'a> {
     pub(in crate::machine) events: &'a Arc<Events>,
     /// Root ports, with numbers from 1 on.
     pub(in crate::machine) ports: u8,
-    /// Devices may come while the guest runs.
-    pub(in crate::machine) is_open: bool,
 }

@@ -20,7 +20,6 @@ use crate::iommu::vtd::request::{ContextScope, IotlbScope};
 use crate::iommu::vtd::spec::registers::Capability;
 use crate::iommu::vtd::spec::tables::PAGE;
 use crate::iommu::vtd::turn::Turn;
-use crate::region::MemoryKind;
 
 /// The devices behind the unit, with the tables that are in force for them.
 pub(in crate::iommu::vtd) struct DmaRemapper {
@@ -114,10 +113,6 @@ impl DmaRemapper {
                 self.endpoints.len() - 1
             }
         };
-        // Now they are each other's peers.
-        if self.endpoints.len() == 2 {
-            self.endpoints.iter_mut().for_each(Endpoint::note_everything);
-        }
         self.resolve_one(index);
         index
     }
@@ -210,7 +205,6 @@ impl DmaRemapper {
         let guest = Guest {
             memory: &*self.memory,
             slots: &self.slots,
-            peers: self.endpoints.len() > 1,
         };
         let Some(endpoint) = self.endpoints.get_mut(index) else {
             return true;
@@ -255,11 +249,7 @@ impl DmaRemapper {
     /// Memory appeared in the guest's map.
     pub(in crate::iommu::vtd) fn add_slot(&mut self, mapping: &Mapping) {
         let (at, len_bytes) = (mapping.at, mapping.backing.len_bytes());
-        self.slots
-            .insert(at, len_bytes, mapping.backing.host_address(), mapping.kind);
-        if mapping.kind == MemoryKind::Device && self.endpoints.len() < 2 {
-            return;
-        }
+        self.slots.insert(at, len_bytes, mapping.backing.host_address());
         let start = Iova(at.0);
         let range = start..start.saturating_add(len_bytes);
         for index in 0..self.endpoints.len() {

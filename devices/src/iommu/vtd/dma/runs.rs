@@ -7,7 +7,7 @@ use super::table::Table;
 use crate::dma::{Access, Iova};
 use crate::iommu::vtd::memory::TableMemory;
 use crate::iommu::vtd::spec::tables::{INTERRUPT_WINDOW, PAGE};
-use crate::region::{HostAddress, MemoryKind};
+use crate::region::HostAddress;
 
 /// Runs found in one sync at most; the host has room for 65,535 mappings by default.
 const MAX_RUNS: usize = 1 << 18;
@@ -27,8 +27,6 @@ pub(super) enum Wanted {
 pub(super) struct Guest<'a> {
     pub(super) memory: &'a dyn TableMemory,
     pub(super) slots: &'a Slots,
-    /// Devices reach each other's BARs, so these are mapped, too.
-    pub(super) peers: bool,
 }
 
 /// A stretch that is contiguous on both sides.
@@ -82,7 +80,7 @@ pub(super) fn collect(
     match wanted {
         Wanted::Nothing => range.end,
         Wanted::Identity => {
-            for piece in guest.slots.all().filter(|piece| guest.reaches(piece.kind)) {
+            for piece in guest.slots.all() {
                 push(runs, range, run(&piece, Iova(piece.at.0), Access::all(), false));
             }
             range.end
@@ -103,12 +101,10 @@ fn collect_leaves(
     let above = range.start.max(Iova(INTERRUPT_WINDOW.end))..range.end;
     table.walk(guest.memory, range, budget, &mut |leaf| {
         for piece in guest.slots.pieces(leaf.target, leaf.len_bytes) {
-            if guest.reaches(piece.kind) {
-                let iova = Iova(leaf.iova.0 + (piece.at.0 - leaf.target.0));
-                let run = run(&piece, iova, leaf.access, leaf.len_bytes == PAGE);
-                push(runs, &below, run);
-                push(runs, &above, run);
-            }
+            let iova = Iova(leaf.iova.0 + (piece.at.0 - leaf.target.0));
+            let run = run(&piece, iova, leaf.access, leaf.len_bytes == PAGE);
+            push(runs, &below, run);
+            push(runs, &above, run);
         }
         match runs.len() < MAX_RUNS {
             true => ControlFlow::Continue(()),
@@ -135,11 +131,5 @@ fn push(runs: &mut Vec<Run>, range: &Range<Iova>, run: Run) {
     let run = run.part(start, end);
     if !runs.last_mut().is_some_and(|last| last.absorb(&run)) {
         runs.push(run);
-    }
-}
-
-impl Guest<'_> {
-    fn reaches(&self, kind: MemoryKind) -> bool {
-        kind == MemoryKind::Ram || self.peers
     }
 }

@@ -3,18 +3,12 @@
 use vm_memory::GuestAddress;
 
 use crate::range_map::RangeMap;
-use crate::region::{HostAddress, MemoryKind};
+use crate::region::HostAddress;
 
-/// RAM, and BARs where devices have peers, as pieces of the process that runs the guest.
+/// RAM and BARs, as pieces of the process that runs the guest.
 #[derive(Default)]
 pub(super) struct Slots {
-    slots: RangeMap<Slot>,
-}
-
-#[derive(Clone, Copy)]
-struct Slot {
-    host: HostAddress,
-    kind: MemoryKind,
+    slots: RangeMap<HostAddress>,
 }
 
 /// A part of one slot.
@@ -23,19 +17,12 @@ pub(super) struct Piece {
     pub(super) at: GuestAddress,
     pub(super) len_bytes: u64,
     pub(super) host: HostAddress,
-    pub(super) kind: MemoryKind,
 }
 
 impl Slots {
     /// False when the place is taken.
-    pub(super) fn insert(
-        &mut self,
-        at: GuestAddress,
-        len_bytes: u64,
-        host: HostAddress,
-        kind: MemoryKind,
-    ) -> bool {
-        self.slots.insert(at.0, len_bytes, Slot { host, kind }).is_ok()
+    pub(super) fn insert(&mut self, at: GuestAddress, len_bytes: u64, host: HostAddress) -> bool {
+        self.slots.insert(at.0, len_bytes, host).is_ok()
     }
 
     /// Forgets the slot that begins at `at`.
@@ -50,11 +37,10 @@ impl Slots {
 
     /// Each slot as one piece.
     pub(super) fn all(&self) -> impl Iterator<Item = Piece> {
-        self.slots.iter().map(|(at, last, slot)| Piece {
+        self.slots.iter().map(|(at, last, host)| Piece {
             at: GuestAddress(at),
             len_bytes: last - at + 1,
-            host: slot.host,
-            kind: slot.kind,
+            host: *host,
         })
     }
 
@@ -65,7 +51,7 @@ impl Slots {
         let mut next = at.0;
         std::iter::from_fn(move || {
             while next < end {
-                let Some((start, last, slot)) = self.slots.get(next) else {
+                let Some((start, last, host)) = self.slots.get(next) else {
                     next = self.slots.next_start(next).unwrap_or(end);
                     continue;
                 };
@@ -73,8 +59,7 @@ impl Slots {
                 let piece = Piece {
                     at: GuestAddress(next),
                     len_bytes: piece_end - next,
-                    host: slot.host.offset(next - start),
-                    kind: slot.kind,
+                    host: host.offset(next - start),
                 };
                 next = piece_end;
                 return Some(piece);
@@ -91,14 +76,9 @@ mod tests {
     #[test]
     fn a_range_is_split_at_slots_and_holes() {
         let mut slots = Slots::default();
-        slots.insert(GuestAddress(0x1000), 0x1000, HostAddress(0xa000), MemoryKind::Ram);
-        slots.insert(GuestAddress(0x2000), 0x1000, HostAddress(0x5000), MemoryKind::Ram);
-        slots.insert(
-            GuestAddress(0x8000),
-            0x4000,
-            HostAddress(0x20000),
-            MemoryKind::Device,
-        );
+        slots.insert(GuestAddress(0x1000), 0x1000, HostAddress(0xa000));
+        slots.insert(GuestAddress(0x2000), 0x1000, HostAddress(0x5000));
+        slots.insert(GuestAddress(0x8000), 0x4000, HostAddress(0x20000));
         let found: Vec<_> = slots
             .pieces(GuestAddress(0x1800), 0x7000)
             .map(|piece| (piece.at.0, piece.len_bytes, piece.host.0))
