@@ -3,8 +3,9 @@
 
 use std::fs::{File, read_link};
 use std::io;
+use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::sys::{self, Mapping};
 
@@ -16,10 +17,19 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Opens the function with this address, which vfio-pci has.
-    pub(crate) fn open(bdf: &str) -> Result<Self> {
-        let link = format!("/sys/bus/pci/devices/{bdf}/iommu_group");
-        let group = read_link(&link).with_context(|| format!("{bdf} is in no IOMMU group"))?;
+    /// Opens the function with this address, with its domain or without, which vfio-pci has.
+    pub(crate) fn open(address: &str) -> Result<Self> {
+        let bdf = match address.matches(':').count() {
+            1 => &format!("0000:{address}"),
+            _ => address,
+        };
+        let folder = Path::new("/sys/bus/pci/devices").join(bdf);
+        ensure!(
+            folder.exists(),
+            "there is no PCI device {address}; `strait host list` shows those that are"
+        );
+        let group = read_link(folder.join("iommu_group"))
+            .with_context(|| format!("{bdf} is in no IOMMU group; `strait host doctor {bdf}` says why"))?;
         let number = group
             .file_name()
             .and_then(|name| name.to_str())
@@ -30,7 +40,8 @@ impl Device {
         };
         let container = open("/dev/vfio/vfio")?;
         let group = open(&format!("/dev/vfio/{number}"))?;
-        sys::join_container(&group, &container)?;
+        sys::join_container(&group, &container)
+            .with_context(|| format!("IOMMU group {number} cannot be put into a container"))?;
         let function = sys::open_function(&group, bdf).with_context(|| format!("cannot open {bdf}"))?;
         Ok(Self {
             container,

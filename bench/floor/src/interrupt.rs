@@ -1,25 +1,26 @@
 //! An interrupt on its shortest way: an eventfd, an irqfd, the guest's handler.
 
-use std::hint;
-use std::thread;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{hint, io};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use clap::Args;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_MSI, KVM_MAX_CPUID_ENTRIES, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_msi,
 };
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd};
+use kvm_ioctls::{Kvm, VcpuExit};
 use serde::Serialize;
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use crate::launch::at_code;
+use crate::guest::{CODE, Guest, virtual_machine};
 use crate::ram::{Pages, Ram};
 
 /// A guest that waits for interrupts by message, and counts them.
 #[derive(Debug, Args)]
 pub struct Interrupts {
-    /// How many.
+    /// How many interrupts, of which the median is told.
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
     count: u32,
 }
@@ -35,7 +36,8 @@ pub struct Latency {
 const COUNTED: usize = 0x900;
 const WAITS: usize = 0x904;
 
-const CODE: usize = 0x1000;
+/// Bytes of memory.
+const LEN: usize = 1 << 20;
 const HANDLER: usize = 0x1100;
 const VECTOR: usize = 0x24;
 /// The port at which the last interrupt leaves.
@@ -67,60 +69,76 @@ fn handler(count: u32) -> Vec<u8> {
 const LIMIT: Duration = Duration::from_secs(60);
 
 impl Interrupts {
-    /// Does it.
+    /// Interrupts a guest, and waits each time until its handler has counted.
     ///
     /// # Errors
     /// When the kernel refuses something, or an interrupt does not arrive.
     pub fn run(&self) -> Result<Latency> {
-        let kvm = Kvm::new().context("cannot open /dev/kvm")?;
-        let vm = kvm.create_vm()?;
-        vm.create_irq_chip()?;
-        let mut ram = Ram::new(1 << 20, Pages::Ordinary)?;
+        let ram = self.ram().context("cannot get memory for the guest")?;
+        let (kvm, vm) = virtual_machine()?;
+        vm.create_irq_chip()
+            .context("cannot make interrupt controllers")?;
+        let mut guest = Guest::new(vm, &ram, [(0, LEN, 0)].into_iter())?;
+        let event = EventFd::new(EFD_CLOEXEC).context("cannot make an eventfd")?;
+        take_messages(&kvm, &guest, &event).context("cannot route an interrupt to the guest")?;
+        let guest = thread::spawn(move || match guest.run()? {
+            VcpuExit::IoOut(LAST, _) => Ok(()),
+            exit => bail!("the guest left with {exit:?}"),
+        });
+        let took = self.took(&ram, &event, &guest);
+        if took.is_ok() || guest.is_finished() {
+            guest.join().map_err(|_| anyhow!("the guest's thread ended"))??;
+        }
+        let mut took = took?;
+        took.sort_unstable();
+        Ok(Latency {
+            interrupt: u64::try_from(took[took.len() / 2].as_nanos())?,
+        })
+    }
+
+    /// Memory with the guest's code and its table of interrupts.
+    fn ram(&self) -> io::Result<Arc<Ram>> {
+        let mut ram = Ram::new(LEN, Pages::Ordinary)?;
         for (at, code) in [(CODE, WAIT), (HANDLER, &handler(self.count))] {
             ram.bytes()[at..at + code.len()].copy_from_slice(code);
         }
         // An entry of the table of real mode: offset, segment (SDM vol. 3 §21.1.4).
         ram.bytes()[4 * VECTOR..][..4].copy_from_slice(&(HANDLER as u32).to_le_bytes());
-        ram.mapping().give(&vm, 0, 0, 1 << 20, 0)?;
-        let mut vcpu = at_code(&vm)?;
-        vcpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
-        take_messages(&vcpu)?;
-        let event = EventFd::new(EFD_CLOEXEC)?;
-        vm.set_gsi_routing(&message()?)?;
-        vm.register_irqfd(&event, 0)?;
-        let guest = thread::spawn(move || match vcpu.run() {
-            Ok(VcpuExit::IoOut(LAST, _)) => Ok(()),
-            exit => bail!("the guest left with {exit:?}"),
-        });
-        await_word(&ram, WAITS, 1)?;
-        let mut all = (1..=self.count)
-            .map(|number| {
-                let begin = Instant::now();
-                event.write(1)?;
-                await_word(&ram, COUNTED, number)?;
-                Ok(begin.elapsed())
-            })
-            .collect::<Result<Vec<Duration>>>()?;
-        guest
-            .join()
-            .map_err(|_| anyhow::anyhow!("the guest's thread ended"))??;
-        all.sort_unstable();
-        Ok(Latency {
-            interrupt: u64::try_from(all[all.len() / 2].as_nanos())?,
-        })
+        Ok(Arc::new(ram))
+    }
+
+    fn took(&self, ram: &Ram, event: &EventFd, guest: &JoinHandle<Result<()>>) -> Result<Vec<Duration>> {
+        ensure!(
+            comes(ram, WAITS, 1, guest),
+            "the guest did not come to wait in {LIMIT:?}"
+        );
+        let took = |number| {
+            let begin = Instant::now();
+            event.write(1)?;
+            ensure!(
+                comes(ram, COUNTED, number, guest),
+                "interrupt {number} did not arrive in {LIMIT:?}"
+            );
+            Ok(begin.elapsed())
+        };
+        (1..=self.count).map(took).collect()
     }
 }
 
-/// The local APIC as x2APIC, switched on (SDM vol. 3 §12.4.7.1, §12.12.1).
-fn take_messages(vcpu: &VcpuFd) -> Result<()> {
-    let mut special = vcpu.get_sregs()?;
+/// The eventfd is the first interrupt line, and that a message to the CPU, whose local APIC is an x2APIC and switched on (SDM
+/// vol. 3 §12.4.7.1, §12.12.1).
+fn take_messages(kvm: &Kvm, Guest { cpu, vm, .. }: &Guest, event: &EventFd) -> Result<()> {
+    cpu.set_cpuid2(&kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
+    let mut special = cpu.get_sregs()?;
     special.apic_base |= 1 << 10 | 1 << 11;
-    vcpu.set_sregs(&special)?;
-    let mut apic = vcpu.get_lapic()?;
+    cpu.set_sregs(&special)?;
+    let mut apic = cpu.get_lapic()?;
     for (at, byte) in [-1, 1, 0, 0].into_iter().enumerate() {
         apic.regs[0xf0 + at] = byte;
     }
-    Ok(vcpu.set_lapic(&apic)?)
+    cpu.set_lapic(&apic)?;
+    vm.set_gsi_routing(&message()?)?;
+    Ok(vm.register_irqfd(event, 0)?)
 }
 
 /// The first interrupt line as a message to the first CPU.
@@ -135,17 +153,20 @@ fn message() -> Result<KvmIrqRouting> {
         data: VECTOR as u32,
         ..Default::default()
     };
-    KvmIrqRouting::from_entries(&[entry]).map_err(|error| anyhow::anyhow!("{error:?}"))
+    KvmIrqRouting::from_entries(&[entry]).map_err(|error| anyhow!("{error:?}"))
 }
 
-/// Until the guest has written this to memory.
-fn await_word(ram: &Ram, at: usize, wanted: u32) -> Result<()> {
+/// Waits until the guest has written this to memory. False where it ends before, or is late.
+fn comes(ram: &Ram, at: usize, wanted: u32, guest: &JoinHandle<Result<()>>) -> bool {
     let end = Instant::now() + LIMIT;
     while ram.mapping().word(at) != wanted {
-        ensure!(Instant::now() < end, "an interrupt did not arrive in {LIMIT:?}");
+        if guest.is_finished() || Instant::now() > end {
+            // The last one may have been counted just before the guest ended.
+            return ram.mapping().word(at) == wanted;
+        }
         hint::spin_loop();
     }
-    Ok(())
+    true
 }
 
 #[cfg(test)]

@@ -3,14 +3,16 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
-use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::VcpuExit;
 use serde::Serialize;
 
 use crate::device::Device;
+use crate::guest::{CODE, Guest, virtual_machine};
 use crate::ram::{Pages, Ram};
 
 /// A virtual machine with memory, the files that a kernel starts with in it, and one CPU that executes HLT. Without CPUID,
@@ -47,8 +49,7 @@ pub struct Took {
 const LOW_END: usize = 3 << 30;
 const HIGH: u64 = 4 << 30;
 
-/// Where the one instruction is, and the first file.
-const CODE: usize = 0x1000;
+/// Where the first file is.
 const FILES: usize = 16 << 20;
 const HLT: u8 = 0xf4;
 
@@ -56,14 +57,13 @@ const HLT: u8 = 0xf4;
 const PAGE: usize = 4096;
 
 impl Launch {
-    /// Does it.
+    /// Starts the guest, and waits for its one instruction.
     ///
     /// # Errors
     /// When the kernel refuses something, or the files are more than the memory.
     pub fn run(&self) -> Result<Took> {
         let mut took = Took::default();
-        let kvm = Kvm::new().context("cannot open /dev/kvm")?;
-        let vm = kvm.create_vm()?;
+        let (_kvm, vm) = virtual_machine()?;
         let len = (self.memory as usize) << 20;
         let mut ram = Ram::new(len, self.pages).with_context(|| self.no_memory())?;
         let device = timed(&mut took.device, || {
@@ -78,25 +78,19 @@ impl Launch {
         }
         timed(&mut took.files, || load(&self.file, ram.bytes()))?;
         ram.bytes()[CODE] = HLT;
-        for (slot, (offset, len, guest)) in (0..).zip(halves(len)) {
-            ram.mapping().give(&vm, slot, offset, len, guest)?;
-        }
-        let mut vcpu = at_code(&vm)?;
-        match vcpu.run()? {
+        match Guest::new(vm, &Arc::new(ram), halves(len))?.run()? {
             VcpuExit::Hlt => Ok(took),
             exit => bail!("the guest left with {exit:?}, not with HLT"),
         }
     }
-}
 
-impl Launch {
     fn no_memory(&self) -> String {
         let memory = self.memory;
         match self.pages {
             Pages::Ordinary => format!("cannot get {memory} MiB of memory"),
             Pages::TwoMib => format!(
-                "cannot get {memory} MiB of the host's pool; it must have {} free pages: \
-                 /sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages",
+                "cannot get {memory} MiB of the host's pool, which must have {0} free pages; `echo {0} > \
+                 /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages` as root makes so many where none is in use",
                 memory.div_ceil(2)
             ),
         }
@@ -126,20 +120,6 @@ fn read(path: &Path, room: &mut [u8]) -> Result<usize> {
     ensure!(len <= room.len(), "it is larger than the memory that is left");
     file.read_exact(&mut room[..len])?;
     Ok(len)
-}
-
-/// A CPU in real mode at [`CODE`].
-pub(crate) fn at_code(vm: &VmFd) -> Result<VcpuFd> {
-    let vcpu = vm.create_vcpu(0)?;
-    let mut special = vcpu.get_sregs()?;
-    special.cs.base = 0;
-    special.cs.selector = 0;
-    vcpu.set_sregs(&special)?;
-    let mut general = vcpu.get_regs()?;
-    general.rip = CODE as u64;
-    general.rflags = 2;
-    vcpu.set_regs(&general)?;
-    Ok(vcpu)
 }
 
 /// Adds the nanoseconds that `work` takes.

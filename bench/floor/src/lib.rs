@@ -5,6 +5,7 @@
 //! the other.
 
 mod device;
+mod guest;
 mod interrupt;
 mod launch;
 mod ram;
@@ -17,7 +18,7 @@ pub use interrupt::{Interrupts, Latency};
 pub use launch::{Launch, Took};
 pub use ram::Pages;
 
-/// A probe, as it is asked for on a command line.
+/// Do only what every VMM must, and print how many nanoseconds it took, as JSON: what a VMM is held against.
 #[derive(Debug, Parser)]
 #[command(name = "strait-floor", version)]
 pub enum Floor {
@@ -28,7 +29,7 @@ pub enum Floor {
 }
 
 impl Floor {
-    /// Does it, and prints what it took in nanoseconds, as JSON.
+    /// Measures, and prints what it took in nanoseconds, as JSON.
     ///
     /// # Errors
     /// When the kernel refuses something.

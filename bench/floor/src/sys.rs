@@ -28,7 +28,7 @@ const LARGE: usize = 2 << 20;
 /// Anonymous memory, which begins where a page of 2 MiB may. It is unmapped when dropped.
 pub(crate) struct Mapping {
     /// All that was mapped, of which the memory begins at `start`.
-    whole: (*mut c_void, usize),
+    whole: (usize, usize),
     start: usize,
     len: usize,
 }
@@ -46,7 +46,7 @@ impl Mapping {
         let address =
             unsafe { mmap_anonymous(ptr::null_mut(), whole, protection, MapFlags::PRIVATE | pool)? };
         Ok(Self {
-            whole: (address, whole),
+            whole: (address as usize, whole),
             start: (address as usize).next_multiple_of(LARGE),
             len,
         })
@@ -88,7 +88,7 @@ impl Mapping {
             memory_size: len as u64,
             userspace_addr: (self.start + offset) as u64,
         };
-        // SAFETY: the range is inside the mapping, which outlives the virtual machine: this process ends with both.
+        // SAFETY: the range is inside the mapping, which `Guest` keeps for as long as the virtual machine and its CPU.
         unsafe { vm.set_user_memory_region(region) }
             .map_err(|error| io::Error::from_raw_os_error(error.errno()))
     }
@@ -98,7 +98,7 @@ impl Drop for Mapping {
     fn drop(&mut self) {
         let (address, len) = self.whole;
         // SAFETY: nothing borrows it any more.
-        let _ = unsafe { munmap(address, len) };
+        let _ = unsafe { munmap(address as *mut c_void, len) };
     }
 }
 
@@ -141,8 +141,8 @@ pub(crate) fn map_dma(
         iova,
         size: len as u64,
     };
-    // SAFETY: the kernel reads a structure of this length. The range is inside the mapping, which outlives the container:
-    // this process ends with both.
+    // SAFETY: the kernel reads a structure of this length. The range is inside the mapping, and its pages stay pinned, nobody
+    // else's, until the container is closed.
     checked(unsafe { ioctl_with_ref(container, IOMMU_MAP_DMA, &map) }).map(drop)
 }
 
