@@ -30,22 +30,28 @@ packets() {
     echo $(($(cat "$interface/statistics/rx_packets") + $(cat "$interface/statistics/tx_packets")))
 }
 
+# What a program says last is why it failed; of its two outputs the order is not kept, so the errors are put last.
 # stream NAME [OPTION]: says its rate in Mbit/s and the packets of both directions.
 stream() {
     before=$(packets)
     echo "BENCH begins $1"
-    if tool iperf3 -c "$bench_peer" -p "$bench_port" -t "$bench_seconds" -f m $2 > /said 2>&1; then
+    if tool iperf3 -c "$bench_peer" -p "$bench_port" -t "$bench_seconds" -f m $2 > /said 2> /wrong; then
         echo "BENCH did $1 $(sed -n 's/.* \([0-9.]*\) Mbits.*receiver.*/\1/p' /said) $(($(packets) - before))"
     else
-        echo "BENCH failed $1 $(tail -n 1 /said)"
+        echo "BENCH failed $1 $(cat /said /wrong | tail -n 1)"
     fi
 }
 
 network() {
+    wait_for "$1/net"
     interface=$(echo "$1"/net/*)
+    if ! [ -e "$interface" ]; then
+        echo "BENCH failed all the guest's driver made no network interface"
+        return
+    fi
     ip link set "${interface##*/}" up
     if ! udhcpc -i "${interface##*/}" -s /dhcp -n -q -t 20 -T 1 > /said 2>&1; then
-        echo "BENCH failed all the guest was given no address by DHCP"
+        echo "BENCH failed all the guest was given no address by DHCP: $(tail -n 1 /said)"
         return
     fi
     stream sent
@@ -54,17 +60,17 @@ network() {
         # round-trip min/avg/max = 0.101/0.202/0.303 ms
         echo "BENCH did answer $(awk -F / '/min\/avg\/max/ { print $4 * 1000 }' /said)"
     else
-        echo "BENCH failed answer the peer does not answer ping"
+        echo "BENCH failed answer ping: $(tail -n 1 /said)"
     fi
 }
 
 # part NAME KIND SIZE DEPTH FIELD DIVISOR: one field of fio's terse form (version 3) is the figure.
 part() {
     if tool fio --name="$1" --filename="$drive" --rw="$2" --bs="$3" --iodepth="$4" --ioengine=io_uring --direct=1 \
-        --runtime="$bench_seconds" --time_based --thread --minimal --terse-version=3 $reads > /said 2>&1; then
+        --runtime="$bench_seconds" --time_based --thread --minimal --terse-version=3 $reads > /said 2> /wrong; then
         echo "BENCH did $1 $(awk -F ';' -v field="$5" -v divisor="$6" '$1 == 3 { print $field / divisor }' /said)"
     else
-        echo "BENCH failed $1 $(tail -n 1 /said)"
+        echo "BENCH failed $1 $(cat /said /wrong | tail -n 1)"
     fi
 }
 

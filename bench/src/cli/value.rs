@@ -21,10 +21,7 @@ pub(crate) fn server(text: &str) -> Result<SocketAddrV4, String> {
     let (host, port) = match text.split_once(':') {
         Some((host, port)) => {
             let port = port.parse().ok().filter(|port| *port != 0);
-            (
-                host,
-                port.ok_or_else(|| format!("`{text}` is not HOST or HOST:PORT"))?,
-            )
+            (host, port.ok_or("is not HOST or HOST:PORT")?)
         }
         None => (text, IPERF_PORT),
     };
@@ -52,7 +49,7 @@ mod tests {
         assert_eq!(at("10.0.2.2"), Ok("10.0.2.2:5201".to_owned()));
         assert_eq!(at("10.0.2.2:80"), Ok("10.0.2.2:80".to_owned()));
         for text in ["10.0.2.2:", "10.0.2.2:0", "10.0.2.2:x", "::1"] {
-            assert_eq!(at(text), Err(format!("`{text}` is not HOST or HOST:PORT")));
+            assert_eq!(at(text), Err("is not HOST or HOST:PORT".to_owned()));
         }
         assert!(at("").is_err());
     }

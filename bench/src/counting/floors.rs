@@ -112,12 +112,12 @@ impl Floors {
         Ok(())
     }
 
-    /// Gives the metrics of a start their floors.
+    /// Gives the metrics of a start their floors, and tells what an interrupt takes.
     pub(super) fn fill<R>(sheet: &mut Sheet<'_, R>, of: impl Fn(&R) -> &Floors) {
         sheet.floor("start.first", START, |runs| least(&of(runs).first_s));
         sheet.floor("start.wall.open", OPEN, |runs| least(&of(runs).open_s));
         let title = "an interrupt from its eventfd to the guest's handler, which no VMM takes part in";
-        sheet.row(less("floor.interrupt", title, "us"), |runs| {
+        sheet.of_host(less("floor.interrupt", title, "us"), |runs| {
             of(runs).interrupt_us.clone()
         });
     }

@@ -20,11 +20,11 @@ pub(super) const COUNT: usize = 5;
 pub(super) const PHASES: [Phase; COUNT] = [
     Phase {
         id: "open",
-        title: "open: the process, its virtual machine and devices, until RAM is mapped",
+        title: "open: the process and its virtual machine, until its device is open",
     },
     Phase {
         id: "map",
-        title: "map: RAM is populated and mapped for DMA",
+        title: "map: RAM is populated and mapped for DMA, where the guest waits for it",
     },
     Phase {
         id: "load",
@@ -46,10 +46,12 @@ pub(super) const FIRST_INSTRUCTION: usize = 3;
 /// Low half of KVM_RUN.
 const RUN: u64 = 0xae80;
 
+/// Low half of VFIO_GROUP_GET_DEVICE_FD, which resets the function.
+const OPEN: u64 = 0x3b6a;
+
 const INSTANCE: &str = "/sys/kernel/tracing/instances/strait-start";
 
-/// Notes down what programs are started and which ioctls they make, until a guest is entered for the first time:
-/// from there on it costs a look at a flag for each entry.
+/// Notes down what programs are started and which ioctls they make.
 pub struct StartTrace<'a> {
     shell: &'a dyn Shell,
 }
@@ -57,15 +59,15 @@ pub struct StartTrace<'a> {
 /// When a start came how far, in seconds from the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Moments {
-    map: f64,
+    open: f64,
     mapped: f64,
     run: f64,
-    /// As far as was noted down.
     ready: f64,
 }
 
 impl<'a> StartTrace<'a> {
-    /// Begins with nothing noted down.
+    /// Begins with nothing noted down. Ends when a guest is entered for the first time: from there on it costs a look at
+    /// a flag for each entry.
     pub fn start(shell: &'a dyn Shell) -> Result<Self> {
         Self::begin(shell, "echo traceoff > events/kvm/kvm_entry/trigger")
     }
@@ -111,22 +113,22 @@ impl Moments {
             .iter()
             .rfind(|line| line.what.starts_with("sched_process_exec"))?
             .seconds;
-        let map = before.iter().position(|line| line.asks(MAP)).unwrap_or(run);
-        let last = before.iter().rposition(|line| line.asks(MAP)).unwrap_or(run);
-        let mapped = lines[last..].iter().find(|line| line.is_answer_to(&lines[last]));
-        let mapped = mapped.unwrap_or(&lines[run]);
-        let since = |line: &Line<'_>| line.seconds - start;
+        let answer = |asked: usize| {
+            let mut behind = lines[asked..].iter();
+            Some(behind.find(|line| line.is_answer_to(&lines[asked]))?.seconds - start)
+        };
+        let last = |low| before.iter().rposition(|line| line.asks(low)).and_then(answer);
+        let run_s = lines[run].seconds - start;
+        let open = last(OPEN).unwrap_or(run_s);
         // A vCPU's own mappings are of what its guest moves.
         let is_of_ram = |line: &Line<'_>| line.asks(MAP) && !line.is_of_vcpu();
-        let last_of_ram = lines.iter().rposition(is_of_ram).unwrap_or(run);
-        let ready = lines[last_of_ram..]
-            .iter()
-            .find(|line| line.is_answer_to(&lines[last_of_ram]));
+        let ready = lines.iter().rposition(is_of_ram).and_then(answer);
         Some(Self {
-            map: since(&lines[map]),
-            mapped: since(mapped),
-            run: since(&lines[run]),
-            ready: since(ready.unwrap_or(&lines[run])),
+            open,
+            // There are VMMs that map RAM before they open the device.
+            mapped: last(MAP).map_or(open, |mapped| mapped.max(open)),
+            run: run_s,
+            ready: ready.unwrap_or(run_s),
         })
     }
 
@@ -142,8 +144,10 @@ impl Moments {
 
     /// The length in seconds of each phase, with when the guest's first program ran and when all was over.
     pub fn phases(self, ready: f64, end: f64) -> [f64; COUNT] {
-        let Self { map, mapped, run, .. } = self;
-        [map, mapped - map, run - mapped, ready - run, end - ready]
+        let Self {
+            open, mapped, run, ..
+        } = self;
+        [open, mapped - open, run - mapped, ready - run, end - ready]
     }
 }
 
@@ -175,7 +179,7 @@ impl<'a> Line<'a> {
         command.is_some_and(|command| command & 0xffff == low)
     }
 
-    /// By the names that VMMs give to the threads of CPUs.
+    /// By the names that Strait and QEMU give to the threads of CPUs.
     fn is_of_vcpu(&self) -> bool {
         self.thread.starts_with("vcpu") || self.thread.starts_with("CPU ")
     }
@@ -195,6 +199,8 @@ mod tests {
            <...>-71      [001] .....  100.000000: sched_process_exec: filename=/lab/strait pid=71 old_pid=71
           strait-71      [001] .....  100.100000: sys_ioctl(fd: 5, cmd: ae01, arg: 0)
           strait-71      [001] .....  100.110000: sys_ioctl -> 0x6
+          strait-71      [001] .....  100.120000: sys_ioctl(fd: 6, cmd: 3b6a, arg: 7ffc0)
+          strait-71      [001] .....  100.180000: sys_ioctl -> 0x8
           strait-71      [001] .....  100.200000: sys_ioctl(fd: 7, cmd: 3b71, arg: 7ffc0)
            other-72      [000] .....  100.210000: sys_ioctl -> 0x0
           strait-71      [001] .....  100.500000: sys_ioctl -> 0x0
@@ -205,7 +211,18 @@ mod tests {
     fn a_start_is_told_by_what_it_asks() {
         let moments = Moments::parse(TRACE).expect("a start");
         let phases = moments.phases(3.0, 4.0).map(|seconds| (seconds * 1000.0).round());
-        assert_eq!(phases, [200.0, 300.0, 250.0, 2250.0, 1000.0]);
+        assert_eq!(phases, [180.0, 320.0, 250.0, 2250.0, 1000.0]);
+    }
+
+    #[test]
+    fn who_maps_first_has_opened_when_the_device_is_open() {
+        let text = TRACE
+            .replace("cmd: 3b6a", "cmd: was")
+            .replace("cmd: 3b71", "cmd: 3b6a");
+        let phases = Moments::parse(&text.replace("cmd: was", "cmd: 3b71"))
+            .expect("a start")
+            .phases(1.0, 1.0);
+        assert!((phases[0] - 0.5).abs() < 1e-6 && phases[1] == 0.0, "{phases:?}");
     }
 
     #[test]
@@ -224,12 +241,12 @@ mod tests {
 
     #[test]
     fn a_start_without_mappings_has_no_time_for_them() {
-        let text: String = TRACE
-            .lines()
-            .filter(|line| !line.contains("3b71"))
-            .fold(String::new(), |text, line| text + line + "\n");
-        let phases = Moments::parse(&text).expect("a start").phases(1.0, 1.0);
-        assert!(phases[1] == 0.0 && phases[2] == 0.0, "{phases:?}");
+        let text = TRACE.replace("3b71", "ae02");
+        let moments =
+            Moments::parse(&(text + "vcpu0-73 [001] ..... 100.9: sys_ioctl -> 0x0\n")).expect("a start");
+        let phases = moments.phases(1.0, 1.0);
+        assert!(phases[1] == 0.0 && (phases[2] - 0.57).abs() < 1e-6, "{phases:?}");
+        assert!((moments.dma_ready_s() - 0.75).abs() < 1e-6);
     }
 
     #[test]

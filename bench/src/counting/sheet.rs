@@ -37,6 +37,15 @@ impl<'a, R> Sheet<'a, R> {
         }
     }
 
+    /// Adds a metric of the host itself, if anything was measured of it, whoever's rounds it was beside.
+    pub fn of_host(&mut self, metric: Metric, rounds: impl Fn(&R) -> Vec<f64>) {
+        let all: Vec<_> = self.figures.all().flat_map(|(_, runs)| rounds(runs)).collect();
+        if !all.is_empty() {
+            let metric = self.report.metric(metric);
+            all.into_iter().for_each(|value| metric.add("host", value));
+        }
+    }
+
     /// Something of what was measured of one VMM.
     pub fn of<T>(&self, vmm: &str, find: impl Fn(&R) -> T) -> Option<T> {
         let (_, runs) = self.figures.all().find(|(name, _)| *name == vmm)?;
@@ -124,5 +133,22 @@ mod tests {
         assert_eq!(report.metrics[0].of("strait"), [5.0, 8.0]);
         assert_eq!(report.metrics[1].of("strait"), [0.0, 1.0]);
         assert_eq!(report.parts(&report.metrics[0]).count(), 2);
+    }
+
+    #[test]
+    fn what_is_the_hosts_is_no_vmms_and_there_only_if_it_was_measured() {
+        let mut figures: Figures<Vec<f64>> = Figures::default();
+        *figures.of("strait") = vec![5.0, 7.0];
+        let mut report = Report::new("qemu");
+        let mut sheet = Sheet::new(&mut report, &figures);
+        sheet.of_host(less("there", "", "us"), Vec::clone);
+        sheet.of_host(less("not", "", "us"), |_| Vec::new());
+        let [metric] = &report.metrics[..] else {
+            panic!("{:?}", report.metrics);
+        };
+        assert_eq!(
+            (metric.of("host"), metric.of("strait")),
+            (&[5.0, 7.0][..], &[][..])
+        );
     }
 }

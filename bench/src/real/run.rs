@@ -21,7 +21,7 @@ use crate::counting::{
 };
 use crate::host::Look;
 use crate::order::Order;
-use crate::report::Report;
+use crate::report::{Metric, Report};
 use crate::shell::ThisHost;
 
 const BASELINE: &str = "qemu";
@@ -141,8 +141,21 @@ struct Bench<'a> {
     /// What guests at work told, each with its VMM.
     found: Vec<(&'static str, Found)>,
     /// Why a VMM is not measured any more.
-    failed: BTreeMap<&'static str, String>,
+    failed: BTreeMap<&'static str, Failure>,
     doubts: Vec<String>,
+}
+
+/// What went wrong with a VMM.
+struct Failure {
+    why: String,
+    /// It was started well before; the chapter is the work's.
+    at_work: Option<&'static str>,
+}
+
+impl Failure {
+    fn concerns(&self, metric: &Metric) -> bool {
+        self.at_work.is_none_or(|chapter| chapter == metric.chapter())
+    }
 }
 
 /// The user wants to end.
@@ -153,7 +166,7 @@ impl Bench<'_> {
     fn rounds(&mut self) -> Result<(), Interrupted> {
         for vmm in self.vmms.clone() {
             let looked = self.look(&vmm);
-            self.note(vmm.name(), "warm-up", looked)?;
+            self.note(vmm.name(), "warm-up", None, looked)?;
         }
         for (round, subject) in Order::abba(self.vmms.len(), self.options.rounds).turns() {
             let vmm = self.vmms[subject].clone();
@@ -163,6 +176,7 @@ impl Bench<'_> {
                 self.note(
                     vmm.name(),
                     &format!("round {round} of {}", self.options.rounds),
+                    None,
                     started,
                 )?;
             }
@@ -177,7 +191,8 @@ impl Bench<'_> {
         }
         let Some(program) = beside_or_on_path(FLOOR) else {
             return self.doubt(format!(
-                "There is no floor of a start: {FLOOR} is neither beside strait-bench nor on PATH."
+                "There is no floor of a start: {FLOOR} is neither beside strait-bench nor on PATH; \
+                 `cargo build --release -p {FLOOR}` makes it."
             ));
         };
         let launch = Launch {
@@ -210,7 +225,7 @@ impl Bench<'_> {
                 seconds
             });
             let what = format!("{}, round {round} of {}", work.name(), self.options.rounds);
-            self.note(vmm.name(), &what, done)?;
+            self.note(vmm.name(), &what, Some(work.name()), done)?;
         }
         Ok(())
     }
@@ -220,13 +235,15 @@ impl Bench<'_> {
         &mut self,
         vmm: &'static str,
         what: &str,
+        at_work: Option<&'static str>,
         outcome: Result<f64, Trouble>,
     ) -> Result<(), Interrupted> {
         match outcome {
             Ok(seconds) => eprintln!("  {what}, {vmm}: {seconds:.2} s"),
             Err(Trouble::Failed(why)) => {
                 eprintln!("  {what}, {vmm}: {why}");
-                self.failed.insert(vmm, format!("{what}: {why}"));
+                let why = format!("{what}: {why}");
+                self.failed.insert(vmm, Failure { why, at_work });
             }
             Err(Trouble::Interrupted) => return Err(Interrupted),
         }
@@ -343,8 +360,10 @@ impl Bench<'_> {
             }
         }
         for metric in &mut report.metrics {
-            for (vmm, why) in &self.failed {
-                metric.fail(vmm, why);
+            for (vmm, failure) in &self.failed {
+                if failure.concerns(metric) {
+                    metric.fail(vmm, &failure.why);
+                }
             }
         }
         if !self.vmms.iter().any(|vmm| vmm.name() == BASELINE) {

@@ -96,15 +96,17 @@ impl Work {
         destroys: bool,
     ) -> Result<Option<Self>, String> {
         let (name, class) = (&device.address, device.class);
+        if destroys && !device.is_nvme() {
+            return Err(format!(
+                "--destroy-data: {name} is no NVMe drive (class {class:#08x}); leave the option out"
+            ));
+        }
         match peer {
             Some(peer) if device.is_nic() => Ok(Some(Self::Network(peer))),
             Some(peer) => Err(format!(
                 "--net-peer {peer}: {name} is no NIC (class {class:#08x}); leave the option out"
             )),
             None if device.is_nvme() => Ok(Some(Self::Disk { writes: destroys })),
-            None if destroys => Err(format!(
-                "--destroy-data: {name} is no NVMe drive (class {class:#08x}); leave the option out"
-            )),
             None => Ok(None),
         }
     }
@@ -117,7 +119,7 @@ impl Work {
         }
     }
 
-    /// For the report's rows and for the terminal.
+    /// For the terminal, and the chapter of its metrics.
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Network(_) => "network",
@@ -190,6 +192,8 @@ mod tests {
             destroys.starts_with("--destroy-data: 0000:01:00.0 is no NVMe drive"),
             "{destroys}"
         );
-        assert!(Work::of(&device(0x02_0000), None, true).is_err());
+        for peer in [None, Some(PEER)] {
+            assert!(Work::of(&device(0x02_0000), peer, true).is_err(), "{peer:?}");
+        }
     }
 }

@@ -14,8 +14,8 @@ const POOL: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages";
 pub(super) const FLOOR: &str =
     "a launcher that opens the device, takes memory from the host on all CPUs, and maps it";
 
-/// MiB that a guest has, the first of these for which the host has room twice.
-const SIZES: [u64; 3] = [4096, 2048, 1024];
+/// MiB that a guest has: the first of these beside which the host has a quarter more free, else the last.
+const SIZES: [u64; 4] = [4096, 2048, 1024, 512];
 
 /// Which pages memory is made of.
 #[derive(Clone, Copy)]
@@ -71,7 +71,7 @@ pub(super) fn size(bench: &Bench<'_>) -> Result<u64> {
         .sh("sed -n 's/^MemAvailable: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo")?;
     let free_mib = free.trim().parse::<u64>()? >> 10;
     let size = SIZES.into_iter().find(|size| size + size / 4 < free_mib);
-    Ok(size.unwrap_or(512))
+    Ok(size.unwrap_or(SIZES[SIZES.len() - 1]))
 }
 
 /// Touches as much of the lab host's memory once: the machine below it gives that at the first touch, and whoever comes first
