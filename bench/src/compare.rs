@@ -37,13 +37,12 @@ pub fn compare(old: &Report, new: &Report) -> Comparison {
         lines: Vec::new(),
         pairs: 0,
     };
-    let find = |report: &'_ Report, id: &str| report.metrics.iter().position(|metric| metric.id == id);
     for metric in &new.metrics {
-        let before = find(old, &metric.id).map(|place| &old.metrics[place]);
+        let before = old.metrics.iter().find(|before| before.id == metric.id);
         comparison.add(before, Some(metric), (old, new));
     }
     for metric in &old.metrics {
-        if find(new, &metric.id).is_none() {
+        if !new.metrics.iter().any(|after| after.id == metric.id) {
             comparison.add(Some(metric), None, (old, new));
         }
     }

@@ -69,7 +69,8 @@ impl Drop for Hush {
         match start.silence(&self.config) {
             Err(error) if start.is_raised() => log::warn!(
                 "{0} has no way to be reset and goes on raising its interrupt wire, which cannot be silenced: {error}; \
-                 `setpci -s {0} COMMAND=400:400` as root does it",
+                 `echo on > /sys/bus/pci/devices/{0}/power/control` and then `setpci -s {0} COMMAND=400:400` as root \
+                 do it",
                 self.bdf
             ),
             Err(error) => log::debug!("{}: the interrupt wire stays on: {error}", self.bdf),

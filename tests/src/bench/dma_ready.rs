@@ -99,9 +99,10 @@ pub(super) fn measure(
         memory_keys: if vmm == Vmm::Strait { pages.keys } else { "" },
         ..GuestConfig::with(&[nic]).told("lab.run=load")
     };
-    if pages.is_pool {
-        bench.agent.sh(&format!("echo {} > {POOL}", memory_mib / 2))?;
-    }
+    let _pool = pages
+        .is_pool
+        .then(|| Pool::fill(bench, memory_mib / 2))
+        .transpose()?;
     let probe = |into: &mut Ready| -> Result<()> {
         if vmm == Vmm::Strait {
             let options = format!("--dma --pages {}", pages.probe);
@@ -125,8 +126,24 @@ pub(super) fn measure(
     if !is_first {
         probe(into)?;
     }
-    if pages.is_pool {
-        bench.agent.sh(&format!("echo 0 > {POOL}"))?;
-    }
     Ok(seconds)
+}
+
+/// Pages of the host's pool, which are the host's again when it is dropped.
+struct Pool<'a>(&'a Bench<'a>);
+
+impl<'a> Pool<'a> {
+    fn fill(bench: &'a Bench<'a>, pages: u64) -> Result<Self> {
+        let pool = Self(bench);
+        bench
+            .agent
+            .sh(&format!("echo {pages} > {POOL} && [ $(cat {POOL}) = {pages} ]"))?;
+        Ok(pool)
+    }
+}
+
+impl Drop for Pool<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.agent.sh(&format!("echo 0 > {POOL}"));
+    }
 }

@@ -69,7 +69,10 @@ const LOOKS: u32 = 20;
 const INTERRUPTS: &str = "rm -f /run/goes-on; (while sleep 1; do
     [ -e /run/goes-on ] || continue
     rm /run/goes-on; sleep 10; pkill -INT -x gdb
-done) > /dev/null 2>&1 &";
+done) > /dev/null 2>&1 & echo $! > /run/interrupts";
+
+/// It would stop the gdb of a later scenario, too.
+const NO_INTERRUPTS: &str = "kill $(cat /run/interrupts); rm -f /run/interrupts /run/goes-on";
 
 /// Another VMM in L1 maps memory for a drive again and again, and is stopped and ended, when L2 has had time to start.
 const MAPS: &str = "(until pidof strait; do sleep 1; done; sleep 60; while :; do
@@ -101,7 +104,9 @@ fn in_vfio(lab: &Lab<'_>) -> Result<()> {
         lab.eth0().up(guest, "igb")?;
         guest.sh("ping 10.0.2.2 > /run/pings 2>&1 &")?;
         lab.agent.sh(INTERRUPTS)?;
-        let said = gdb(lab, &(WAY.map(stop_in).concat() + "detach\n"))?;
+        let said = gdb(lab, &(WAY.map(stop_in).concat() + "detach\n"));
+        lab.agent.sh(NO_INTERRUPTS)?;
+        let said = said?;
         for name in WAY {
             says(&said, &format!("<{name}>:"))?;
         }

@@ -119,11 +119,21 @@ pub(super) fn width_bits(root: &Root, name: &str) -> Option<u32> {
     vtd.or_else(|| amd_width(register(root, name, AMD)?))
 }
 
-/// MiB of the largest page that unit `name` maps, 0 for none beyond 4 KiB. AMD's map every power of two (AMD I/O
-/// Virtualization Technology §2.2.3).
-pub(super) fn largest_page_mib(root: &Root, name: &str) -> Option<u32> {
-    let vtd = register(root, name, VTD).map(vtd_largest_page_mib);
-    vtd.or_else(|| register(root, name, AMD).map(|_| 1024))
+/// Which pages a unit maps beside those of 4 KiB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LargePages {
+    /// None.
+    None,
+    /// Up to this many MiB.
+    UpTo(u32),
+    /// Every power of two: AMD's units (AMD I/O Virtualization Technology §2.2.3).
+    All,
+}
+
+/// What unit `name` has.
+pub(super) fn large_pages(root: &Root, name: &str) -> Option<LargePages> {
+    let vtd = register(root, name, VTD).map(vtd_large_pages);
+    vtd.or_else(|| register(root, name, AMD).map(|_| LargePages::All))
 }
 
 /// Where the kernel shows what a unit can do.
@@ -138,11 +148,11 @@ fn register(root: &Root, name: &str, file: &str) -> Option<u64> {
 }
 
 /// SLLPS, bits 37:34 of the capability register: bit 34 for 2 MiB, bit 35 for 1 GiB (VT-d §11.4.2).
-fn vtd_largest_page_mib(capability: u64) -> u32 {
+fn vtd_large_pages(capability: u64) -> LargePages {
     match (capability >> 35 & 1, capability >> 34 & 1) {
-        (1, _) => 1024,
-        (_, 1) => 2,
-        _ => 0,
+        (1, _) => LargePages::UpTo(1024),
+        (_, 1) => LargePages::UpTo(2),
+        _ => LargePages::None,
     }
 }
 
@@ -233,22 +243,22 @@ mod tests {
     }
 
     #[test]
-    fn units_tell_their_largest_page() {
+    fn units_tell_their_large_pages() {
         let host = amd(&["IVRS"], "quiet");
         host.file("sys/class/iommu/ivhd0/amd-iommu/features", "29d3:0\n");
-        assert_eq!(largest_page_mib(&host.root(), "ivhd0"), Some(1024));
-        for (capability, mib) in [
-            ("c0000000100000", 0),
-            ("d2008440660462", 2),
-            ("d2008c40660462", 1024),
+        assert_eq!(large_pages(&host.root(), "ivhd0"), Some(LargePages::All));
+        for (capability, pages) in [
+            ("c0000000100000", LargePages::None),
+            ("d2008440660462", LargePages::UpTo(2)),
+            ("d2008c40660462", LargePages::UpTo(1024)),
         ] {
             host.file(
                 "sys/class/iommu/dmar0/intel-iommu/cap",
                 &format!("{capability}\n"),
             );
-            assert_eq!(largest_page_mib(&host.root(), "dmar0"), Some(mib), "{capability}");
+            assert_eq!(large_pages(&host.root(), "dmar0"), Some(pages), "{capability}");
         }
-        assert_eq!(largest_page_mib(&host.root(), "dmar1"), None);
+        assert_eq!(large_pages(&host.root(), "dmar1"), None);
     }
 
     #[test]

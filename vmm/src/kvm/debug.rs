@@ -40,12 +40,16 @@ pub struct Outer {
 
 /// In the control block that KVM tells of a vCPU in a guest of the guest, the save area is the outer guest's
 /// (`svm_get_nested_state`); places by APM vol. 2 appendix B.
+const VMCB_CS_ATTRIBUTES: usize = 0x412;
+const VMCB_CS_BASE: usize = 0x418;
 const VMCB_EFER: usize = 0x4d0;
 const VMCB_CR4: usize = 0x548;
 const VMCB_CR3: usize = 0x550;
 const VMCB_CR0: usize = 0x558;
 const VMCB_RIP: usize = 0x578;
 const EFER_LMA: u64 = 1 << 10;
+/// The code segment is one of 64-bit mode, which has no base.
+const CS_LONG: u64 = 1 << 9;
 
 /// What the outer guest goes on with, in a layout that KVM keeps for the sake of migration (`vmx_check_vmcs12_offsets`).
 const VMCS12_HOST_CR0: usize = 584;
@@ -175,7 +179,11 @@ impl Vcpu {
                     cr4: word(bytes, VMCB_CR4)?,
                     is_long: word(bytes, VMCB_EFER)? & EFER_LMA != 0,
                 };
-                let rip = word(bytes, VMCB_RIP)?;
+                let base = match word(bytes, VMCB_CS_ATTRIBUTES)? & CS_LONG {
+                    0 => word(bytes, VMCB_CS_BASE)?,
+                    _ => 0,
+                };
+                let rip = base.wrapping_add(word(bytes, VMCB_RIP)?);
                 Some(Outer { tables, rip })
             }
             KVM_STATE_NESTED_FORMAT_VMX => {
@@ -187,6 +195,7 @@ impl Vcpu {
                     cr4: word(bytes, VMCS12_HOST_CR4)?,
                     is_long: word(bytes, VMCS12_EXIT_CONTROLS)? & TO_LONG_MODE != 0,
                 };
+                // The base of its code segment is 0 (SDM vol. 3 §28.5.2).
                 let rip = word(bytes, VMCS12_HOST_RIP)?;
                 Some(Outer { tables, rip })
             }

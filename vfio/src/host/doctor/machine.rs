@@ -2,7 +2,7 @@
 
 use super::{Finding, Wishes};
 use crate::host::distribution::Distribution;
-use crate::host::iommu::{self, Firmware};
+use crate::host::iommu::{self, Firmware, LargePages};
 use crate::host::modules::{FOLDERS, ModuleState, module_state};
 use crate::host::sysfs::Root;
 
@@ -124,13 +124,14 @@ fn width(root: &Root, wishes: &Wishes) -> Finding {
     let end = wishes.memory_bytes + (1 << 30);
     let page = iommu::units(root)
         .iter()
-        .filter_map(|unit| iommu::largest_page_mib(root, unit))
+        .filter_map(|unit| iommu::large_pages(root, unit))
         .min();
     let page = match page {
         None => String::new(),
-        Some(0) => ", pages of 4 KiB alone".to_owned(),
-        Some(1024) => ", pages of up to 1 GiB".to_owned(),
-        Some(mib) => format!(", pages of up to {mib} MiB"),
+        Some(LargePages::None) => ", pages of 4 KiB alone".to_owned(),
+        Some(LargePages::UpTo(1024)) => ", pages of up to 1 GiB".to_owned(),
+        Some(LargePages::UpTo(mib)) => format!(", pages of up to {mib} MiB"),
+        Some(LargePages::All) => ", pages of every power of two".to_owned(),
     };
     let evidence = format!("{bits} address bits{page}");
     match end.checked_shr(bits).unwrap_or(0) {
