@@ -445,8 +445,8 @@ const CRYPTO: &str =
     [ \"$ciphers\" = passed ] && [ $(irqs) -gt 0 ]";
 
 /// The management controller answers.
-const BMC: &str = "wait_until 30 test -e /dev/ipmi0 || fail the controller does not answer
-    cat $d/ipmi_bmc*/firmware_revision /sys/devices/platform/ipmi_bmc*/firmware_revision 2> /dev/null";
+const BMC: &str = "firmware() { cat /sys/devices/platform/ipmi_bmc*/firmware_revision 2> /dev/null; }
+    wait_until 30 test -e /dev/ipmi0 && wait_until 30 firmware || fail the controller does not answer";
 
 /// The drivers of all of them.
 pub(crate) fn drivers() -> impl Iterator<Item = &'static str> {
