@@ -59,6 +59,15 @@ pub fn bind(path: &Path) -> io::Result<(Place, UnixListener)> {
     Ok((Place { path, file }, listener))
 }
 
+/// Checks that a descriptor is open: of its number on the command line, before this process has opened any of its own.
+///
+/// # Errors
+/// When it is not, in a sentence.
+pub fn was_given(number: RawFd) -> Result<RawFd, String> {
+    let given = inherited(number).map(|_| number);
+    given.map_err(|_| format!("descriptor {number} was not open when this process was started"))
+}
+
 /// A copy of a descriptor that this process was started with.
 ///
 /// # Errors

@@ -253,6 +253,13 @@ fn a_debugger_ends_the_guest() {
     gdb.attach();
     gdb.send("k");
     assert_eq!(guest.code(), Some(0), "{}", guest.errors());
+    let Some(mut guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!(gdb.ask("vKill;1"), "OK", "gdb waits for it");
+    assert_eq!(guest.code(), Some(0), "{}", guest.errors());
 }
 
 /// SIGTERM comes to a guest that a debugger holds, and to one that was never let go.
@@ -402,4 +409,137 @@ fn a_guest_goes_on_when_neither_a_debugger_nor_a_client_holds_it() {
     until("it goes on", || {
         say(&mut qmp, "query-status").contains("running\":true")
     });
+}
+
+/// A breakpoint and Ctrl-C cross on their way: gdb has its stop, and hears of no second one.
+#[test]
+fn an_interrupt_that_meets_a_stop_on_its_way_is_forgotten() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    gdb.0.write_all(&[3]).expect("it listens");
+    assert_eq!(gdb.ask("Z1,100015,1"), "OK");
+    assert!(gdb.ask("vCont;c").contains("hwbreak"), "not the interrupt");
+    assert_eq!(gdb.rip(), FUNCTION);
+    gdb.0.write_all(&[3]).expect("it listens");
+    assert_eq!(gdb.ask("z1,100015,1"), "OK");
+    assert!(gdb.ask("vCont;s:p1.1").starts_with("T05"));
+    assert_eq!(gdb.rip(), FUNCTION + 1);
+}
+
+#[test]
+fn a_guest_that_is_reset_while_it_is_stopped_stays_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("qmp");
+    let option = format!("--qmp={}", path.display());
+    let Some(guest) = Guest::start(&[&option, "-S"]) else {
+        return;
+    };
+    let mut qmp = qmp(&path);
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!(gdb.ask("Z1,100015,1"), "OK");
+    assert!(gdb.ask("vCont;c").starts_with('T'));
+    say(&mut qmp, "system_reset");
+    until("it is where it began", || gdb.rip() == ENTRY);
+    sleep(Duration::from_millis(100));
+    assert_eq!(gdb.rip(), ENTRY, "and stays there");
+    assert!(gdb.ask("vCont;c").contains("hwbreak"), "its breakpoint does, too");
+    assert_eq!(gdb.rip(), FUNCTION);
+}
+
+#[test]
+fn a_guest_that_no_debugger_has_let_go_waits_for_the_next() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    for says in ["", "junk", "$?#3f"] {
+        let _ = guest.connect().0.write_all(says.as_bytes());
+    }
+    until("they have gone", || {
+        guest.errors().matches("waits for another one").count()
+            + guest.errors().matches("another one comes").count()
+            == 3
+    });
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!((gdb.rip(), gdb.counter()), (ENTRY, 0));
+    assert_eq!(gdb.ask("D"), "OK");
+    until("it counts", || {
+        let mut gdb = guest.connect();
+        gdb.is_served() && gdb.counter() > 0
+    });
+}
+
+#[test]
+fn who_comes_behind_one_that_has_gone_is_served() {
+    let Some(guest) = Guest::start(&[]) else { return };
+    for _ in 0..50 {
+        let mut gdb = guest.connect();
+        assert!(gdb.is_served());
+        assert_eq!(gdb.ask("Qqemu.PhyMemMode:1"), "OK");
+        assert_eq!(gdb.ask("Z1,100015,1"), "OK", "none of the last one's are left");
+        assert_eq!(gdb.ask("Z1,100016,1"), "OK");
+        assert_eq!(gdb.ask("Z1,100017,1"), "OK");
+    }
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!(gdb.ask("qqemu.PhyMemMode"), "0");
+}
+
+#[test]
+fn all_registers_are_written_as_they_were_read() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    let all = gdb.ask("g");
+    assert_eq!(gdb.ask(&format!("G{all}")), "OK");
+    assert_eq!(gdb.ask("g"), all);
+    for _ in 0..3 {
+        assert!(gdb.ask("vCont;s:p1.1").starts_with("T05"));
+    }
+    assert_eq!(gdb.rip(), ENTRY + 8, "three instructions on");
+}
+
+#[test]
+fn what_is_set_of_a_guest_that_runs_is_refused() {
+    let Some(guest) = Guest::start(&[]) else { return };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    assert_eq!(gdb.ask("Qqemu.PhyMemMode:1"), "OK");
+    gdb.send("vCont;c");
+    for packet in ["Z0,100015,1", "Z1,100015,1", "M200000,4:00000000", "m200000,4"] {
+        gdb.send(packet);
+    }
+    gdb.0.write_all(&[3]).expect("it listens");
+    loop {
+        let answer = gdb.receive();
+        match answer.starts_with("T02") {
+            true => break,
+            false => assert!(answer.starts_with('E'), "{answer}"),
+        }
+    }
+    assert_eq!(gdb.ask("m100015,1"), "90");
+}
+
+/// It is told to end meanwhile.
+#[test]
+fn a_debugger_that_does_not_read_is_left() {
+    let Some(mut guest) = Guest::start(&[]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    gdb.send("vCont;c");
+    let all = "$qqemu.sstepbits#00".repeat(20_000);
+    gdb.0.set_nonblocking(true).expect("a socket");
+    let _ = gdb.0.write_all(all.as_bytes());
+    until("it is left", || guest.errors().contains("does not listen"));
+    let killed = Command::new("kill").arg(guest.strait.id().to_string()).status();
+    assert!(killed.expect("a shell's tool").success());
+    assert_eq!(guest.code(), Some(0), "{}", guest.errors());
 }

@@ -16,6 +16,9 @@ const REGISTERS: usize = 4;
 /// always set.
 const DR7: u64 = 1 << 10 | 1 << 9;
 
+/// Breakpoints at most: each is held against all others.
+const MOST: usize = 4096;
+
 /// Breakpoint instructions, by the linear address that gdb named.
 #[derive(Debug, Default)]
 pub(super) struct Software(BTreeMap<u64, Placed>);
@@ -37,10 +40,13 @@ struct Placed {
 }
 
 impl Software {
-    /// Puts one at `linear`, which is `at` in guest memory. False where there is no memory.
+    /// Puts one at `linear`, which is `at` in guest memory. False where there is no memory, or where there are enough.
     pub(super) fn insert(&mut self, memory: &GuestMemoryMmap, linear: u64, at: GuestAddress) -> bool {
         if self.0.contains_key(&linear) {
             return true;
+        }
+        if self.0.len() >= MOST {
+            return false;
         }
         // Two names of one place must not save each other's instruction.
         let same = self.0.values().find(|placed| placed.at == at).copied();

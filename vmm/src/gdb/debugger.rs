@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd as _, BorrowedFd};
+use std::time::{Duration, Instant};
 
 use gdbstub::common::Signal;
 use gdbstub::stub::state_machine::GdbStubStateMachine as Machine;
@@ -11,18 +12,18 @@ use strait_devices::warning::FirstOnly;
 use vm_memory::GuestMemoryMmap;
 
 use super::endpoint::{GdbAddress, Line, Listener};
-use super::filter::{Filter, Sorted};
+use super::filter::{Filter, PACKET, Sorted};
 use super::inferior::{Inferior, Reason, tid};
 use super::monitor::Scene;
 
 use crate::kvm::vcpu::{DebugExit, Vcpu};
 use gdbstub::conn::Connection as _;
 
-/// Bytes of the longest packet: gdb splits what is longer.
-const PACKET: usize = 16 << 10;
-
 /// Bytes read at a time.
 const CHUNK: usize = 4096;
+
+/// How long gdb is listened to at a time: others wait for the machine meanwhile.
+const TURN: Duration = Duration::from_millis(100);
 
 /// What a second gdb is told, as an error with text (GDB manual, "Standard Replies").
 const TAKEN: &[u8] = b"+$E.another debugger is attached to this guest#46";
@@ -89,9 +90,11 @@ impl Debugger {
         self.listener.fd().into_iter().chain(line).collect()
     }
 
-    /// Whether the guest is to stand still.
+    /// Whether the guest is to stand still: also one that was reset while gdb had it stopped.
     pub fn holds(&self) -> bool {
-        self.waits || self.arrived.is_some() || !self.inferior.vcpus.is_empty()
+        let machine = self.session.as_ref().and_then(|session| session.machine.as_ref());
+        let is_told = matches!(machine, Some(Machine::Idle(_)));
+        self.waits || self.arrived.is_some() || is_told || self.inferior.stands_still()
     }
 
     /// The machine as it is now, before it is asked of: devices come and leave while the guest stands still, too.
@@ -99,18 +102,30 @@ impl Debugger {
         self.inferior.scene = Some(scene);
     }
 
-    /// Listens to who came and to what was said. It waits for nobody.
+    /// Listens to what was said and to who came. It waits for nobody.
     pub fn hear(&mut self) -> Wish {
+        let wish = self.listen_to_session();
+        if wish != Wish::Nothing {
+            return wish;
+        }
         if let Some(line) = self.listener.accept() {
             self.meet(line);
         }
-        if self.arrived.is_some() && self.inferior.vcpus.is_empty() {
+        if self.arrived.is_some() && !self.inferior.stands_still() {
             return Wish::Stop;
         }
         if let Some(line) = self.arrived.take() {
             self.begin(line);
         }
-        self.listen_to_session()
+        match self.is_left() {
+            true => Wish::Go,
+            false => Wish::Nothing,
+        }
+    }
+
+    /// The guest stands still, and nobody is there or awaited who could let it go: gdb was gone when it was told something.
+    fn is_left(&self) -> bool {
+        self.session.is_none() && !self.waits && self.inferior.stands_still()
     }
 
     /// The guest stands still, for a wish or an exit; `others` are what further vCPUs met in the same moment. True if it
@@ -121,7 +136,7 @@ impl Debugger {
         self.inferior.goes_on = false;
         if let Some(line) = self.arrived.take() {
             self.begin(line);
-            return true;
+            return !self.is_left();
         }
         let reason = match exit {
             Some(exit) => self.inferior.reason(exit),
@@ -130,7 +145,7 @@ impl Debugger {
         match (reason, &mut self.session) {
             (Some(reason), Some(_)) => {
                 self.tell(reason);
-                true
+                !self.is_left()
             }
             (None, Some(_)) => false,
             // gdb has left meanwhile, or is awaited.
@@ -180,21 +195,34 @@ impl Debugger {
 
     /// The guest has ended with this exit code.
     pub fn ended(&mut self, code: u8) {
-        self.tell(Reason::Exited(code));
+        if let Err(error) = self.report(Reason::Exited(code)) {
+            log::info!("The debugger does not hear of the guest's end ({error})");
+        }
     }
 
     fn meet(&mut self, mut line: Line) {
+        // The former one may have gone a moment ago.
+        if self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.line.has_hung_up())
+        {
+            self.session = None;
+            log::info!("The debugger has gone, and another one comes");
+        }
         if self.session.is_none() && self.arrived.is_none() {
             self.arrived = Some(line);
             return;
         }
-        let _ = line.write_all(TAKEN);
+        let _ = line.write_all(TAKEN).and_then(|()| line.flush());
         if self.refused.pass() {
             log::warn!("A second debugger came and was refused; further ones are not reported");
         }
     }
 
     fn begin(&mut self, line: Line) {
+        // What a former one left.
+        self.inferior.disarm();
         let begun = line
             .share()
             .map_err(|error| error.to_string())
@@ -235,9 +263,10 @@ impl Debugger {
                 return self.leave("has gone");
             }
         }
+        let begin = Instant::now();
         for (at, byte) in bytes.iter().enumerate() {
             let wish = self.feed(*byte);
-            if wish != Wish::Nothing {
+            if wish != Wish::Nothing || begin.elapsed() > TURN {
                 if let Some(session) = &mut self.session {
                     session.unread = bytes[at + 1..].to_vec();
                 }
@@ -255,10 +284,17 @@ impl Debugger {
         let bytes = match session.filter.feed(byte, &mut self.inferior.modes) {
             Sorted::Wait => return Wish::Nothing,
             Sorted::Answer(answer) => {
-                let _ = session.line.write_all(&answer);
-                return Wish::Nothing;
+                let answered = session
+                    .line
+                    .write_all(&answer)
+                    .and_then(|()| session.line.flush());
+                return match answered {
+                    Ok(()) => Wish::Nothing,
+                    Err(error) => self.leave(&format!("does not listen ({error})")),
+                };
             }
             Sorted::Pass(bytes) => bytes,
+            Sorted::TooLong => return self.leave("sends a packet without an end"),
         };
         for byte in bytes {
             let wish = self.pump(byte);
@@ -273,6 +309,8 @@ impl Debugger {
         let Some(machine) = self.session.as_mut().and_then(|session| session.machine.take()) else {
             return Wish::Nothing;
         };
+        // gdb asks for what half a packet holds.
+        self.inferior.readable = PACKET;
         let next = match machine {
             Machine::Idle(idle) => idle.incoming_data(&mut self.inferior, byte),
             Machine::Running(running) => running.incoming_data(&mut self.inferior, byte),
@@ -287,26 +325,34 @@ impl Debugger {
 
     /// What the stub's new state means for the machine.
     fn follow(&mut self, machine: Machine<'static, Inferior, Line>) -> Wish {
-        if let Machine::Disconnected(disconnected) = &machine {
-            return match disconnected.get_reason() {
-                DisconnectReason::Kill => Wish::Quit,
-                _ => self.leave("has detached"),
-            };
+        if let Machine::Disconnected(mut disconnected) = machine {
+            let is_kill = matches!(disconnected.get_reason(), DisconnectReason::Kill);
+            let line = disconnected.borrow_conn();
+            if is_kill {
+                // gdb waits for it behind `vKill`, and the stub does not say it.
+                let _ = line.write_all(b"$OK#9a");
+            }
+            let _ = line.flush();
+            if is_kill {
+                return Wish::Quit;
+            }
+            self.waits = false;
+            return self.leave("has detached");
         }
         let is_interrupt = matches!(machine, Machine::CtrlCInterrupt(_));
-        let stands_still = !self.inferior.vcpus.is_empty();
-        if let Some(session) = &mut self.session {
-            session.machine = Some(machine);
+        let stands_still = self.inferior.stands_still();
+        if let Err(error) = self.keep(machine) {
+            return self.leave(&format!("does not listen ({error})"));
         }
         if self.inferior.is_killed {
             return Wish::Quit;
         }
         if is_interrupt {
-            if !stands_still {
-                return Wish::Stop;
-            }
-            self.inferior.goes_on = false;
-            self.tell(self.interrupted());
+            return match stands_still {
+                // It met a stop on its way, which gdb hears of.
+                true => self.forget_interrupt(),
+                false => Wish::Stop,
+            };
         }
         if !(stands_still && self.inferior.goes_on) {
             return Wish::Nothing;
@@ -321,10 +367,32 @@ impl Debugger {
         }
     }
 
-    /// Says why the guest stands still, or that it is no more.
-    fn tell(&mut self, reason: Reason) {
+    fn forget_interrupt(&mut self) -> Wish {
         let Some(machine) = self.session.as_mut().and_then(|session| session.machine.take()) else {
-            return;
+            return Wish::Nothing;
+        };
+        let next = match machine {
+            Machine::CtrlCInterrupt(interrupt) => {
+                interrupt.interrupt_handled(&mut self.inferior, None::<Reason>)
+            }
+            other => Ok(other),
+        };
+        match next {
+            Ok(machine) => self.follow(machine),
+            Err(error) => self.leave(&format!("says what cannot be understood ({error})")),
+        }
+    }
+
+    /// Says why the guest stands still. It goes on where gdb does not hear of it.
+    fn tell(&mut self, reason: Reason) {
+        if let Err(error) = self.report(reason) {
+            self.leave(&format!("does not listen ({error})"));
+        }
+    }
+
+    fn report(&mut self, reason: Reason) -> Result<(), String> {
+        let Some(machine) = self.session.as_mut().and_then(|session| session.machine.take()) else {
+            return Ok(());
         };
         let told = match machine {
             Machine::Running(running) => running.report_stop(&mut self.inferior, reason),
@@ -333,11 +401,22 @@ impl Debugger {
             }
             other => Ok(other),
         };
-        match (told, &mut self.session) {
-            (Ok(machine), Some(session)) => session.machine = Some(machine),
-            (Ok(_), None) => {}
-            (Err(error), _) => _ = self.leave(&format!("does not listen ({error})")),
+        let machine = told.map_err(|error| error.to_string())?;
+        self.keep(machine).map_err(|error| error.to_string())
+    }
+
+    /// The stub's next state, once what it said is on its way.
+    fn keep(&mut self, mut machine: Machine<'static, Inferior, Line>) -> io::Result<()> {
+        let flushed = match &mut machine {
+            Machine::Idle(state) => state.borrow_conn().flush(),
+            Machine::Running(state) => state.borrow_conn().flush(),
+            Machine::CtrlCInterrupt(state) => state.borrow_conn().flush(),
+            Machine::Disconnected(state) => state.borrow_conn().flush(),
+        };
+        if let Some(session) = &mut self.session {
+            session.machine = Some(machine);
         }
+        flushed
     }
 
     fn interrupted(&self) -> Reason {
@@ -348,13 +427,18 @@ impl Debugger {
         }
     }
 
-    /// The guest goes on without a debugger, for which it must stand still once.
+    /// The guest goes on without a debugger, for which it must stand still once; one that was never let go waits for the
+    /// next.
     fn leave(&mut self, why: &str) -> Wish {
         self.session = None;
+        if self.waits {
+            log::info!("The debugger {why}; the guest waits for another one");
+            return Wish::Nothing;
+        }
         log::info!("The debugger {why}; the guest goes on");
-        match self.inferior.vcpus.is_empty() {
-            true => Wish::Stop,
-            false => Wish::Go,
+        match self.inferior.stands_still() {
+            true => Wish::Go,
+            false => Wish::Stop,
         }
     }
 }

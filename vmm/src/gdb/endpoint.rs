@@ -7,18 +7,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gdbstub::conn::Connection;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+use rustix::net::{SendFlags, getpeername};
 
 use crate::private_socket::{self, Place};
 
 /// The port that `-s` means, as QEMU's.
 const USUAL_PORT: u16 = 1234;
 
-/// How long gdb may take to read an answer: the machine waits for it meanwhile.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long gdb may take to read an answer that the kernel has no more room for: the machine waits for it meanwhile.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Bytes that a line takes without waiting when it is ready, be it a pipe or a terminal (pipe(7), PIPE_BUF is larger).
+const READY: usize = 512;
 
 /// The value of `--gdb`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +83,7 @@ impl FromStr for GdbAddress {
             "unix" if !rest.is_empty() => Ok(Self::Unix(rest.into())),
             "fd" => {
                 let number = rest.parse().ok().filter(|number| *number >= 0);
-                number.map(Self::Descriptor).ok_or_else(wrong)
+                private_socket::was_given(number.ok_or_else(wrong)?).map(Self::Descriptor)
             }
             _ => Err(wrong()),
         }
@@ -110,7 +116,13 @@ impl Listener {
                 let (_place, listener) = private_socket::bind(path)?;
                 Ok(Self::Unix { _place, listener })
             }
-            GdbAddress::Descriptor(number) => Ok(Self::Given(Some(private_socket::inherited(*number)?))),
+            GdbAddress::Descriptor(number) => {
+                let line = private_socket::inherited(*number)?;
+                match is_connection(&line)? {
+                    true => Ok(Self::Given(Some(line))),
+                    false => Err(io::Error::other("this descriptor is no open connection")),
+                }
+            }
         }
     }
 
@@ -140,34 +152,50 @@ impl Listener {
             }
             Self::Given(line) => line.take()?,
         };
-        // A line that is no socket waits without an end, at its owner's risk.
-        let _ = set_socket_timeout(&fd, Timeout::Send, Some(PATIENCE));
-        Some(Line(fd))
+        Some(Line {
+            fd,
+            answer: Vec::new(),
+        })
     }
 }
 
 /// The line to a gdb.
 #[derive(Debug)]
-pub(super) struct Line(OwnedFd);
+pub(super) struct Line {
+    fd: OwnedFd,
+    /// What was said, until it is flushed: a stub speaks byte by byte.
+    answer: Vec<u8>,
+}
 
 impl Line {
     /// What has come, at most so much as `buffer` takes; nothing once gdb has gone.
     pub(super) fn read<'b>(&self, buffer: &'b mut [u8]) -> &'b [u8] {
-        match rustix::io::read(&self.0, &mut *buffer) {
+        match rustix::io::read(&self.fd, &mut *buffer) {
             Ok(len) => &buffer[..len],
             Err(_) => &[],
         }
     }
 
+    /// Whether nobody is at its other end any more.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::RDHUP)];
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let asked = poll(&mut fds, Some(&Timespec::default()));
+        asked.is_ok() && fds[0].revents().intersects(gone)
+    }
+
     /// The same line, for the other of reader and writer.
     pub(super) fn share(&self) -> io::Result<Self> {
-        Ok(Self(self.0.try_clone()?))
+        Ok(Self {
+            fd: self.fd.try_clone()?,
+            answer: Vec::new(),
+        })
     }
 }
 
 impl AsFd for Line {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -178,25 +206,57 @@ impl Connection for Line {
         self.write_all(&[byte])
     }
 
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            match rustix::io::write(&self.0, bytes) {
-                Ok(len) => bytes = &bytes[len..],
-                Err(rustix::io::Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.answer.extend_from_slice(bytes);
         Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+        let answer = std::mem::take(&mut self.answer);
+        send(self.fd.as_fd(), &answer, Instant::now() + PATIENCE)
+    }
+}
+
+/// A socket with somebody at its other end, a pipe or a terminal.
+fn is_connection(fd: &OwnedFd) -> io::Result<bool> {
+    Ok(match FileType::from_raw_mode(fstat(fd)?.st_mode) {
+        FileType::Socket => getpeername(fd).is_ok(),
+        kind => matches!(kind, FileType::Fifo | FileType::CharacterDevice),
+    })
+}
+
+/// Writes all of it, which ends at `end`.
+fn send(fd: BorrowedFd<'_>, mut bytes: &[u8], end: Instant) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let left = end.saturating_duration_since(Instant::now());
+        let mut ready = [PollFd::new(&fd, PollFlags::OUT)];
+        match poll(&mut ready, Some(&left.try_into().unwrap_or_default())) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        match write_now(fd, bytes) {
+            Ok(len) => bytes = &bytes[len..],
+            Err(Errno::INTR | Errno::AGAIN) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// What the line takes without waiting, where it is ready.
+fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize, Errno> {
+    match rustix::net::send(fd, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Err(Errno::NOTSOCK) => rustix::io::write(fd, &bytes[..bytes.len().min(READY)]),
+        sent => sent,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::fd::AsRawFd as _;
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
@@ -212,7 +272,7 @@ mod tests {
         assert!(!GdbAddress::usual().is_public());
         assert!(read("tcp:0.0.0.0:1234").is_ok_and(|address| address.is_public()));
         assert_eq!(read("unix:/run/gdb"), Ok(GdbAddress::Unix("/run/gdb".into())));
-        assert_eq!(read("fd:7"), Ok(GdbAddress::Descriptor(7)));
+        assert_eq!(read("fd:0"), Ok(GdbAddress::Descriptor(0)));
     }
 
     #[test]
@@ -259,7 +319,50 @@ mod tests {
     }
 
     #[test]
-    fn a_descriptor_that_is_not_there_is_refused() {
+    fn who_does_not_read_is_waited_for_once_and_not_for_long() {
+        let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let begin = Instant::now();
+        let patience = Duration::from_millis(50);
+        let sent = send(near.as_fd(), &vec![0; 16 << 20], begin + patience);
+        assert_eq!(sent.expect_err("no room").kind(), io::ErrorKind::TimedOut);
+        assert!(begin.elapsed() >= patience);
+        let (reader, writer) = io::pipe().expect("a pipe");
+        let sent = send(writer.as_fd(), &vec![0; 1 << 20], Instant::now() + patience);
+        assert_eq!(sent.expect_err("no room").kind(), io::ErrorKind::TimedOut);
+        drop(reader);
+        assert!(send(writer.as_fd(), b"+", Instant::now() + patience).is_err());
+    }
+
+    #[test]
+    fn an_answer_goes_out_as_a_whole() {
+        let (near, far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let mut line = Line {
+            fd: near.into(),
+            answer: Vec::new(),
+        };
+        let far = Line {
+            fd: far.into(),
+            answer: Vec::new(),
+        };
+        b"$OK#9a".iter().for_each(|byte| line.write(*byte).expect("room"));
+        line.flush().expect("room");
+        assert_eq!(far.read(&mut [0; 99]), b"$OK#9a");
+    }
+
+    #[test]
+    fn a_descriptor_that_is_not_there_or_leads_nowhere_is_refused() {
+        let refusal = read("fd:9999").expect_err("not open");
+        assert_eq!(
+            refusal,
+            "descriptor 9999 was not open when this process was started"
+        );
         assert!(Listener::open(&GdbAddress::Descriptor(9999)).is_err());
+        let folder = tempfile::tempdir().expect("a folder");
+        let nobody = UnixListener::bind(folder.path().join("socket")).expect("a socket");
+        let file = tempfile::tempfile().expect("a file");
+        let (near, _far) = std::os::unix::net::UnixStream::pair().expect("a pair");
+        let opens = |fd: RawFd| Listener::open(&GdbAddress::Descriptor(fd)).is_ok();
+        assert!(!opens(nobody.as_raw_fd()) && !opens(file.as_raw_fd()));
+        assert!(opens(near.as_raw_fd()));
     }
 }

@@ -8,6 +8,9 @@ use super::inferior::Modes;
 /// Bytes of a packet that is one of these, at most; a longer one is not.
 const LONGEST: usize = 64;
 
+/// Bytes of the longest packet: gdb splits what is longer.
+pub(super) const PACKET: usize = 16 << 10;
+
 /// What QEMU can hold back while a thread steps: interrupts, and timers with them (`SSTEP_NOIRQ`, `SSTEP_NOTIMER`).
 const STEP_BITS: &str = "ENABLE=1,NOIRQ=2,NOTIMER=4";
 const ENABLE: u64 = 1;
@@ -22,17 +25,29 @@ pub(super) enum Sorted {
     Answer(Vec<u8>),
     /// The packet is not whole yet.
     Wait,
+    /// It is longer than any may be.
+    TooLong,
 }
 
 /// A packet in the making.
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     held: Vec<u8>,
+    /// Bytes of the packet so far, where one has begun: gdbstub's own buffer has no limit.
+    len: Option<usize>,
 }
 
 impl Filter {
     /// Takes a byte. Only the begin of a packet is held back, for as long as it can be one of QEMU's.
     pub(super) fn feed(&mut self, byte: u8, modes: &mut Modes) -> Sorted {
+        self.len = match (byte, self.len) {
+            (b'$', None) => Some(0),
+            (b'#', _) | (_, None) => None,
+            (_, Some(len)) => Some(len + 1),
+        };
+        if self.len.is_some_and(|len| len > PACKET) {
+            return Sorted::TooLong;
+        }
         self.held.push(byte);
         let is_possible = |prefix: &[u8]| {
             let len = self.held.len().min(prefix.len());
@@ -102,6 +117,7 @@ mod tests {
                 Sorted::Pass(bytes) => passed.extend(bytes),
                 Sorted::Answer(bytes) => answered.extend(bytes),
                 Sorted::Wait => {}
+                Sorted::TooLong => panic!("a short packet"),
             }
         }
         let text = |bytes| String::from_utf8(bytes).expect("ASCII");
@@ -122,6 +138,14 @@ mod tests {
         let (_, answered) = sort("$qqemu.sstep#00$Qqemu.sstep=0x5#00$qqemu.sstep#00", &mut modes);
         assert_eq!(answered, "+$0x3#db+$OK#9a+$0x1#d9");
         assert!(!modes.steps_block_interrupts);
+    }
+
+    #[test]
+    fn a_packet_without_an_end_is_told() {
+        let (mut filter, mut modes) = (Filter::default(), MODES);
+        let mut bytes = b"$m".iter().chain(std::iter::repeat(&b'0'));
+        let fed = bytes.position(|byte| filter.feed(*byte, &mut modes) == Sorted::TooLong);
+        assert_eq!(fed, Some(PACKET + 1));
     }
 
     #[test]

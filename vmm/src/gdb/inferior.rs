@@ -46,6 +46,16 @@ pub(super) struct Modes {
     pub(super) steps_block_interrupts: bool,
 }
 
+impl Default for Modes {
+    /// As QEMU's stub begins.
+    fn default() -> Self {
+        Self {
+            is_physical: false,
+            steps_block_interrupts: true,
+        }
+    }
+}
+
 /// Why the guest stands still, for gdb.
 pub(super) type Reason = MultiThreadStopReason<u64>;
 
@@ -77,6 +87,8 @@ pub(super) struct Inferior {
     actions: BTreeMap<u32, Action>,
     /// Threads without an action stand still.
     pub(super) is_locked: bool,
+    /// Bytes of memory that the packet may still be answered with.
+    pub(super) readable: usize,
     /// vCPUs that are at a breakpoint instruction of the guest's own.
     returned: Vec<u32>,
     /// What debug registers found on vCPUs while another one stopped the guest. The access is behind them, so that they
@@ -91,10 +103,7 @@ impl Inferior {
         Self {
             vcpus: Vec::new(),
             scene: None,
-            modes: Modes {
-                is_physical: false,
-                steps_block_interrupts: true,
-            },
+            modes: Modes::default(),
             goes_on: false,
             is_killed: false,
             memory,
@@ -102,6 +111,7 @@ impl Inferior {
             hardware: Hardware::default(),
             actions: BTreeMap::new(),
             is_locked: false,
+            readable: 0,
             returned: Vec::new(),
             found: Vec::new(),
             can_block,
@@ -142,8 +152,9 @@ impl Inferior {
         }
     }
 
-    /// gdb has left: nothing stops the guest any more.
+    /// gdb has left: nothing stops the guest any more, and the next one finds what it expects.
     pub(super) fn disarm(&mut self) {
+        self.modes = Modes::default();
         self.software.clear(&self.memory);
         self.hardware.clear();
         self.found.clear();
@@ -272,13 +283,18 @@ impl Inferior {
         self.vcpus.iter().find(|vcpu| self::tid(vcpu.id()) == tid)
     }
 
-    /// Where a linear address is in guest memory, for a thread. While its vCPU runs a guest of the guest, KVM has that
+    /// Whether the guest stands still. What is set of one that runs would not be armed.
+    pub(super) fn stands_still(&self) -> bool {
+        !self.vcpus.is_empty()
+    }
+
+    /// Where a linear address is in guest memory, for a thread; nowhere while the guest runs. While its vCPU runs a guest of the guest, KVM has that
     /// one's tables: ours are walked here.
     pub(super) fn translate(&self, linear: u64, thread: Tid) -> Option<GuestAddress> {
+        let vcpu = self.vcpu(thread).or(self.vcpus.first())?;
         if self.modes.is_physical {
             return Some(GuestAddress(linear));
         }
-        let vcpu = self.vcpu(thread).or(self.vcpus.first())?;
         match vcpu.outer() {
             Some(outer) => walk::translate(&self.memory, outer.tables, linear),
             None => vcpu.translate(linear),

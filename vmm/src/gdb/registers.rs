@@ -13,10 +13,14 @@ pub(super) enum X86_64 {}
 
 impl Arch for X86_64 {
     type Usize = u64;
-    type Registers = Registers;
+    type Registers = Whole;
     type BreakpointKind = usize;
     type RegId = Number;
 }
+
+/// All registers as gdb reads and writes them at once: bytes in the order of the description.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Whole(Vec<u8>);
 
 /// A register by its place in the description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,30 +169,45 @@ impl arch::RegId for Number {
     }
 }
 
-impl arch::Registers for Registers {
+impl arch::Registers for Whole {
     type ProgramCounter = u64;
 
     fn pc(&self) -> u64 {
-        self.general.rip
+        let mut registers = Registers::default();
+        self.put_into(&mut registers);
+        registers.general.rip
     }
 
-    fn gdb_serialize(&self, mut write_byte: impl FnMut(Option<u8>)) {
-        for (name, bits) in all() {
-            let bytes = self.named(name).to_le_bytes();
-            bytes[..bits / 8].iter().for_each(|byte| write_byte(Some(*byte)));
-        }
+    fn gdb_serialize(&self, write_byte: impl FnMut(Option<u8>)) {
+        self.0.iter().copied().map(Some).for_each(write_byte);
     }
 
-    fn gdb_deserialize(&mut self, mut bytes: &[u8]) -> Result<(), ()> {
+    fn gdb_deserialize(&mut self, bytes: &[u8]) -> Result<(), ()> {
+        self.0 = bytes.to_vec();
+        Ok(())
+    }
+}
+
+impl Whole {
+    /// Those of a vCPU.
+    pub(super) fn of(registers: &Registers) -> Self {
+        let bytes = |(name, bits): (&str, usize)| {
+            let bytes = registers.named(name).to_le_bytes();
+            bytes.into_iter().take(bits / 8)
+        };
+        Self(all().flat_map(bytes).collect())
+    }
+
+    /// Sets those that gdb has sent, which may leave out the last ones; what it has no names for stays.
+    pub(super) fn put_into(&self, registers: &mut Registers) {
+        let mut bytes = &self.0[..];
         for (name, bits) in all() {
-            // gdb may leave out the last ones.
             let Some((value, rest)) = bytes.split_at_checked(bits / 8) else {
-                return Ok(());
+                return;
             };
-            self.set_named(name, number(value));
+            registers.set_named(name, number(value));
             bytes = rest;
         }
-        Ok(())
     }
 }
 
@@ -312,8 +331,32 @@ mod tests {
 
     fn bytes(registers: &Registers) -> Vec<u8> {
         let mut bytes = Vec::new();
-        registers.gdb_serialize(|byte| bytes.push(byte.unwrap_or(0)));
+        Whole::of(registers).gdb_serialize(|byte| bytes.push(byte.unwrap_or(0)));
         bytes
+    }
+
+    fn sent(bytes: &[u8]) -> Whole {
+        let mut whole = Whole::default();
+        whole.gdb_deserialize(bytes).expect("any bytes");
+        whole
+    }
+
+    #[test]
+    fn what_gdb_does_not_send_stays_as_it_is() {
+        let mut registers = Registers::default();
+        registers.general.rip = 0x1000;
+        registers.special.cs.base = 0xf_0000;
+        registers.special.cr3 = 0x5000;
+        registers.special.apic_base = 0xfee0_0900;
+        let before = registers.clone();
+        let all = bytes(&registers);
+        assert_eq!(sent(&all).pc(), 0x1000);
+        sent(&all).put_into(&mut registers);
+        assert_eq!(registers, before, "G of what g said");
+        sent(&[7; 8]).put_into(&mut registers);
+        assert_eq!(registers.general.rax, 0x0707_0707_0707_0707);
+        registers.general.rax = 0;
+        assert_eq!(registers, before, "but for the first, which was sent");
     }
 
     #[test]
@@ -323,7 +366,7 @@ mod tests {
         let sent: Vec<u8> = (0..bytes(&registers).len())
             .map(|at| (at * 7 + 1) as u8)
             .collect();
-        registers.gdb_deserialize(&sent).expect("long enough");
+        Whole(sent.clone()).put_into(&mut registers);
         let (mut at, back) = (0, bytes(&registers));
         for (name, bits) in all() {
             let kept = match name {

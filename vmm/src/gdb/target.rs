@@ -23,13 +23,26 @@ use vm_memory::Bytes as _;
 use super::breakpoints::{Access, Watch};
 use super::inferior::{Action, Inferior, Never, tid};
 use super::monitor;
-use super::registers::{self, Number, X86_64};
+use super::registers::{self, Number, Whole, X86_64};
 use crate::kvm::debug::Registers;
 use crate::kvm::vcpu::Vcpu;
 
 /// gdb's word for what cannot be had.
 fn refused<T>() -> TargetResult<T, Inferior> {
     Err(TargetError::NonFatal)
+}
+
+impl Inferior {
+    fn change_registers(&self, tid: Tid, change: impl FnOnce(&mut Registers)) -> TargetResult<(), Self> {
+        let Some(vcpu) = self.vcpu(tid) else {
+            return refused();
+        };
+        let Ok(mut registers) = vcpu.registers() else {
+            return refused();
+        };
+        change(&mut registers);
+        vcpu.set_registers(&registers).or_else(|_| refused())
+    }
 }
 
 impl Target for Inferior {
@@ -56,24 +69,26 @@ impl Target for Inferior {
 }
 
 impl MultiThreadBase for Inferior {
-    fn read_registers(&mut self, regs: &mut Registers, tid: Tid) -> TargetResult<(), Self> {
+    fn read_registers(&mut self, regs: &mut Whole, tid: Tid) -> TargetResult<(), Self> {
         match self.vcpu(tid).map(Vcpu::registers) {
             Some(Ok(found)) => {
-                *regs = found;
+                *regs = Whole::of(&found);
                 Ok(())
             }
             _ => refused(),
         }
     }
 
-    fn write_registers(&mut self, regs: &Registers, tid: Tid) -> TargetResult<(), Self> {
-        match self.vcpu(tid).map(|vcpu| vcpu.set_registers(regs)) {
-            Some(Ok(())) => Ok(()),
-            _ => refused(),
-        }
+    fn write_registers(&mut self, regs: &Whole, tid: Tid) -> TargetResult<(), Self> {
+        self.change_registers(tid, |registers| regs.put_into(registers))
     }
 
     fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
+        // The stub asks again and again for what is longer than its buffer.
+        let Some(left) = self.readable.checked_sub(data.len()) else {
+            return refused();
+        };
+        self.readable = left;
         let mut done = 0;
         for (linear, range) in Self::pieces(start, data.len()) {
             let at = self.translate(linear, tid);
@@ -125,11 +140,7 @@ impl SingleRegisterAccess<Tid> for Inferior {
     }
 
     fn write_register(&mut self, tid: Tid, which: Number, bytes: &[u8]) -> TargetResult<(), Self> {
-        let Some(Ok(mut found)) = self.vcpu(tid).map(Vcpu::registers) else {
-            return refused();
-        };
-        registers::write(&mut found, which, bytes);
-        self.write_registers(&found, tid)
+        self.change_registers(tid, |registers| registers::write(registers, which, bytes))
     }
 }
 
@@ -216,29 +227,29 @@ impl SwBreakpoint for Inferior {
     }
 
     fn remove_sw_breakpoint(&mut self, linear: u64, _: usize) -> TargetResult<bool, Self> {
-        Ok(self.software.remove(&self.memory, linear))
+        Ok(self.stands_still() && self.software.remove(&self.memory, linear))
     }
 }
 
 impl HwBreakpoint for Inferior {
     fn add_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
-        Ok(self.hardware.insert(Watch::instruction(address)))
+        Ok(self.stands_still() && self.hardware.insert(Watch::instruction(address)))
     }
 
     fn remove_hw_breakpoint(&mut self, address: u64, _: usize) -> TargetResult<bool, Self> {
-        Ok(self.hardware.remove(Watch::instruction(address)))
+        Ok(self.stands_still() && self.hardware.remove(Watch::instruction(address)))
     }
 }
 
 impl HwWatchpoint for Inferior {
     fn add_hw_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
         let access = Access::watching(kind);
-        Ok(self.hardware.insert(Watch { address, len, access }))
+        Ok(self.stands_still() && self.hardware.insert(Watch { address, len, access }))
     }
 
     fn remove_hw_watchpoint(&mut self, address: u64, len: u64, kind: WatchKind) -> TargetResult<bool, Self> {
         let access = Access::watching(kind);
-        Ok(self.hardware.remove(Watch { address, len, access }))
+        Ok(self.stands_still() && self.hardware.remove(Watch { address, len, access }))
     }
 }
 

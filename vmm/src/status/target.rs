@@ -30,7 +30,7 @@ impl FromStr for StatusTarget {
                 Err("the file has no name; give a path, or the number of a descriptor".to_owned())
             }
             true => match text.parse() {
-                Ok(number) => Ok(Self::Inherited(number)),
+                Ok(number) => private_socket::was_given(number).map(Self::Inherited),
                 Err(_) => Err(format!(
                     "{text} is no descriptor; a file of that name is ./{text}"
                 )),
