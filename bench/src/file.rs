@@ -79,7 +79,11 @@ impl Report {
         if schema != SCHEMA {
             return Err(FileError::Version(path.to_owned(), schema));
         }
-        Self::deserialize(told).map_err(content)
+        let report = Self::deserialize(told).map_err(content)?;
+        match report.contradiction() {
+            Some(wrong) => Err(content(serde::de::Error::custom(wrong))),
+            None => Ok(report),
+        }
     }
 
     /// Writes the report, and beside it the page for people, `bench.html` beside `bench.json`. Folders are made, and
@@ -99,9 +103,12 @@ impl Report {
     }
 }
 
-/// The same without the characters that a terminal obeys. What is read is nested no deeper than serde_json reads, 128.
+/// The same without the characters that a terminal obeys, or that turn the direction of what stands behind them. What is
+/// read is nested no deeper than serde_json reads, 128.
 fn harmless(told: Value) -> Value {
-    let plain = |text: String| text.replace(char::is_control, " ");
+    let turns =
+        |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let plain = |text: String| text.replace(|c: char| c.is_control() || turns(c), " ");
     match told {
         Value::String(text) => Value::String(plain(text)),
         Value::Array(all) => Value::Array(all.into_iter().map(harmless).collect()),
@@ -203,6 +210,36 @@ mod tests {
         assert!(
             error.contains("[31m") && !error.contains(char::is_control),
             "{error:?}"
+        );
+    }
+
+    #[test]
+    fn what_no_run_writes_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("report.json");
+        let read = |report: &Report| {
+            report.write(&path).expect("a file");
+            Report::read(&path).map_err(|error| error.to_string())
+        };
+        let metric = |id: &str| Metric::new(id, "", "", Better::Lower);
+        for wholes in ["none", "self"] {
+            let mut report = Report::new("qemu");
+            report.metric(metric("self").part_of(wholes));
+            let error = read(&report).expect_err("shown nowhere");
+            assert!(
+                error.contains(&format!("`self` is a part of `{wholes}`, which is no whole")),
+                "{error}"
+            );
+        }
+        let mut report = Report::new("qemu");
+        let rounds = report.metric(metric("a")).rounds.entry("qemu".to_owned());
+        rounds.or_default().resize(300_000, 1.0);
+        assert!(read(&report).is_err_and(|error| error.contains("300000 rounds")));
+        report.metrics.clear();
+        report.warnings.push("\u{202e}back".to_owned());
+        assert_eq!(
+            read(&report).map(|read| read.warnings),
+            Ok(vec![" back".to_owned()])
         );
     }
 

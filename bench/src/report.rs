@@ -1,12 +1,15 @@
 //! The figures of a run, by metric and VMM, in rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::statistics::{median, ratio};
 use crate::words::number;
+
+/// Rounds of one VMM in a report, at most: some a round of a run, of which there are 1,000.
+const MOST_ROUNDS: usize = 20_000;
 
 /// Which way a figure is good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +125,12 @@ impl Metric {
         reason.or_insert_with(|| why.to_owned());
     }
 
+    /// Of whom it says something.
+    fn vmms(&self) -> impl Iterator<Item = &str> {
+        let names = self.rounds.keys().chain(self.unmeasured.keys());
+        names.map(String::as_str)
+    }
+
     /// The rounds of a VMM.
     pub fn of(&self, vmm: &str) -> &[f64] {
         self.rounds.get(vmm).map_or(&[], Vec::as_slice)
@@ -214,20 +223,37 @@ impl Report {
 
     /// Everyone of whom there is a figure or a reason for none: Strait first, then the baseline, then the others.
     pub fn vmms(&self) -> Vec<&str> {
-        let names = self
-            .metrics
-            .iter()
-            .flat_map(|metric| metric.rounds.keys().chain(metric.unmeasured.keys()));
-        let mut names: Vec<&str> = names.map(String::as_str).collect();
+        self.in_order(self.metrics.iter().flat_map(Metric::vmms).collect())
+    }
+
+    fn in_order<'a>(&self, names: BTreeSet<&'a str>) -> Vec<&'a str> {
+        let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_by_key(|name| (*name != "strait", *name != self.baseline, *name));
-        names.dedup();
         names
     }
 
     /// Those of [`Report::vmms`] of whom this metric says something.
-    pub(crate) fn vmms_of(&self, metric: &Metric) -> Vec<&str> {
-        let says = |vmm: &&str| !metric.of(vmm).is_empty() || metric.unmeasured.contains_key(*vmm);
-        self.vmms().into_iter().filter(says).collect()
+    pub(crate) fn vmms_of<'a>(&self, metric: &'a Metric) -> Vec<&'a str> {
+        self.in_order(metric.vmms().collect())
+    }
+
+    /// What no run writes: a part of what is none, or of a part, which would be shown nowhere; more rounds than anybody waits
+    /// for.
+    pub(crate) fn contradiction(&self) -> Option<String> {
+        let wholes = self.metrics.iter().filter(|metric| metric.part_of.is_none());
+        let wholes: BTreeSet<&str> = wholes.map(|metric| metric.id.as_str()).collect();
+        self.metrics.iter().find_map(|metric| {
+            let whole = metric.part_of.as_deref().filter(|whole| !wholes.contains(whole));
+            let rounds = metric.rounds.values().map(Vec::len).max().unwrap_or(0);
+            match whole {
+                Some(whole) => Some(format!(
+                    "`{}` is a part of `{whole}`, which is no whole",
+                    metric.id
+                )),
+                None if rounds > MOST_ROUNDS => Some(format!("`{}` has {rounds} rounds", metric.id)),
+                None => None,
+            }
+        })
     }
 
     /// Metrics that are a part of this one.

@@ -16,6 +16,10 @@ pub fn table(report: &Report) -> String {
     for warning in &report.warnings {
         let _ = writeln!(text, "{warning}");
     }
+    if report.metrics.is_empty() {
+        text.push_str("There are no figures.\n");
+    }
+    let vmms = report.vmms();
     for metric in report.metrics.iter().filter(|metric| metric.part_of.is_none()) {
         let asked = asked(metric, &report.baseline).map_or_else(String::new, |asked| format!("  ({asked})"));
         let _ = writeln!(text, "{}{asked}", heading(metric));
@@ -23,7 +27,7 @@ pub fn table(report: &Report) -> String {
             let _ = writeln!(text, "  {vmm:16} {}", figure(report, metric, vmm));
         }
         for part in report.parts(metric) {
-            let _ = writeln!(text, "    {:36} {}", part.title, medians(report, part));
+            let _ = writeln!(text, "    {:36} {}", part.title, medians(&vmms, part));
         }
     }
     for broken in report.broken() {
@@ -62,12 +66,12 @@ fn figure(report: &Report, metric: &Metric, vmm: &str) -> String {
     text
 }
 
-fn medians(report: &Report, part: &Metric) -> String {
-    let of = |vmm| {
+fn medians(vmms: &[&str], part: &Metric) -> String {
+    let of = |vmm: &&str| {
         let shown = median(part.of(vmm)).map_or_else(|| "-".to_owned(), number);
         format!("{vmm} {shown:10}")
     };
-    let all: Vec<String> = report.vmms().into_iter().map(of).collect();
+    let all: Vec<String> = vmms.iter().map(of).collect();
     all.join(" ").trim_end().to_owned()
 }
 

@@ -21,6 +21,9 @@ pub enum SymbolsError {
     /// A kernel or a module, as its build left it or as a package of debug information has it.
     #[error("this is an ELF file, which has its symbols with it; give it to gdb as it is")]
     Elf,
+    /// A kernel of 32 bits, or a copy that is not whole.
+    #[error("none of its addresses is a 64-bit kernel's, which begin at {KERNEL_START:#x}")]
+    Low,
     /// No line is one of kallsyms.
     #[error("no line has an address, a letter and a name; a copy of the guest's /proc/kallsyms is wanted")]
     None,
@@ -48,11 +51,10 @@ pub fn elf(kallsyms: &str) -> Result<Vec<u8>, SymbolsError> {
         .filter(|symbol| symbol.address >= KERNEL_START)
         .collect();
     if symbols.is_empty() {
-        let is_hidden = all.iter().any(|symbol| symbol.address == 0);
-        return Err(if is_hidden {
-            SymbolsError::Hidden
-        } else {
-            SymbolsError::None
+        return Err(match all.iter().map(|symbol| symbol.address).max() {
+            None => SymbolsError::None,
+            Some(0) => SymbolsError::Hidden,
+            Some(_) => SymbolsError::Low,
         });
     }
     // Local ones come first in the table, and its header says how many.
@@ -227,6 +229,7 @@ mod tests {
         let hidden = "0000000000000000 T _stext\n0000000000000000 t helper\n";
         assert_eq!(elf(hidden), Err(SymbolsError::Hidden));
         assert_eq!(elf("a page of text\n"), Err(SymbolsError::None));
+        assert_eq!(elf("00000000 A one\nc1000000 T _text\n"), Err(SymbolsError::Low));
         let text = String::from_utf8_lossy(b"\x7fELF\x02\xff").into_owned();
         assert_eq!(elf(&text), Err(SymbolsError::Elf));
     }
