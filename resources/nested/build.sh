@@ -4,13 +4,20 @@
 # It is made of this machine's busybox (busybox-static), kernel and modules, and of strait as PATH finds it.
 set -eu
 [ $# -ge 2 ] || { echo "usage: sh $0 DEVICE IMAGE [KERNEL_VERSION], as in sh $0 01:00.0 l1.img" >&2; exit 2; }
-device=$1
+device=0000:${1#0000:}
 image=$2
 version=${3:-$(uname -r)}
 here=$(cd "$(dirname "$0")" && pwd)
+for program in busybox modprobe strait; do
+    command -v "$program" > /dev/null || { echo "$0: there is no $program on PATH; install it" >&2; exit 1; }
+done
+[ -e "/sys/bus/pci/devices/$device" ] || {
+    echo "$0: there is no PCI device $device; \`strait host list\` shows those that are" >&2
+    exit 1
+}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-driver=$(modprobe -S "$version" -R "$(cat "/sys/bus/pci/devices/0000:$device/modalias")")
+driver=$(modprobe -S "$version" -R "$(cat "/sys/bus/pci/devices/$device/modalias")")
 
 # guest FOLDER INIT MODULE...: busybox, an init, and modules as plain files with the order to insert them.
 guest() {

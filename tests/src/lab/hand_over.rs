@@ -18,6 +18,8 @@ pub(crate) struct Visitor {
     pub(crate) parameters: &'static str,
     /// It has a power management capability.
     pub(crate) sleeps: bool,
+    /// The host's driver lets go of it without a warning of the kernel's.
+    pub(crate) is_left_in_peace: bool,
 }
 
 /// How a device interrupts.
@@ -49,6 +51,7 @@ const fn awake(name: &'static str, interrupts: Interrupts) -> Visitor {
         property: "",
         parameters: "",
         sleeps: false,
+        is_left_in_peace: true,
     }
 }
 
@@ -71,7 +74,11 @@ const ALL: [Visitor; 26] = [
     awake("intel-hda", Interrupts::Msi),
     awake("ich9-ahci", Interrupts::Intx),
     awake("ich9-ahci", Interrupts::Msi),
-    awake("lsi53c895a", Interrupts::Intx),
+    Visitor {
+        // `sym_detach` frees DMA memory with interrupts off (Linux 6.12).
+        is_left_in_peace: false,
+        ..awake("lsi53c895a", Interrupts::Intx)
+    },
     sleeper("e1000e", Interrupts::Intx),
     Visitor {
         parameters: "IntMode=1",

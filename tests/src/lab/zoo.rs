@@ -4,7 +4,10 @@
 //! Not here, and why: `piix3-ide` and `piix4-ide` have their registers at the PC's fixed ports, which no host can hand
 //! on; `mptsas1068` shows Debian's driver no drive, not even in a guest of QEMU's that has it without VFIO; `pvscsi`
 //! writes completions past the IOMMU (QEMU 10.0, `pvscsi_cmp_ring_put` in hw/scsi/vmw_pvscsi.c), into the lab host's
-//! memory; `vmware-svga` cannot be beside another card with VGA's memory; `rocker`, `ctucan_pci`, `tpci200`,
+//! memory; `virtio-balloon` is refused by its driver behind an IOMMU, whoever runs the guest (`virtballoon_validate` takes
+//! VIRTIO_F_ACCESS_PLATFORM away), and bypasses it otherwise; `pci-ohci` gives up in the middle of a transfer,
+//! in a guest of QEMU's too (`ohci_die` in hw/usb/hcd-ohci.c), and then raises its wire without its status bit, so that the
+//! host gives up the line; `vmware-svga` cannot be beside another card with VGA's memory; `rocker`, `ctucan_pci`, `tpci200`,
 //! `mioe3680_pci` and `pcm3680_pci` have no driver in Debian's kernel; `edu`, `pci-testdev` and `ivshmem-plain` are
 //! driven by hand on the usual machine (devices.rs); `virtio-9p-pci`, `virtio-iommu-pci`, `virtio-mem-pci` and
 //! `virtio-pmem-pci` belong to the machine that they are on.
@@ -152,7 +155,7 @@ const USB: [&str; 2] = ["usb_storage", "sd_mod"];
 const DSP: &str = "snd_pcm_oss";
 
 /// The first go to slots of the root bus, the others behind root ports (housing.rs).
-pub(crate) const ALL: [Inhabitant; 45] = [
+pub(crate) const ALL: [Inhabitant; 43] = [
     nic(
         "e1000",
         &["e1000"],
@@ -202,11 +205,6 @@ pub(crate) const ALL: [Inhabitant; 45] = [
         "usb-ehci",
         &["ehci_pci", USB[0], USB[1]],
         &[FILE, "device usb-ehci,id=usb{n},{at}", USB_DISK],
-    ),
-    drive(
-        "pci-ohci",
-        &["ohci_pci", USB[0], USB[1]],
-        &[FILE, "device pci-ohci,id=usb{n},{at}", USB_DISK],
     ),
     sound(
         "AC97",
@@ -404,7 +402,7 @@ pub(crate) const ALL: [Inhabitant; 45] = [
         "i6300esb",
         &["i6300esb"],
         &["device i6300esb,{at}"],
-        "watchdog=$(ls $d/watchdog); printf '.V' > /dev/$watchdog; cat $d/watchdog/$watchdog/identity",
+        "printf '.V' > /dev/watchdog0; grep i6300ESB /sys/class/watchdog/watchdog0/identity",
     )
     .without_interrupt(),
     other(
@@ -424,25 +422,17 @@ pub(crate) const ALL: [Inhabitant; 45] = [
         "[ $(dd if=/dev/hwrng bs=4096 count=4 iflag=fullblock 2> /dev/null | sort -u | wc -c) -gt 16000 ]",
     ),
     other(
-        "virtio-balloon",
-        &["virtio_pci", "virtio_balloon"],
-        &["device virtio-balloon-pci,{at},disable-legacy=on,iommu_platform=on"],
-        "ls -d $d/virtio*/driver",
-    )
-    .without_interrupt(),
-    other(
         "virtio-keyboard",
-        &["virtio_pci", "virtio_input"],
+        &["evdev", "virtio_pci", "virtio_input"],
         &["device virtio-keyboard-pci,{at},disable-legacy=on,iommu_platform=on"],
         "grep -q . $d/virtio*/input/input*/name; ls -d $d/virtio*/input/input*/event*",
     )
     .without_interrupt(),
 ];
 
-/// The kernel compares what it encrypts with what it should be, before the driver's probe is over.
-const CRYPTO: &str =
-    "ciphers=$(awk '/^driver/ { ours = /virtio/ } /^selftest/ && ours { print $3 }' /proc/crypto | sort -u)
-    [ \"$ciphers\" = passed ] && [ $(irqs) -gt 0 ]";
+/// The kernel compares what it encrypts with what it should be.
+const CRYPTO: &str = "passed() { grep -A 3 '^driver.*virtio' /proc/crypto | grep -q '^selftest.*passed'; }
+    wait_until 60 passed && [ $(irqs) -gt 0 ]";
 
 /// The management controller answers.
 const BMC: &str = "firmware() { cat /sys/devices/platform/ipmi_bmc*/firmware_revision 2> /dev/null; }

@@ -13,8 +13,14 @@ use crate::lab::housing::{self, Lodger};
 use crate::lab::zoo::{But, Family};
 
 /// What the lab host may say besides: its NVMe driver makes nothing of the drive's memory buffer, nor did it before a
-/// guest had the drive.
-const WARNINGS: [&str; 3] = [zoo::FAULTS[0], zoo::FAULTS[1], "failed to register the CMB"];
+/// guest had the drive, and its SATA driver knows QEMU's disk.
+const WARNINGS: [&str; 5] = [
+    zoo::FAULTS[0],
+    zoo::FAULTS[1],
+    "failed to register the CMB",
+    "applying quirks: bridgeok",
+    "LPM support broken",
+];
 
 /// What a device went through before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +62,8 @@ impl State {
         match self {
             Self::Undriven => !visitor.is_driven_at_once(),
             Self::Asleep => visitor.sleeps,
-            Self::Driven | Self::Abandoned => true,
+            Self::Driven => visitor.is_left_in_peace,
+            Self::Abandoned => true,
         }
     }
 }

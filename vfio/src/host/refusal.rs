@@ -174,8 +174,8 @@ impl CheckError {
                 format!("run as root, or give yourself the file: sudo chown $USER {path}")
             }
             Self::Memlock { needed, .. } => format!(
-                "raise it with `ulimit -l {}`, LimitMEMLOCK= of the service or /etc/security/limits.conf, or \
-                 run as root",
+                "run as root, or raise it: `USER - memlock {0}` in /etc/security/limits.conf and a new login, \
+                 LimitMEMLOCK= of a service, or `ulimit -l {0}` where the hard limit allows it",
                 needed.div_ceil(1 << 10)
             ),
             Self::Sysfs { .. } | Self::Twice(_) | Self::InUse { .. } | Self::Open { .. } => return None,

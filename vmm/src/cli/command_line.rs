@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::bench::BenchArgs;
 use super::completions::CompletionsArgs;
-use super::ctl::CtlArgs;
+use super::ctl::{self, CtlArgs};
 use super::failure::USAGE;
 use super::host::HostArgs;
 use super::man::ManArgs;
@@ -67,16 +67,51 @@ pub fn parse() -> Result<Cli, (String, u8)> {
 
 pub(super) fn parse_from(words: impl IntoIterator<Item = impl Into<OsString>>) -> Result<Cli, (String, u8)> {
     let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+    let run = "strait run";
+    // clap would take some of them for short options with their values.
+    if command_of(&words) == run
+        && let Some(says) = qemu::hint(&words, is_option_of_run)
+    {
+        return Err((format!("strait: {says}; `{run} --help` explains"), USAGE));
+    }
     Cli::try_parse_from(&words).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => (error.render().to_string(), 0),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.render().to_string(), USAGE),
         _ => {
             let command = command_of(&words);
-            let hint = (command == "strait run").then(|| qemu::hint(&words)).flatten();
-            let says = hint.unwrap_or_else(|| one_line(&error.render().to_string()));
+            let says = misplaced(&command, &error).unwrap_or_else(|| one_line(&error.render().to_string()));
             (format!("strait: {says}; `{command} --help` explains"), USAGE)
         }
     })
+}
+
+fn is_option_of_run(name: &str) -> bool {
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run");
+    let mut options = run.into_iter().flat_map(clap::Command::get_arguments);
+    options.any(|option| {
+        let aliases = option.get_all_aliases().unwrap_or_default();
+        option.get_long() == Some(name) || aliases.contains(&name)
+    })
+}
+
+/// A guest behind what is asked of it, or something that nobody can ask of one: clap knows the word alone.
+fn misplaced(command: &str, error: &clap::Error) -> Option<String> {
+    let asked = command.strip_prefix("strait ctl")?.trim();
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => word,
+        _ => return None,
+    };
+    match asked {
+        _ if word.starts_with('-') => None,
+        "" => Some(format!(
+            "{word} is no command for a guest; the commands are {}",
+            ctl::commands()
+        )),
+        _ => Some(format!(
+            "the guest comes first, as in `strait ctl {word} {asked}`"
+        )),
+    }
 }
 
 /// The command that `words` mean, with its subcommands: the first words behind the program's that are no options. No
@@ -151,9 +186,47 @@ mod tests {
             ),
             ("strait run -device vfio-pci,host=01:00.0", "strait: -device is"),
             ("strait run -kernel vmlinuz", "strait: -kernel is"),
+            ("strait run -k vmlinuz -daemonize", "strait: -daemonize is"),
+            ("strait run -k vmlinuz -hda disk.img", "strait: -hda is"),
+            ("strait run -k vmlinuz -snapshot", "strait: -snapshot is"),
+            (
+                "strait run -k vmlinuz -device intel-iommu,caching-mode=on",
+                "strait: -device is an option of QEMU's; type --viommu intel",
+            ),
+            (
+                "strait run --kernel vmlinuz --smp 2 --nographic",
+                "strait: these are options of QEMU's: --smp (type --cpus N), --nographic (leave it out",
+            ),
         ] {
             let message = refusal(line);
             assert!(message.starts_with(says), "{line}: {message}");
+        }
+    }
+
+    #[test]
+    fn the_words_behind_ctl_have_their_order() {
+        let message = refusal("strait ctl pause web");
+        let says =
+            "strait: the guest comes first, as in `strait ctl web pause`; `strait ctl pause --help` explains";
+        assert_eq!(message.trim_end(), says);
+        let message = refusal("strait ctl web migrate");
+        assert!(
+            message.contains("migrate is no command for a guest; the commands are list, info,"),
+            "{message}"
+        );
+        for virsh in ["suspend", "shutdown", "destroy", "device_del net1"] {
+            let line = format!("strait ctl web {virsh}");
+            assert!(parse_from(line.split(' ')).is_ok(), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_option_of_our_own_is_no_one_elses() {
+        for line in [
+            "strait run -k vmlinuz --device 01:00.0 --name web --append quiet",
+            "strait bench -device",
+        ] {
+            assert!(parse_from(line.split(' ')).is_ok(), "{line}");
         }
     }
 

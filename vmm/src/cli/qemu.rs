@@ -39,26 +39,112 @@ const OPTIONS: &[(&[&str], &str)] = &[
         "leave it out: the guest's console is this terminal, and there are no other devices than those of --device",
     ),
     (
-        &["netdev", "nic", "net", "drive", "blockdev", "cdrom", "hda"],
+        &["netdev", "nic", "net", "drive", "blockdev", "cdrom", "hda", "hdb"],
         "leave it out: there are no virtual disks and NICs; pass one of the host's with --device ADDRESS",
     ),
     (
         &["bios", "pflash"],
         "leave it out: there is no firmware; a kernel is booted with --kernel FILE",
     ),
+    (&["pidfile"], "leave it out, or type --status FILE"),
+    (&["version"], "type `strait -V`"),
+    (
+        &[
+            "boot",
+            "rtc",
+            "usb",
+            "usbdevice",
+            "uuid",
+            "snapshot",
+            "no-shutdown",
+            "no-acpi",
+            "no-hpet",
+            "global",
+            "vnc",
+            "spice",
+            "trace",
+            "watchdog",
+            "overcommit",
+            "readconfig",
+            "incoming",
+            "loadvm",
+            "sandbox",
+            "runas",
+            "action",
+            "virtfs",
+            "fsdev",
+            "tpmdev",
+            "smbios",
+            "acpitable",
+        ],
+        "leave it out: there is nothing of the kind here",
+    ),
 ];
 
-/// What to say of the first of `words` that is QEMU's alone, with a single dash.
-pub(super) fn hint(words: &[OsString]) -> Option<String> {
-    words
-        .iter()
-        .skip(1)
-        .filter_map(|word| word.to_str())
-        .find_map(|word| {
-            let name = word.strip_prefix('-').filter(|name| !name.starts_with('-'))?;
-            let (_, here) = OPTIONS.iter().find(|(names, _)| names.contains(&name))?;
-            Some(format!("{word} is an option of QEMU's; {here}"))
-        })
+/// Devices of QEMU's, by how their names begin, and what to do about them.
+const DEVICES: &[(&[&str], &str)] = &[
+    (
+        &["intel-iommu", "amd-iommu", "virtio-iommu"],
+        "type --viommu intel for an IOMMU of the guest",
+    ),
+    (
+        &["pcie-root-port", "ioh3420", "pcie-pci-bridge", "pxb"],
+        "leave it out: each device has a root port of its own",
+    ),
+    (
+        &[
+            "virtio-",
+            "e1000",
+            "rtl8139",
+            "nvme",
+            "scsi-",
+            "ide-",
+            "ahci",
+            "usb-",
+            "qemu-xhci",
+        ],
+        "leave it out: there are no virtual devices; pass one of the host's with --device ADDRESS",
+    ),
+];
+
+/// What to say of those of `words` that are QEMU's alone: with one dash, or with two where that is no option here.
+pub(super) fn hint(words: &[OsString], is_ours: impl Fn(&str) -> bool) -> Option<String> {
+    let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
+    let said = words.iter().enumerate().skip(1).filter_map(|(place, word)| {
+        let name = match word.strip_prefix("--") {
+            Some(name) => Some(name).filter(|name| !is_ours(name)),
+            None => word.strip_prefix('-'),
+        };
+        Some((*word, here(name?, words.get(place + 1))?))
+    });
+    let said: Vec<(&str, &str)> = said.collect();
+    match said[..] {
+        [] => None,
+        [(word, here)] => Some(format!("{word} is an option of QEMU's; {here}")),
+        _ => {
+            let all: Vec<String> = said
+                .iter()
+                .map(|(word, here)| format!("{word} ({here})"))
+                .collect();
+            Some(format!("these are options of QEMU's: {}", all.join(", ")))
+        }
+    }
+}
+
+/// What to type in place of an option of QEMU's, with its value.
+fn here(name: &str, value: Option<&&str>) -> Option<&'static str> {
+    let device = |value: &str| {
+        let is_one = |names: &[&str]| names.iter().any(|name| value.starts_with(name));
+        DEVICES
+            .iter()
+            .find(|(names, _)| is_one(names))
+            .map(|(_, here)| *here)
+    };
+    let (_, here) = OPTIONS.iter().find(|(names, _)| names.contains(&name))?;
+    match (name, value) {
+        ("device", Some(value)) => Some(device(value).unwrap_or(here)),
+        _ => Some(here),
+    }
 }
 
 #[cfg(test)]

@@ -29,9 +29,14 @@ enum HostError {
     Stats { path: PathBuf, source: io::Error },
     #[error(
         "--cpu host,nested=on: KVM offers guests neither SVM nor VMX here; turn it on with \
-         `modprobe -r {module} && modprobe {module} nested=1`"
+         `modprobe -r {0} && modprobe {0} nested=1` as root"
     )]
-    Nesting { module: &'static str },
+    Nesting(&'static str),
+    #[error(
+        "--cpu host,nested=on: this CPU shows neither SVM nor VMX; where this is a virtual machine, its host must allow nested \
+         guests"
+    )]
+    NoNesting,
     #[error(
         "--viommu: {other} and {bdf} share the host's IOMMU group {group} and cannot be told apart; pass one of \
          them, or leave --viommu out"
@@ -87,7 +92,9 @@ impl CheckedHost {
         let mut cpuid = system.supported_cpuid()?;
         match config.cpu.nested {
             Some(true) if !cpuid::offers_nesting(&cpuid) => {
-                return Err(HostError::Nesting { module: kvm_module() }.into());
+                return Err(kvm_module()
+                    .map_or(HostError::NoNesting, HostError::Nesting)
+                    .into());
             }
             Some(false) => cpuid::hide_nesting(&mut cpuid),
             _ => {}
@@ -193,11 +200,14 @@ fn check_stats(path: &Path) -> Result<(), HostError> {
     })
 }
 
-/// The module that this host's CPUs want.
-fn kvm_module() -> &'static str {
-    match Path::new("/sys/module/kvm_intel").exists() {
-        true => "kvm_intel",
-        false => "kvm_amd",
+/// The module that this host's CPUs want, if they run guests by themselves.
+fn kvm_module() -> Option<&'static str> {
+    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let has = |flag| text.split_whitespace().any(|word| word == flag);
+    match (has("vmx"), has("svm")) {
+        (true, _) => Some("kvm_intel"),
+        (_, true) => Some("kvm_amd"),
+        _ => None,
     }
 }
 

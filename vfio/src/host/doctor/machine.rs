@@ -59,13 +59,14 @@ fn nested(root: &Root) -> Finding {
                  modprobe -r {module} and modprobe {module}"
             )),
         None => {
-            let flags = root.text("proc/cpuinfo").unwrap_or_default();
-            let module = match flags.split_whitespace().any(|word| word == "svm") {
-                true => "kvm_amd",
-                false => "kvm_intel",
-            };
-            Finding::pass("nested", question, "neither kvm_intel nor kvm_amd is loaded")
-                .warn(format!("modprobe {module}"))
+            let text = root.text("proc/cpuinfo").unwrap_or_default();
+            let has = |flag| text.split_whitespace().any(|word| word == flag);
+            let none = Finding::pass("nested", question, "neither kvm_intel nor kvm_amd is loaded");
+            match (has("vmx"), has("svm")) {
+                (true, _) => none.warn("modprobe kvm_intel"),
+                (_, true) => none.warn("modprobe kvm_amd"),
+                _ => none.warn("only for guests of guests: a CPU that shows vmx or svm"),
+            }
         }
     }
 }

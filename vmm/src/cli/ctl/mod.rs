@@ -52,22 +52,30 @@ enum CtlCommand {
     #[command(visible_alias = "ls")]
     List(show::ListArgs),
     /// Show what a guest is and has.
+    #[command(alias = "dominfo")]
     Info(show::InfoArgs),
     /// Show what was counted of a guest: exits by their reasons, CPU time, memory.
     Stats(stats::StatsArgs),
     /// Let the guest stand still.
+    #[command(aliases = ["suspend", "stop"])]
     Pause,
     /// Let it go on.
+    #[command(alias = "cont")]
     Resume,
     /// Ask the guest to power off, as the button of a machine does.
+    #[command(aliases = ["shutdown", "system_powerdown"])]
     Powerdown(life::PowerdownArgs),
     /// Start the guest from the beginning.
+    #[command(alias = "system_reset")]
     Reset,
     /// End the guest at once, and wait until its devices are back.
+    #[command(alias = "destroy")]
     Quit,
     /// Put a device into a running guest.
+    #[command(aliases = ["attach-device", "device_add"])]
     Attach(attach::AttachArgs),
     /// Take a device out of a running guest, and wait until it has left.
+    #[command(aliases = ["detach-device", "device_del"])]
     Detach(detach::DetachArgs),
     /// Name the guests for a shell.
     #[command(hide = true)]
@@ -75,7 +83,7 @@ enum CtlCommand {
 }
 
 /// What can be asked, as a sentence lists it.
-fn commands() -> String {
+pub(super) fn commands() -> String {
     let ctl = CtlCommand::augment_subcommands(clap::Command::new("ctl"));
     let shown = ctl.get_subcommands().filter(|one| !one.is_hide_set());
     shown.map(clap::Command::get_name).collect::<Vec<_>>().join(", ")

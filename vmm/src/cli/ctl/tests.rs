@@ -316,7 +316,7 @@ fn a_guest_that_cannot_be_meant_is_told_by_its_code() {
     assert_eq!(code, 3);
     assert_eq!(
         message,
-        "web: no guest of this name is running; `strait ctl list` shows those that are"
+        "web: no guest of this name is running; `strait ctl list` shows those of yours that are, `sudo strait ctl list` root's"
     );
     let (code, message) = refused("/nonexistent/web pause");
     assert_eq!(code, 3);

@@ -33,7 +33,10 @@ pub(super) enum Trouble {
     NoCommand { word: String, commands: String },
     #[error("{0}")]
     BadName(String),
-    #[error("{0}: no guest of this name is running; `strait ctl list` shows those that are")]
+    #[error(
+        "{0}: no guest of this name is running; `strait ctl list` shows those of yours that are, `sudo strait ctl list` \
+         root's"
+    )]
     Unknown(String),
     #[error("{}: no guest listens there", .0.display())]
     NoSocket(PathBuf, #[source] io::Error),

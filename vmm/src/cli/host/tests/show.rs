@@ -172,7 +172,9 @@ fn every_illness_is_named_with_its_cure() {
         host.file("proc/self/limits", "Max locked memory 8388608 8388608 bytes\n");
     });
     assert!(
-        text.contains("512 MiB, but the limit is 8 MiB -> raise it with `ulimit -l 524288`"),
+        text.contains(
+            "512 MiB, but the limit is 8 MiB -> run as root, or raise it: `USER - memlock 524288` in"
+        ),
         "{text}"
     );
     let text = about(&|host| {
