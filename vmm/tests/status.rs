@@ -130,7 +130,7 @@ fn a_file_is_written_anew_and_a_descriptor_is_written_on() {
         );
     }
     let mut guest = start(&folder, "--status 9", "");
-    assert_eq!(code_of(&mut guest), Some(1), "it is not open");
+    assert_eq!(code_of(&mut guest), Some(2), "it is not open");
 }
 
 #[test]
