@@ -31,12 +31,12 @@ impl Device {
         self.class == NVME
     }
 
-    /// Finds a device by its address, with or without the domain, or by its network interface.
+    /// Finds a device by its address, with or without the domain, or by its network interface or disk.
     pub(super) fn find(name: &str, sysfs: &Path) -> Result<Self> {
         let by_address =
             [name.to_owned(), format!("0000:{name}")].map(|name| sysfs.join("bus/pci/devices").join(name));
-        let by_interface = sysfs.join("class/net").join(name).join("device");
-        let mut places = by_address.into_iter().chain([by_interface]);
+        let by_name = ["net", "block"].map(|class| sysfs.join("class").join(class).join(name).join("device"));
+        let mut places = by_address.into_iter().chain(by_name);
         let found = places.find_map(|place| fs::canonicalize(place).ok());
         // What an interface belongs to may stand below the function, as virtio's devices do.
         let is_function = |place: &&Path| {
@@ -47,7 +47,9 @@ impl Device {
             .as_deref()
             .and_then(|place| place.ancestors().find(is_function));
         let Some(place) = place else {
-            bail!("--device {name}: this host has no such PCI device; `strait host list` shows them");
+            bail!(
+                "--device {name}: this host has no PCI device of this address, network interface or disk; `strait host list` shows them"
+            );
         };
         let address = place
             .file_name()

@@ -248,6 +248,13 @@ pub(crate) const ALL: [Inhabitant; 43] = [
         BMC,
     )
     .without_interrupt(),
+    other(
+        "i6300esb",
+        &["i6300esb"],
+        &["device i6300esb,{at}"],
+        "printf '.V' > /dev/watchdog0; grep i6300ESB /sys/class/watchdog/watchdog0/identity",
+    )
+    .without_interrupt(),
     nic(
         "e1000e",
         &["e1000e"],
@@ -396,13 +403,6 @@ pub(crate) const ALL: [Inhabitant; 43] = [
             "device virtio-crypto-pci,{at},cryptodev=crypto{n},disable-legacy=on,iommu_platform=on",
         ],
         CRYPTO,
-    )
-    .without_interrupt(),
-    other(
-        "i6300esb",
-        &["i6300esb"],
-        &["device i6300esb,{at}"],
-        "printf '.V' > /dev/watchdog0; grep i6300ESB /sys/class/watchdog/watchdog0/identity",
     )
     .without_interrupt(),
     other(

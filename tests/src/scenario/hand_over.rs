@@ -269,7 +269,8 @@ impl Handed {
         match self.lodger.inhabitant.but {
             Some(But::NoInterrupt) => String::new(),
             None => format!(
-                "kind=$(cat $d/msi_irqs/* 2> /dev/null | sort -u); [ ${{kind:-intx}} = {0} ] || fail it has $kind, not {0}",
+                "is_kind() {{ kind=$(cat $d/msi_irqs/* 2> /dev/null | sort -u); [ ${{kind:-intx}} = {0} ]; }}
+                wait_until 20 is_kind || fail it has ${{kind:-intx}}, not {0}",
                 self.visitor.interrupts.name()
             ),
         }

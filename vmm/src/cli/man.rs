@@ -28,12 +28,24 @@ impl ManArgs {
     /// # Errors
     /// When the folder or a page cannot be written.
     pub fn write(&self, command: Command) -> Result<(), ManError> {
-        let pages =
-            fs::create_dir_all(&self.folder).and_then(|()| clap_mangen::generate_to(command, &self.folder));
+        let mut command = command.disable_help_subcommand(true);
+        command.build();
+        let pages = fs::create_dir_all(&self.folder).and_then(|()| self.pages(&command));
         pages.map_err(|source| ManError {
             folder: self.folder.clone(),
             source,
         })
+    }
+
+    /// But for `strait bench`, whose page strait-bench writes under the same name.
+    fn pages(&self, command: &Command) -> io::Result<()> {
+        let below = command.get_subcommands();
+        below
+            .filter(|one| !one.is_hide_set() && one.get_display_name() != Some("strait-bench"))
+            .try_for_each(|one| self.pages(one))?;
+        clap_mangen::Man::new(command.clone())
+            .generate_to(&self.folder)
+            .map(drop)
     }
 }
 

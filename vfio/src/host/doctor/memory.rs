@@ -20,8 +20,19 @@ pub(super) fn examine(root: &Root, wishes: &Wishes) -> Vec<Finding> {
 /// Locked pages are counted once for each address space they are mapped in.
 fn memlock(root: &Root, wishes: &Wishes) -> Finding {
     let needed = wishes.memory_bytes.saturating_mul(wishes.address_spaces);
+    let question = "May the guest's memory be locked?";
+    let has = memory_bytes(root).filter(|has| wishes.memory_bytes > *has);
+    if let Some(has) = has {
+        let (wanted, has) = (wishes.memory_bytes >> 20, has >> 20);
+        return Finding::pass(
+            "memlock",
+            question,
+            format!("{wanted} MiB wanted, and this host has {has} MiB"),
+        )
+        .fail("give the guest less memory");
+    }
     let allowed = check_memlock(root, needed);
-    Finding::of("memlock", "May the guest's memory be locked?", &allowed, |()| {
+    Finding::of("memlock", question, &allowed, |()| {
         let each = wishes.memory_bytes >> 20;
         let needed = match wishes.address_spaces {
             1 => format!("{each} MiB needed"),
@@ -35,6 +46,13 @@ fn memlock(root: &Root, wishes: &Wishes) -> Finding {
             Some(limit) => format!("{needed}, {} MiB allowed", limit >> 20),
         }
     })
+}
+
+/// All that the host has.
+fn memory_bytes(root: &Root) -> Option<u64> {
+    let text = root.text("proc/meminfo")?;
+    let mut words = text.split("MemTotal:").nth(1)?.split_whitespace();
+    Some(words.next()?.parse::<u64>().ok()? << 10)
 }
 
 fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
