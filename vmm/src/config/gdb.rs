@@ -5,6 +5,7 @@ use std::io;
 use crate::gdb::{Debugger, GdbAddress};
 use crate::kvm::{Vm, debug};
 use crate::memory::GuestRam;
+use crate::output::Output;
 
 /// A debugger that the user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ impl GdbConfig {
     ///
     /// # Errors
     /// When the address cannot be had.
-    pub fn listen(&self, ram: &GuestRam, vm: &Vm) -> Result<Debugger, ListenError> {
+    pub fn listen(&self, ram: &GuestRam, vm: &Vm, messages: &Output) -> Result<Debugger, ListenError> {
         let Self { address, waits } = self;
         let memory = ram.memory().clone();
         let debugger = Debugger::listen(address, *waits, memory, debug::can_block_interrupts(vm))
@@ -37,7 +38,8 @@ impl GdbConfig {
             );
         }
         if *waits {
-            log::info!("The guest waits for a debugger at {address}");
+            // Nothing else shows that it is not hung.
+            messages.put(format!("strait: the guest waits for a debugger at {address}\n").as_bytes());
         }
         Ok(debugger)
     }

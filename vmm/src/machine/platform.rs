@@ -138,7 +138,11 @@ impl Platform {
             ram::populate(&ram, messages, Style::of_stderr(), &|_| user.signals.go_on())?.finish();
         }
         let (space, slots) = map(&vm, &ram)?;
-        let debugger = config.gdb.as_ref().map(|gdb| gdb.listen(&ram, &vm)).transpose()?;
+        let debugger = config
+            .gdb
+            .as_ref()
+            .map(|gdb| gdb.listen(&ram, &vm, &user.outputs.messages))
+            .transpose()?;
         let control = config::listen(config.name.as_ref(), config.qmp.as_ref())?;
         let events = Arc::new(Events::new()?);
         let surroundings = iommu::Surroundings {
