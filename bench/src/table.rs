@@ -19,11 +19,11 @@ pub fn table(report: &Report) -> String {
     if report.metrics.is_empty() {
         text.push_str("There are no figures.\n");
     }
-    let vmms = report.vmms();
     for metric in report.metrics.iter().filter(|metric| metric.part_of.is_none()) {
         let asked = asked(metric, &report.baseline).map_or_else(String::new, |asked| format!("  ({asked})"));
         let _ = writeln!(text, "{}{asked}", heading(metric));
-        for vmm in report.vmms_of(metric) {
+        let vmms = report.vmms_of(metric);
+        for vmm in &vmms {
             let _ = writeln!(text, "  {vmm:16} {}", figure(report, metric, vmm));
         }
         for part in report.parts(metric) {

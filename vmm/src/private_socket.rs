@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, Mode, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open, umask};
 
 /// How long another process may keep a folder locked. One of ours does for a moment.
@@ -59,13 +59,21 @@ pub fn bind(path: &Path) -> io::Result<(Place, UnixListener)> {
     Ok((Place { path, file }, listener))
 }
 
-/// Checks that a descriptor is open: of its number on the command line, before this process has opened any of its own.
+/// Checks that this process was started with a descriptor. Those of its own are closed when it starts another
+/// program (O_CLOEXEC, proc_pid_fdinfo(5)).
 ///
 /// # Errors
-/// When it is not, in a sentence.
+/// When it was not, in a sentence.
 pub fn was_given(number: RawFd) -> Result<RawFd, String> {
-    let given = inherited(number).map(|_| number);
-    given.map_err(|_| format!("descriptor {number} was not open when this process was started"))
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{number}")).unwrap_or_default();
+    let flags = text.lines().find_map(|line| line.strip_prefix("flags:"));
+    let flags = flags.and_then(|flags| u32::from_str_radix(flags.trim(), 8).ok());
+    match flags {
+        Some(flags) if flags & OFlags::CLOEXEC.bits() == 0 => Ok(number),
+        _ => Err(format!(
+            "descriptor {number} was not open when this process was started"
+        )),
+    }
 }
 
 /// A copy of a descriptor that this process was started with.

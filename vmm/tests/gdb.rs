@@ -543,3 +543,54 @@ fn a_debugger_that_does_not_read_is_left() {
     assert!(killed.expect("a shell's tool").success());
     assert_eq!(guest.code(), Some(0), "{}", guest.errors());
 }
+
+/// It reads, but for minutes.
+#[test]
+fn a_debugger_that_reads_slowly_keeps_nobody_out() {
+    let Some(mut guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    let mut gdb = guest.connect();
+    gdb.attach();
+    // Bytes that do not repeat fill more of an answer.
+    let bytes: String = (0..2000_u32).map(|at| format!("{:02x}", at * 7 % 251)).collect();
+    assert_eq!(gdb.ask(&format!("M200000,7d0:{bytes}")), "OK");
+    gdb.0
+        .write_all("$m200000,7d0#86".repeat(280).as_bytes())
+        .expect("room");
+    let mut line = gdb.0.try_clone().expect("a copy");
+    std::thread::spawn(move || {
+        while line.read_exact(&mut [0; 2000]).is_ok() {
+            sleep(Duration::from_secs(1));
+        }
+    });
+    sleep(Duration::from_secs(1));
+    let killed = Command::new("kill").arg(guest.strait.id().to_string()).status();
+    assert!(killed.expect("a shell's tool").success());
+    assert_eq!(guest.code(), Some(0), "{}", guest.errors());
+}
+
+/// What is said holds, whether the answer finds somebody or not.
+#[test]
+fn a_debugger_that_does_not_wait_for_an_answer_is_obeyed() {
+    let Some(guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    guest.connect().0.write_all(b"$D#44").expect("it listens");
+    until("the guest counts", || {
+        let mut gdb = guest.connect();
+        let counts = gdb.is_served() && gdb.counter() > 0;
+        let _ = gdb.0.write_all(b"$D#44");
+        counts
+    });
+    let Some(mut guest) = Guest::start(&["-S"]) else {
+        return;
+    };
+    // monitor quit
+    guest
+        .connect()
+        .0
+        .write_all(b"$qRcmd,71756974#d1")
+        .expect("it listens");
+    assert_eq!(guest.code(), Some(0), "{}", guest.errors());
+}

@@ -117,8 +117,12 @@ impl Moments {
             let mut behind = lines[asked..].iter();
             Some(behind.find(|line| line.is_answer_to(&lines[asked]))?.seconds - start)
         };
-        let last = |low| before.iter().rposition(|line| line.asks(low)).and_then(answer);
         let run_s = lines[run].seconds - start;
+        // What has no answer by then goes on beside the guest's start.
+        let last = |low| {
+            let asked = before.iter().rposition(|line| line.asks(low))?;
+            Some(answer(asked).unwrap_or(run_s).min(run_s))
+        };
         let open = last(OPEN).unwrap_or(run_s);
         // A vCPU's own mappings are of what its guest moves.
         let is_of_ram = |line: &Line<'_>| line.asks(MAP) && !line.is_of_vcpu();
@@ -237,6 +241,18 @@ mod tests {
         let ready = |trace: &str| Moments::parse(trace).expect("a start").dma_ready_s();
         assert!((ready(TRACE) - 0.5).abs() < 1e-6);
         assert!((ready(&(TRACE.to_owned() + beside)) - 1.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_guest_that_starts_while_memory_is_mapped_waits_for_it_until_then() {
+        let text = TRACE.replace("100.500000: sys_ioctl -> 0x0", "100.800000: sys_ioctl -> 0x0");
+        for text in [
+            text.clone(),
+            text.replace("100.800000: sys_ioctl", "100.800000: other"),
+        ] {
+            let phases = Moments::parse(&text).expect("a start").phases(1.0, 1.0);
+            assert!((phases[1] - 0.57).abs() < 1e-6 && phases[2] == 0.0, "{phases:?}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::bench::BenchArgs;
@@ -79,7 +79,7 @@ pub(super) fn parse_from(words: impl IntoIterator<Item = impl Into<OsString>>) -
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => (error.render().to_string(), USAGE),
         _ => {
             let command = command_of(&words);
-            let says = misplaced(&command, &error).unwrap_or_else(|| one_line(&error.render().to_string()));
+            let says = misplaced(&words, &error).unwrap_or_else(|| one_line(&error.render().to_string()));
             (format!("strait: {says}; `{command} --help` explains"), USAGE)
         }
     })
@@ -96,21 +96,26 @@ fn is_option_of_run(name: &str) -> bool {
 }
 
 /// A guest behind what is asked of it, or something that nobody can ask of one: clap knows the word alone.
-fn misplaced(command: &str, error: &clap::Error) -> Option<String> {
-    let asked = command.strip_prefix("strait ctl")?.trim();
-    let word = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(word)) if error.kind() == ErrorKind::UnknownArgument => word,
-        _ => return None,
+fn misplaced(words: &[OsString], error: &clap::Error) -> Option<String> {
+    if error.kind() != ErrorKind::UnknownArgument {
+        return None;
+    }
+    let words = words.iter().skip(1).filter_map(|word| word.to_str());
+    let mut words = words.filter(|word| !word.starts_with('-'));
+    let (Some("ctl"), Some(first), Some(second)) = (words.next(), words.next(), words.next()) else {
+        return None;
     };
-    match asked {
-        _ if word.starts_with('-') => None,
-        "" => Some(format!(
-            "{word} is no command for a guest; the commands are {}",
+    let rest: String = words.map(|word| format!(" {word}")).collect();
+    match (CtlArgs::is_command(first), CtlArgs::is_command(second)) {
+        // An address is no guest's name.
+        (true, false) if first != "list" && !second.contains(':') => Some(format!(
+            "the guest comes first, as in `strait ctl {second} {first}{rest}`"
+        )),
+        (false, false) => Some(format!(
+            "{second} is no command for a guest; the commands are {}",
             ctl::commands()
         )),
-        _ => Some(format!(
-            "the guest comes first, as in `strait ctl {word} {asked}`"
-        )),
+        _ => None,
     }
 }
 
@@ -209,6 +214,22 @@ mod tests {
         let says =
             "strait: the guest comes first, as in `strait ctl web pause`; `strait ctl pause --help` explains";
         assert_eq!(message.trim_end(), says);
+        for (line, says) in [
+            ("strait ctl attach web 01:00.0", "`strait ctl web attach 01:00.0`"),
+            (
+                "strait ctl device_del web net1",
+                "`strait ctl web device_del net1`",
+            ),
+            ("strait ctl web pause now", "unexpected argument 'now'"),
+            (
+                "strait ctl web attach 01:00.0 02:00.0",
+                "unexpected argument '02:00.0'",
+            ),
+            ("strait ctl list web", "unexpected argument 'web'"),
+        ] {
+            let message = refusal(line);
+            assert!(message.contains(says), "{line}: {message}");
+        }
         let message = refusal("strait ctl web migrate");
         assert!(
             message.contains("migrate is no command for a guest; the commands are list, info,"),

@@ -111,9 +111,10 @@ const DEVICES: &[(&[&str], &str)] = &[
 pub(super) fn hint(words: &[OsString], is_ours: impl Fn(&str) -> bool) -> Option<String> {
     let words: Vec<&str> = words.iter().filter_map(|word| word.to_str()).collect();
     let said = words.iter().enumerate().skip(1).filter_map(|(place, word)| {
-        let name = match word.strip_prefix("--") {
+        let typed = word.split('=').next().unwrap_or(word);
+        let name = match typed.strip_prefix("--") {
             Some(name) => Some(name).filter(|name| !is_ours(name)),
-            None => word.strip_prefix('-'),
+            None => typed.strip_prefix('-'),
         };
         Some((*word, here(name?, words.get(place + 1))?))
     });

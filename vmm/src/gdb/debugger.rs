@@ -105,7 +105,9 @@ impl Debugger {
     /// Listens to what was said and to who came. It waits for nobody.
     pub fn hear(&mut self) -> Wish {
         let wish = self.listen_to_session();
-        if wish != Wish::Nothing {
+        // Who has gone may have said something before.
+        let says_more = |session: &Session| !session.unread.is_empty() || is_readable(&session.line);
+        if wish != Wish::Nothing || self.session.as_ref().is_some_and(says_more) {
             return wish;
         }
         if let Some(line) = self.listener.accept() {
@@ -139,7 +141,7 @@ impl Debugger {
             return !self.is_left();
         }
         let reason = match exit {
-            Some(exit) => self.inferior.reason(exit),
+            Some(exit) => self.inferior.reason(exit).or_else(|| self.inferior.left_over()),
             None => Some(self.interrupted()),
         };
         match (reason, &mut self.session) {
@@ -214,7 +216,7 @@ impl Debugger {
             self.arrived = Some(line);
             return;
         }
-        let _ = line.write_all(TAKEN).and_then(|()| line.flush());
+        let _ = line.write_all(TAKEN).and_then(|()| line.send());
         if self.refused.pass() {
             log::warn!("A second debugger came and was refused; further ones are not reported");
         }
@@ -284,10 +286,7 @@ impl Debugger {
         let bytes = match session.filter.feed(byte, &mut self.inferior.modes) {
             Sorted::Wait => return Wish::Nothing,
             Sorted::Answer(answer) => {
-                let answered = session
-                    .line
-                    .write_all(&answer)
-                    .and_then(|()| session.line.flush());
+                let answered = session.line.write_all(&answer).and_then(|()| session.line.send());
                 return match answered {
                     Ok(()) => Wish::Nothing,
                     Err(error) => self.leave(&format!("does not listen ({error})")),
@@ -309,8 +308,6 @@ impl Debugger {
         let Some(machine) = self.session.as_mut().and_then(|session| session.machine.take()) else {
             return Wish::Nothing;
         };
-        // gdb asks for what half a packet holds.
-        self.inferior.readable = PACKET;
         let next = match machine {
             Machine::Idle(idle) => idle.incoming_data(&mut self.inferior, byte),
             Machine::Running(running) => running.incoming_data(&mut self.inferior, byte),
@@ -332,7 +329,7 @@ impl Debugger {
                 // gdb waits for it behind `vKill`, and the stub does not say it.
                 let _ = line.write_all(b"$OK#9a");
             }
-            let _ = line.flush();
+            let _ = line.send();
             if is_kill {
                 return Wish::Quit;
             }
@@ -341,11 +338,14 @@ impl Debugger {
         }
         let is_interrupt = matches!(machine, Machine::CtrlCInterrupt(_));
         let stands_still = self.inferior.stands_still();
-        if let Err(error) = self.keep(machine) {
-            return self.leave(&format!("does not listen ({error})"));
-        }
+        let kept = self.keep(machine);
         if self.inferior.is_killed {
             return Wish::Quit;
+        }
+        if let Err(error) = kept {
+            // What it has asked for holds all the same.
+            self.waits &= !self.inferior.goes_on;
+            return self.leave(&format!("does not listen ({error})"));
         }
         if is_interrupt {
             return match stands_still {
@@ -407,16 +407,17 @@ impl Debugger {
 
     /// The stub's next state, once what it said is on its way.
     fn keep(&mut self, mut machine: Machine<'static, Inferior, Line>) -> io::Result<()> {
-        let flushed = match &mut machine {
-            Machine::Idle(state) => state.borrow_conn().flush(),
-            Machine::Running(state) => state.borrow_conn().flush(),
-            Machine::CtrlCInterrupt(state) => state.borrow_conn().flush(),
-            Machine::Disconnected(state) => state.borrow_conn().flush(),
+        let line = match &mut machine {
+            Machine::Idle(state) => state.borrow_conn(),
+            Machine::Running(state) => state.borrow_conn(),
+            Machine::CtrlCInterrupt(state) => state.borrow_conn(),
+            Machine::Disconnected(state) => state.borrow_conn(),
         };
+        let sent = line.send();
         if let Some(session) = &mut self.session {
             session.machine = Some(machine);
         }
-        flushed
+        sent
     }
 
     fn interrupted(&self) -> Reason {
@@ -431,6 +432,12 @@ impl Debugger {
     /// next.
     fn leave(&mut self, why: &str) -> Wish {
         self.session = None;
+        if self.waits && !self.listener.is_open() {
+            log::warn!(
+                "The debugger {why} before it let the guest go, and no other one can come: the guest ends"
+            );
+            return Wish::Quit;
+        }
         if self.waits {
             log::info!("The debugger {why}; the guest waits for another one");
             return Wish::Nothing;

@@ -87,8 +87,6 @@ pub(super) struct Inferior {
     actions: BTreeMap<u32, Action>,
     /// Threads without an action stand still.
     pub(super) is_locked: bool,
-    /// Bytes of memory that the packet may still be answered with.
-    pub(super) readable: usize,
     /// vCPUs that are at a breakpoint instruction of the guest's own.
     returned: Vec<u32>,
     /// What debug registers found on vCPUs while another one stopped the guest. The access is behind them, so that they
@@ -111,7 +109,6 @@ impl Inferior {
             hardware: Hardware::default(),
             actions: BTreeMap::new(),
             is_locked: false,
-            readable: 0,
             returned: Vec::new(),
             found: Vec::new(),
             can_block,

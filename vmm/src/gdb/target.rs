@@ -21,6 +21,7 @@ use gdbstub::target::{Target, TargetError, TargetResult};
 use vm_memory::Bytes as _;
 
 use super::breakpoints::{Access, Watch};
+use super::filter::PACKET;
 use super::inferior::{Action, Inferior, Never, tid};
 use super::monitor;
 use super::registers::{self, Number, Whole, X86_64};
@@ -84,11 +85,10 @@ impl MultiThreadBase for Inferior {
     }
 
     fn read_addrs(&mut self, start: u64, data: &mut [u8], tid: Tid) -> TargetResult<usize, Self> {
-        // The stub asks again and again for what is longer than its buffer.
-        let Some(left) = self.readable.checked_sub(data.len()) else {
+        // gdb asks for what half a packet holds; of more the stub would answer all that there is, piece by piece.
+        if data.len() > PACKET / 2 {
             return refused();
-        };
-        self.readable = left;
+        }
         let mut done = 0;
         for (linear, range) in Self::pieces(start, data.len()) {
             let at = self.translate(linear, tid);

@@ -106,17 +106,33 @@ impl Platform {
             if let Some(control) = &mut self.control {
                 control.settle(state == State::Running);
             }
-            let wake = match self.debugger.as_ref().is_some_and(Debugger::has_unread) {
-                true => Wake::Debugger,
-                false => self.wait(board, event_loop)?,
-            };
+            let wake = self.wait(board, event_loop)?;
             if wake == Wake::Signal && self.gives_time() {
                 event_loop.take_signal();
             }
-            for request in self.requests(wake, board) {
+            let (hears_debugger, hears_client) = (self.debugger_has_unread(), self.client_has_unread());
+            let is_debugger = wake == Wake::Debugger;
+            // A gdb that never ends to speak does not keep clients out.
+            let hears_client = hears_client || is_debugger || wake == Wake::Control;
+            for request in self.requests_of(wake, board) {
                 if let Some(turn) = self.follow(state, request, board) {
                     return Ok(turn);
                 }
+            }
+            // Nobody is heard behind a turn: a wish that was heard is answered as done.
+            let wish = match hears_debugger && !is_debugger {
+                true => self.wish_of_the_debugger(board),
+                false => None,
+            };
+            if let Some(turn) = wish.and_then(|wish| self.follow(state, wish, board)) {
+                return Ok(turn);
+            }
+            let wish = match hears_client {
+                true => self.wish_of_a_client(board),
+                false => None,
+            };
+            if let Some(turn) = wish.and_then(|wish| self.follow(state, wish, board)) {
+                return Ok(turn);
             }
         }
     }
@@ -204,7 +220,7 @@ impl Platform {
             hosts: hosts.collect::<Vec<BorrowedFd<'_>>>(),
             debugger: self.debugger.as_ref().map(Debugger::fds).unwrap_or_default(),
             control: self.control.as_ref().map(Control::fds).unwrap_or_default(),
-            until: match self.has_unread() {
+            until: match self.client_has_unread() || self.debugger_has_unread() {
                 true => Some(Instant::now()),
                 false => self.leaving.next().into_iter().chain(self.stop_at).min(),
             },
@@ -213,17 +229,13 @@ impl Platform {
     }
 
     /// A client of the control socket has said more than was listened to.
-    fn has_unread(&self) -> bool {
+    fn client_has_unread(&self) -> bool {
         self.control.as_ref().is_some_and(Control::has_unread)
     }
 
-    fn requests(&mut self, wake: Wake, board: &Board) -> Vec<Request> {
-        let hears = wake == Wake::Control || self.has_unread();
-        let mut requests = self.requests_of(wake, board);
-        if hears {
-            requests.extend(self.wish_of_a_client(board));
-        }
-        requests
+    /// So has gdb.
+    fn debugger_has_unread(&self) -> bool {
+        self.debugger.as_ref().is_some_and(Debugger::has_unread)
     }
 
     fn wish_of_a_client(&mut self, board: &Board) -> Option<Request> {

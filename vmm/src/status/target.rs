@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_number_is_a_descriptor_and_all_else_a_path() {
-        assert_eq!("3".parse(), Ok(StatusTarget::Inherited(3)));
+        assert_eq!("1".parse(), Ok(StatusTarget::Inherited(1)));
         assert_eq!("./3".parse(), Ok(StatusTarget::File("./3".into())));
         assert_eq!("/run/s".parse(), Ok(StatusTarget::File("/run/s".into())));
         assert!("".parse::<StatusTarget>().is_err());
