@@ -31,12 +31,11 @@ wait_until() {
         usleep 100000
     done
 }
-# load [NAME...]: the modules that the guest is made for, and others that it has; with $parameters, which those
-# without them ignore.
+# load [NAME...]: the modules that the guest is made for, and others that it has.
 load() {
     for order in "" $(printf '.%s ' "$@"); do
         [ "$order" = . ] || while read -r module; do
-            [ -e "/sys/module/$module" ] || insmod "/modules/$module.ko" $parameters
+            [ -e "/sys/module/$module" ] || insmod "/modules/$module.ko"
         done < "/modules/order$order"
     done
 }

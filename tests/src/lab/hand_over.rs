@@ -2,7 +2,8 @@
 //! made to use, since only a machine's first guest finds a device that was never driven.
 //!
 //! Not here, and why: MSI of igb, megasas, vmxnet3, NVMe and virtio-pci, whose drivers or models have MSI-X or their
-//! wire only; `edu`, which is driven by hand (scenario/devices/by_hand.rs).
+//! wire only; MSI of e1000e, which does not pass its driver's own test of it, under QEMU neither; `edu`, which is driven
+//! by hand (scenario/devices/by_hand.rs).
 
 use super::zoo::{self, Inhabitant};
 
@@ -14,8 +15,6 @@ pub(crate) struct Visitor {
     pub(crate) interrupts: Interrupts,
     /// Options of QEMU's device, by which it has no other kind.
     pub(super) property: &'static str,
-    /// Parameters of its driver, by which it asks for no other kind.
-    pub(crate) parameters: &'static str,
     /// It has a power management capability.
     pub(crate) sleeps: bool,
     /// The host's driver lets go of it without a warning of the kernel's.
@@ -49,7 +48,6 @@ const fn awake(name: &'static str, interrupts: Interrupts) -> Visitor {
         name,
         interrupts,
         property: "",
-        parameters: "",
         sleeps: false,
         is_left_in_peace: true,
     }
@@ -63,7 +61,7 @@ const fn sleeper(name: &'static str, interrupts: Interrupts) -> Visitor {
 }
 
 /// The first are in slots of the root bus, the last behind root ports (housing.rs); igb is nowhere else.
-const ALL: [Visitor; 26] = [
+const ALL: [Visitor; 25] = [
     awake("rtl8139", Interrupts::Intx),
     awake("VGA", Interrupts::Intx),
     awake("ES1370", Interrupts::Intx),
@@ -80,10 +78,6 @@ const ALL: [Visitor; 26] = [
         ..awake("lsi53c895a", Interrupts::Intx)
     },
     sleeper("e1000e", Interrupts::Intx),
-    Visitor {
-        parameters: "IntMode=1",
-        ..sleeper("e1000e", Interrupts::Msi)
-    },
     sleeper("e1000e", Interrupts::Msix),
     sleeper("nvme", Interrupts::Intx),
     sleeper("nvme", Interrupts::Msix),
@@ -105,12 +99,12 @@ const ALL: [Visitor; 26] = [
         ..awake("virtio-net", Interrupts::Intx)
     },
     awake("virtio-net", Interrupts::Msix),
-    sleeper("igb", Interrupts::Intx),
-    sleeper("igb", Interrupts::Msix),
     Visitor {
         property: ",vectors=0",
         ..sleeper("virtio-blk", Interrupts::Intx)
     },
+    sleeper("igb", Interrupts::Intx),
+    sleeper("igb", Interrupts::Msix),
     sleeper("virtio-blk", Interrupts::Msix),
 ];
 

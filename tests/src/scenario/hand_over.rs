@@ -261,7 +261,7 @@ impl Handed {
     /// What makes its driver take it.
     fn load(&self) -> String {
         let drivers = self.lodger.inhabitant.drivers.join(" ");
-        format!("parameters={}; load {drivers}; parameters=", self.visitor.parameters)
+        format!("load {drivers}")
     }
 
     /// It interrupts as it should.

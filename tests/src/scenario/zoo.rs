@@ -88,7 +88,7 @@ const GIVE_BACK: &str = "driver=$(readlink -f $d/driver)
     echo ${d##*/} > $driver/bind";
 
 /// What a guest is told first: the device's folder, and how many interrupts it has had.
-const DEVICE: &str = "lines() { ls $d/msi_irqs 2> /dev/null || cat $d/irq; }
+const DEVICE: &str = "lines() { ls $d/msi_irqs 2> /dev/null | grep . || cat $d/irq; }
     irqs() {
         for irq in $(lines); do sed -n \"s/^ *$irq: //p\" /proc/interrupts; done |
             awk '{ for (i = 1; i <= NF && $i ~ /^[0-9]+$/; i++) sum += $i } END { print sum + 0 }'
