@@ -15,7 +15,7 @@ pub(crate) struct Visitor {
     pub(crate) interrupts: Interrupts,
     /// Options of QEMU's device, by which it has no other kind.
     pub(super) property: &'static str,
-    /// It has a power management capability.
+    /// It has a power management capability, and with that or a better one a way to be reset.
     pub(crate) sleeps: bool,
     /// The host's driver lets go of it without a warning of the kernel's.
     pub(crate) is_left_in_peace: bool,

@@ -63,7 +63,9 @@ impl State {
             Self::Undriven => !visitor.is_driven_at_once(),
             Self::Asleep => visitor.sleeps,
             Self::Driven => visitor.is_left_in_peace,
-            Self::Abandoned => true,
+            // Where it has no way to be reset it goes on with its DMA when the next guest lets it, into what is that one's
+            // memory at the old addresses: a killed VMM cannot stop it, and who starts it is warned.
+            Self::Abandoned => visitor.sleeps,
         }
     }
 }
