@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use strait_bench::Asked;
-use strait_bench::counting::{self, Boot, Counts, Figures, Sheet, least, less, more, svm_exit};
+use strait_bench::counting::{self, Boot, Counts, FLOOR, Figures, Sheet, least, less, more, svm_exit};
 
 use super::dma_ready::{self, PAGES, Ready};
 use super::floor;
@@ -41,7 +41,7 @@ pub(super) fn measure(bench: &Bench<'_>, figures: &mut Figures<Runs>) -> Result<
             .with_context(|| format!("Looking at {} failed", vmm.name()))?;
         figures.of(vmm.name()).starts.process = Some(process);
     }
-    probes::prepare(bench)?;
+    bench.host.take_program(FLOOR)?;
     if bench.wants(Part::Start) {
         starts(bench, figures, &nic.bdf)?;
     }

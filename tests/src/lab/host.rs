@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::qemu::{self, MONITOR_SOCKET};
-use super::{Console, Kind, Logs, Machine, Monitor, Pace, Share, devices};
+use super::{Console, Kind, Logs, Machine, Monitor, Pace, Share, build_program, devices};
 use crate::agent::Agent;
 use crate::supplies::Supplies;
 
@@ -46,6 +46,15 @@ impl LabHost {
     /// A file of the folder that it shares with the lab machine.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.share.path(name)
+    }
+
+    /// Builds one of the project's programs, and puts it beside strait.
+    pub(crate) fn take_program(&self, name: &str) -> Result<()> {
+        let program = build_program(name)?;
+        let copied = fs::copy(&program, self.file(&format!("bin/{name}")));
+        copied
+            .map(drop)
+            .with_context(|| format!("Cannot copy {} for the lab host", program.display()))
     }
 
     /// CPU time that the machine under it has used.

@@ -1,12 +1,10 @@
 //! `strait bench` as the owner of a host uses it: on the lab's host, with its NIC and its drive.
 
-use std::fs;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
+use strait_bench::counting::FLOOR;
 
 use super::{Lab, Scenario, Skip};
 use crate::bench::iperf::Iperf;
-use crate::lab::build_program;
 use crate::supplies::command::last_line;
 use crate::supplies::fio::FOLDER;
 
@@ -89,6 +87,8 @@ cat /tmp/err; cat /tmp/out
 is 0000:01:00.0 igb
 says /tmp/out '^guest sends to the peer by iperf3, Mbit/s'
 says /tmp/out 'cloud-hypervisor .*ended with exit code 3'
+says /tmp/out '^  strait .* of its floor'
+! grep -q 'floor of a start' /tmp/out || fail "a floor is missing: $(grep 'floor of a start' /tmp/out)"
 code 0 strait bench --show /tmp/nic
 code 0 strait bench --compare /tmp/nic /tmp/nic
 "#;
@@ -144,7 +144,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "`strait bench` says what is wrong, and gives a NIC back when it is interrupted",
             600,
             |lab| {
-                take_program(lab)?;
+                take_programs(lab)?;
                 run(lab, BAD_INPUT)?;
                 run(lab, INTERRUPTED).map(drop)
             },
@@ -154,7 +154,7 @@ pub(super) fn scenarios() -> Vec<Scenario> {
             "`strait bench --net-peer` measures a NIC under load, beside a VMM that crashes",
             600,
             |lab| {
-                take_program(lab)?;
+                take_programs(lab)?;
                 let iperf = Iperf::start(lab.root)?;
                 let said = run(lab, &format!("PORT={}\n{NIC}", iperf.port))?;
                 figures(&said, &OF_THE_NIC, &["strait", "qemu"])
@@ -175,17 +175,16 @@ pub(super) fn scenarios() -> Vec<Scenario> {
 fn drive(lab: &Lab<'_>) -> Result<()> {
     let has_fio = lab.agent.sh(&format!("[ -x /{FOLDER}/usr/bin/fio ]")).is_ok();
     ensure!(has_fio, Skip("the lab has no fio".to_owned()));
-    take_program(lab)?;
+    take_programs(lab)?;
     let said = run(lab, &format!("FIO={FOLDER}\n{DRIVE}"))?;
     figures(&said, &READS, &["strait", "qemu"])?;
     figures(&said, &WRITES, &["strait"])
 }
 
-/// Builds strait-bench, and puts it beside strait.
-fn take_program(lab: &Lab<'_>) -> Result<()> {
-    let program = build_program("strait-bench")?;
-    let copied = fs::copy(&program, lab.host.file("bin/strait-bench"));
-    copied.map(drop).context("Cannot copy strait-bench")
+/// The benchmark, and what finds its floors.
+fn take_programs(lab: &Lab<'_>) -> Result<()> {
+    lab.host.take_program("strait-bench")?;
+    lab.host.take_program(FLOOR)
 }
 
 fn run(lab: &Lab<'_>, script: &str) -> Result<String> {
