@@ -119,7 +119,7 @@ fn one_wire(lab: &Lab<'_>) -> Result<()> {
             "echo $(ls /sys/bus/pci/devices | grep -v '^0000:00')",
             "0000:01:00.0 0000:01:00.1",
         )?;
-        guest.sh("parameters=IntMode=0,0; load e1000e")?;
+        guest.sh("load e1000e; rmmod e1000e; insmod /modules/e1000e.ko IntMode=0,0")?;
         both_functions(lab, guest, "IO-APIC")?;
         says(
             guest,
