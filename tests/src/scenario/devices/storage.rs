@@ -60,7 +60,7 @@ const FORMAT: &str = "load nvme crc32c_generic ext4
     blkdiscard /dev/nvme0n1; mke2fs /dev/nvme0n1 > /run/mke2fs 2>&1
     mkdir -p /disk; mount -t ext2 /dev/nvme0n1 /disk
     cp -a /bin /init /disk; mkdir /disk/dev /disk/proc /disk/run /disk/sys /disk/tmp /disk/modules
-    dd if=/dev/urandom bs=1M count=256 2> /dev/null | tee /disk/data | sha256sum
+    dd if=/dev/urandom of=/disk/data bs=1M count=256 2> /dev/null; sha256sum < /disk/data
     umount /disk";
 
 /// Goes on from the drive, whose first program takes commands in turn.
