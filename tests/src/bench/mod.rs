@@ -16,10 +16,11 @@ mod start;
 mod traffic;
 mod vectors;
 
+use std::cell::RefCell;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use strait_bench::counting::{Figures, Sheet};
 use strait_bench::{Look, Order, Report, Shell, table};
@@ -65,6 +66,7 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm], parts: &[Part]) 
         rounds,
         vmms,
         parts,
+        failed: RefCell::default(),
     };
     if is_nested {
         bench.report("bench-nested.json", behind_iommu::measure, behind_iommu::fill)?;
@@ -83,6 +85,8 @@ struct Bench<'a> {
     rounds: u32,
     vmms: &'a [Vmm],
     parts: &'a [Part],
+    /// Rounds without figures, and why.
+    failed: RefCell<Vec<(Vmm, String)>>,
 }
 
 impl<'a> Bench<'a> {
@@ -100,6 +104,10 @@ impl<'a> Bench<'a> {
         report.is_complete = outcome.is_ok();
         look.tell(&mut report);
         fill(&mut Sheet::new(&mut report, &figures));
+        let failed = self.failed.borrow();
+        report
+            .warnings
+            .extend(failed.iter().map(|(_, why)| format!("{why}.")));
         if !self.parts.is_empty() {
             report.metrics.retain(|metric| !metric.rounds.is_empty());
         }
@@ -112,6 +120,9 @@ impl<'a> Bench<'a> {
             path.with_extension("html").display()
         );
         outcome?;
+        if let Some((_, why)) = failed.iter().find(|(vmm, _)| *vmm == Vmm::Strait) {
+            bail!("{why}");
+        }
         let broken: Vec<String> = report.broken().iter().map(ToString::to_string).collect();
         ensure!(broken.is_empty(), "{}", broken.join("; "));
         Ok(())
@@ -122,13 +133,24 @@ impl<'a> Bench<'a> {
         self.parts.is_empty() || self.parts.contains(&part)
     }
 
-    /// Calls `work` for each VMM in turn, round after round, there and back again. It returns a figure to show.
+    /// Calls `work` for each VMM in turn, round after round, there and back again. It returns a figure to show. A round
+    /// that fails is told in the report, and the others go on.
+    ///
+    /// # Errors
+    /// When the lab host itself is no more.
     fn rounds(&self, what: &str, mut work: impl FnMut(Vmm) -> Result<String>) -> Result<()> {
         for (round, subject) in Order::abba(self.vmms.len(), self.rounds).turns() {
             let vmm = self.vmms[subject];
             let name = vmm.name();
-            let shown = work(vmm).with_context(|| format!("{what}: round {round} of {name} failed"))?;
-            eprintln!("  {what}, round {round} of {}, {name}: {shown}", self.rounds);
+            match work(vmm) {
+                Ok(shown) => eprintln!("  {what}, round {round} of {}, {name}: {shown}", self.rounds),
+                Err(error) => {
+                    let why = format!("{what}: round {round} of {name} failed: {error:#}");
+                    eprintln!("  {why}");
+                    self.agent.sh("true").with_context(|| why.clone())?;
+                    self.failed.borrow_mut().push((vmm, why));
+                }
+            }
         }
         Ok(())
     }
