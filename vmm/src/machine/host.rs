@@ -92,9 +92,9 @@ impl CheckedHost {
         let mut cpuid = system.supported_cpuid()?;
         match config.cpu.nested {
             Some(true) if !cpuid::offers_nesting(&cpuid) => {
-                return Err(kvm_module()
-                    .map_or(HostError::NoNesting, HostError::Nesting)
-                    .into());
+                let virtualization = host::Virtualization::read(&host::Root::real());
+                let module = virtualization.map(host::Virtualization::module);
+                return Err(module.map_or(HostError::NoNesting, HostError::Nesting).into());
             }
             Some(false) => cpuid::hide_nesting(&mut cpuid),
             _ => {}
@@ -200,32 +200,12 @@ fn check_stats(path: &Path) -> Result<(), HostError> {
     })
 }
 
-/// The module that this host's CPUs want, if they run guests by themselves.
-fn kvm_module() -> Option<&'static str> {
-    let text = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let has = |flag| text.split_whitespace().any(|word| word == flag);
-    match (has("vmx"), has("svm")) {
-        (true, _) => Some("kvm_intel"),
-        (_, true) => Some("kvm_amd"),
-        _ => None,
-    }
-}
-
 /// Refuses more memory than there is; where the kernel does not tell, it is left to say so itself.
 fn check_memory(wanted: MemorySize) -> Result<(), HostError> {
-    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total_kib: Option<u64> = info.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?
-            .trim()
-            .split(' ')
-            .next()?
-            .parse()
-            .ok()
-    });
-    match total_kib {
-        Some(kib) if wanted.bytes() > kib << 10 => Err(HostError::Memory {
+    match host::memory_bytes(&host::Root::real()) {
+        Some(has) if wanted.bytes() > has => Err(HostError::Memory {
             wanted,
-            has: kib >> 10,
+            has: has >> 20,
         }),
         _ => Ok(()),
     }

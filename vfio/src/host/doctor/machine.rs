@@ -2,6 +2,7 @@
 
 use super::{Finding, Wishes};
 use crate::host::distribution::Distribution;
+use crate::host::hardware::Virtualization;
 use crate::host::iommu::{self, Firmware, LargePages};
 use crate::host::modules::{FOLDERS, ModuleState, module_state};
 use crate::host::sysfs::Root;
@@ -29,16 +30,11 @@ pub(super) fn examine(root: &Root, wishes: &Wishes) -> Vec<Finding> {
 }
 
 fn cpu(root: &Root) -> Finding {
-    let text = root.text("proc/cpuinfo").unwrap_or_default();
-    let flags = text
-        .lines()
-        .find_map(|line| line.strip_prefix("flags")?.split_once(':'));
-    let has = |flag| flags.is_some_and(|(_, flags)| flags.split_whitespace().any(|word| word == flag));
     let question = "Does the CPU run virtual machines?";
-    match (has("vmx"), has("svm")) {
-        (true, _) => Finding::pass("cpu", question, "yes, by VT-x (vmx)"),
-        (_, true) => Finding::pass("cpu", question, "yes, by AMD-V (svm)"),
-        _ => Finding::pass("cpu", question, "/proc/cpuinfo shows neither vmx nor svm").fail(
+    match Virtualization::read(root) {
+        Some(Virtualization::Vmx) => Finding::pass("cpu", question, "yes, by VT-x (vmx)"),
+        Some(Virtualization::Svm) => Finding::pass("cpu", question, "yes, by AMD-V (svm)"),
+        None => Finding::pass("cpu", question, "/proc/cpuinfo shows neither vmx nor svm").fail(
             "turn on virtualization in the firmware (VT-x, AMD-V or SVM); in a virtual machine, have its host \
              allow nested guests",
         ),
@@ -59,14 +55,11 @@ fn nested(root: &Root) -> Finding {
                  modprobe -r {module} and modprobe {module}"
             )),
         None => {
-            let text = root.text("proc/cpuinfo").unwrap_or_default();
-            let has = |flag| text.split_whitespace().any(|word| word == flag);
             let none = Finding::pass("nested", question, "neither kvm_intel nor kvm_amd is loaded");
-            match (has("vmx"), has("svm")) {
-                (true, _) => none.warn("modprobe kvm_intel"),
-                (_, true) => none.warn("modprobe kvm_amd"),
-                _ => none.warn("only for guests of guests: a CPU that shows vmx or svm"),
-            }
+            none.warn(match Virtualization::read(root) {
+                Some(virtualization) => format!("modprobe {}", virtualization.module()),
+                None => "only for guests of guests: a CPU that shows vmx or svm".to_owned(),
+            })
         }
     }
 }

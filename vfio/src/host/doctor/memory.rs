@@ -3,6 +3,7 @@
 use super::{Finding, Wishes};
 use crate::host::check::check_memlock;
 use crate::host::entry_limit::{self, DEFAULT_LIMIT};
+use crate::host::hardware::memory_bytes;
 use crate::host::process::lockable_bytes;
 use crate::host::sysfs::Root;
 
@@ -46,13 +47,6 @@ fn memlock(root: &Root, wishes: &Wishes) -> Finding {
             Some(limit) => format!("{needed}, {} MiB allowed", limit >> 20),
         }
     })
-}
-
-/// All that the host has.
-fn memory_bytes(root: &Root) -> Option<u64> {
-    let text = root.text("proc/meminfo")?;
-    let mut words = text.split("MemTotal:").nth(1)?.split_whitespace();
-    Some(words.next()?.parse::<u64>().ok()? << 10)
 }
 
 fn huge_pages(root: &Root, wishes: &Wishes) -> Finding {
