@@ -120,17 +120,12 @@ impl Platform {
                 }
             }
             // Nobody is heard behind a turn: a wish that was heard is answered as done.
-            let wish = match hears_debugger && !is_debugger {
-                true => self.wish_of_the_debugger(board),
-                false => None,
-            };
+            let hears_debugger = hears_debugger && !is_debugger;
+            let wish = hears_debugger.then(|| self.wish_of_the_debugger(board)).flatten();
             if let Some(turn) = wish.and_then(|wish| self.follow(state, wish, board)) {
                 return Ok(turn);
             }
-            let wish = match hears_client {
-                true => self.wish_of_a_client(board),
-                false => None,
-            };
+            let wish = hears_client.then(|| self.wish_of_a_client(board)).flatten();
             if let Some(turn) = wish.and_then(|wish| self.follow(state, wish, board)) {
                 return Ok(turn);
             }
