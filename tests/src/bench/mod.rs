@@ -18,10 +18,13 @@ mod vectors;
 
 use std::cell::RefCell;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use strait_bench::counting::{Figures, Sheet};
 use strait_bench::{Look, Order, Report, Shell, table};
 
@@ -51,13 +54,18 @@ pub(crate) enum Part {
 }
 
 /// Measures `parts` of a guest with a NIC, all if there are none; or with `is_nested` one with an IOMMU of its own. Prints a
-/// table and writes a file.
+/// table and writes a file, which after SIGINT or SIGTERM is a part.
 pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm], parts: &[Part]) -> Result<ExitCode> {
     let supplies = Supplies::prepare()?;
     let logs = Logs::open()?;
     let iperf = Iperf::start(&supplies.root)?;
     let strait = vmms.contains(&Vmm::Strait).then(build_strait).transpose()?;
     let host = LabHost::boot(&supplies, &logs, strait.as_deref(), Kind::Whole)?;
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 128 + signal, interrupted.clone())?;
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
     let bench = Bench {
         host: &host,
         agent: &host.agent,
@@ -67,6 +75,7 @@ pub(crate) fn bench(is_nested: bool, rounds: u32, vmms: &[Vmm], parts: &[Part]) 
         vmms,
         parts,
         failed: RefCell::default(),
+        interrupted: &interrupted,
     };
     if is_nested {
         bench.report("bench-nested.json", behind_iommu::measure, behind_iommu::fill)?;
@@ -87,6 +96,8 @@ struct Bench<'a> {
     parts: &'a [Part],
     /// Rounds without figures, and why.
     failed: RefCell<Vec<(Vmm, String)>>,
+    /// The user wants to end.
+    interrupted: &'a AtomicBool,
 }
 
 impl<'a> Bench<'a> {
@@ -137,11 +148,15 @@ impl<'a> Bench<'a> {
     /// that fails is told in the report, and the others go on.
     ///
     /// # Errors
-    /// When the lab host itself is no more.
+    /// When the lab host itself is no more, or the user wants to end.
     fn rounds(&self, what: &str, mut work: impl FnMut(Vmm) -> Result<String>) -> Result<()> {
         for (round, subject) in Order::abba(self.vmms.len(), self.rounds).turns() {
             let vmm = self.vmms[subject];
             let name = vmm.name();
+            ensure!(
+                !self.interrupted.load(Relaxed),
+                "{what}: interrupted before round {round} of {name}"
+            );
             match work(vmm) {
                 Ok(shown) => eprintln!("  {what}, round {round} of {}, {name}: {shown}", self.rounds),
                 Err(error) => {
